@@ -1,0 +1,24 @@
+"""The frozen networks: which there are, their weights, and how each is built.
+
+Importing this package imports neither Keras nor OpenVINO: networks are built in a child
+process, since Keras' backend is fixed for a whole process.
+"""
+
+from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_keras_file
+from topwork.bases.network import Network, prepare
+from topwork.bases.spec import BaseSpec, get_base, list_bases
+from topwork.bases.weights import Weights, find_weights, weights_here
+
+__all__ = [
+    "BaseSpec",
+    "Network",
+    "Weights",
+    "find_weights",
+    "get_base",
+    "list_bases",
+    "prepare",
+    "read_keras_head",
+    "reopen_keras_file",
+    "weights_here",
+    "write_keras_file",
+]

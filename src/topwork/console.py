@@ -1,0 +1,306 @@
+"""What a person sees in the terminal: tables, shapes, the progress bar, the verdict."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from topwork import vectors
+from topwork.bases import Network
+from topwork.config import Settings
+from topwork.dataset import Dataset, Skipped, Split
+from topwork.history import History
+from topwork.metrics import Report
+from topwork.model import Model
+from topwork.pipeline import Evaluation, Listener, Trained
+
+WIDTH = 80
+SHOWN_SKIPPED = 10
+SHOWN_CLASSES = 20
+PLAIN_EVERY_S = 10.0
+
+
+def make_console(stderr: bool) -> Console:
+    """Returns a console of at most 80 columns; plain text when it is not a terminal."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    return console
+
+
+class Screen(Listener):
+    """Shows a recipe's progress on a console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+        self._started = self._spoke = 0.0
+        self._last: vectors.Progress | None = None
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def found(self, dataset: Dataset) -> None:
+        """Prints how many images each class has in each split."""
+        show_dataset(self.console, dataset)
+
+    def shapes(self, network: Network, settings: Settings, classes: int) -> None:
+        """Prints the shapes on the way through the network."""
+        self.console.print()
+        for line in shape_lines(network, settings.batch_size, classes):
+            self.console.print(line, style="cyan")
+        self.console.print()
+
+    def progressed(self, progress: vectors.Progress) -> None:
+        """Moves the bar, or says how far it is every ten seconds."""
+        if self._last is None:
+            self._started = self._spoke = time.monotonic()
+        self._last = progress
+        if self.console.is_terminal:
+            self._move(progress)
+        elif time.monotonic() - self._spoke > PLAIN_EVERY_S:
+            self._spoke = time.monotonic()
+            rate = progress.done / (self._spoke - self._started)
+            left = (progress.total - progress.done) / rate if rate else 0
+            self.console.print(
+                f"vectors {progress.done} of {progress.total}, {rate:.0f} images/s, "
+                f"{left:.0f} s left, {progress.reused} reused"
+            )
+
+    def embedded(self, dataset: Dataset, vectors: vectors.Vectors) -> None:
+        """Prints how many vectors are new and how many were there already."""
+        self._stop()
+        line = f"{len(vectors.hashes)} vectors: {vectors.embedded} new, {vectors.reused} reused"
+        if self._last is not None and vectors.embedded:
+            rate = vectors.embedded / max(time.monotonic() - self._started, 1e-9)
+            line += f", {rate:.0f} images/s"
+        self.console.print(line)
+        show_skipped(self.console, dataset.skipped)
+
+    def trained(self, history: History) -> None:
+        """Prints a line per epoch."""
+        show_history(self.console, history)
+
+    def _move(self, progress: vectors.Progress) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("vectors"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                _RateColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[reused]} reused"),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.add_task("vectors", total=progress.total, reused=progress.reused)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=progress.done)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.0f} images/s")
+
+
+def shape_lines(network: Network, batch_size: int, classes: int) -> list[str]:
+    """Returns the shapes of a batch on its way, on one line if it fits in 80 columns."""
+    size = network.image_size
+    parts = [
+        f"INPUTS ({batch_size}, {size}, {size}, 3)",
+        f"BASE {(batch_size, *network.feature_shape)}",
+        f"VECTORS {(batch_size, network.vector_length)}",
+        f"OUTPUTS {(batch_size, classes)}",
+    ]
+    if len(" ⇒ ".join(parts)) <= WIDTH:
+        return [" ⇒ ".join(parts)]
+    return [" ⇒ ".join(parts[:2]), "⇒ " + " ⇒ ".join(parts[2:])]
+
+
+def show_dataset(console: Console, dataset: Dataset) -> None:
+    """Prints a table of images per class and split."""
+    counts = dataset.counts()
+    splits = [str(s) for s in (Split.TRAIN, Split.VALIDATION, Split.TEST) if sum(counts.get(s, {}).values())]
+    where = f" in {dataset.root}" if dataset.root else ""
+    console.print(
+        f"Found {len(dataset)} images of {len(dataset.classes)} classes{where}", style="bold"
+    )
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("class", overflow="ellipsis", no_wrap=True)
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in dataset.classes[:SHOWN_CLASSES]:
+        table.add_row(Text(shown(name)), *(str(counts[s].get(name, 0)) for s in splits))
+    if len(dataset.classes) > SHOWN_CLASSES:
+        rest = dataset.classes[SHOWN_CLASSES:]
+        table.add_row(
+            f"and {len(rest)} more", *(str(sum(counts[s].get(c, 0) for c in rest)) for s in splits)
+        )
+    table.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
+    console.print(table)
+    if dataset.split_made is not None:
+        made = dataset.split_made
+        console.print(
+            f"No validation split: {made.fraction:.0%} of the training images were set aside, "
+            f"stratified, seed {made.seed}",
+            style="dim",
+        )
+
+
+def show_skipped(console: Console, skipped: Iterable[Skipped]) -> None:
+    """Prints the files that were left out, with the reasons."""
+    skipped = list(skipped)
+    if not skipped:
+        return
+    console.print(f"Left out {len(skipped)} files:", style="yellow")
+    for item in skipped[:SHOWN_SKIPPED]:
+        console.print(Text(f"  {shown(item.path)}: {item.reason}"), style="yellow")
+    if len(skipped) > SHOWN_SKIPPED:
+        console.print(
+            f"  and {len(skipped) - SHOWN_SKIPPED} more; --json lists them all", style="yellow"
+        )
+
+
+def show_history(console: Console, history: History) -> None:
+    """Prints a line per epoch, the kept one marked."""
+    names = list(history.history)
+    console.print(Text("epoch" + "".join(f"{name:>15}" for name in names)), style="dim")
+    for epoch in range(1, history.epochs + 1):
+        row = history.row(epoch)
+        kept = epoch == history.best_epoch
+        line = f"{epoch:>5}" + "".join(f"{row[name]:>15.4f}" for name in names)
+        console.print(Text(line + ("  kept" if kept else "")), style="bold green" if kept else "")
+
+
+def verdict(history: History, report: Report) -> list[str]:
+    """Says in words what the curve and the validation figures mean."""
+    best = history.row(history.best_epoch)
+    low, high = report.interval
+    lines = [
+        f"Kept epoch {history.best_epoch} of {history.epochs}: the highest validation "
+        f"{history.metric} (ties go to the lower loss).",
+        f"Validation accuracy {report.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} "
+        f"({report.support.sum()} images), macro average {report.macro_accuracy:.1%}.",
+    ]
+    found = history.overfitting()
+    if found is not None:
+        lines.append(
+            f"It overfits from epoch {found.from_epoch}: by the last epoch the validation loss is "
+            f"{found.loss_rise:.0%} above its lowest, and training accuracy is "
+            f"{found.gap * 100:.0f} points above validation."
+        )
+    elif history.best_epoch == history.epochs and history.epochs > 1:
+        lines.append("It does not overfit, and the last epoch is the best: more may help.")
+    else:
+        gap = best[history.metric] - best[f"val_{history.metric}"]
+        lines.append(
+            "It does not overfit: the validation loss has not turned"
+            + (f", though training accuracy is {gap * 100:.0f} points above." if gap > 0.05 else ".")
+        )
+    return lines
+
+
+def show_trained(console: Console, trained: Trained, path: Path, has_test: bool, data: str) -> None:
+    """Prints the verdict, where the model is, and what to try next."""
+    console.print()
+    for line in verdict(trained.model.history, trained.report):
+        console.print(Text(line))
+    seconds = trained.seconds
+    console.print(
+        Text(
+            f"Took {seconds['total']:.1f} s: vectors {seconds['vectors']:.1f} s, "
+            f"head {seconds['head']:.1f} s. The curve is in {shown(path / 'history.png')}"
+        )
+    )
+    console.print(Text(f"Model saved in {shown(path)}"), style="bold")
+    console.print(Text(f"Next: {next_command(path, data, has_test)}"), style="bold cyan")
+
+
+def next_command(path: Path, data: str, has_test: bool) -> str:
+    """Returns the command that a user would want after training."""
+    from shlex import quote
+
+    if has_test:
+        return f"topwork evaluate {quote(shown(path))} {quote(data)}"
+    return f"topwork predict {quote(shown(path))} IMAGE..."
+
+
+def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
+    """Prints accuracy, a row per class and the confusion matrix."""
+    report = result.report
+    low, high = report.interval
+    show_skipped(console, result.skipped)
+    if result.seen and result.split in ("test", "all"):
+        console.print(
+            f"{result.seen} of these images were used in training or validation: "
+            "the accuracy is too good to be honest",
+            style="bold yellow",
+        )
+    console.print(
+        f"Accuracy {report.accuracy:.1%} on {report.support.sum()} images ({result.split}), "
+        f"95 % interval {low:.1%} to {high:.1%}",
+        style="bold",
+    )
+    console.print(f"Macro average {report.macro_accuracy:.1%} (every class counts the same)\n")
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=30)
+    for name in ("precision", "recall", "support"):
+        table.add_column(name, justify="right")
+    rows = zip(model.classes, report.precision, report.recall, report.support, strict=True)
+    for name, precision, recall, support in rows:
+        table.add_row(Text(shown(name)), _percent(precision), _percent(recall), str(support))
+    console.print(table)
+    show_confusion(console, model.classes, report)
+
+
+def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -> None:
+    """Prints the matrix if it fits in 80 columns, else the most frequent mistakes."""
+    cell = max(len(str(report.confusion.max())), len(str(len(classes)))) + 1
+    label = min(20, max(map(len, classes)))
+    console.print()
+    if label + 5 + cell * len(classes) <= WIDTH:
+        console.print(Text("Confusion: rows are true classes, columns predicted ones"), style="dim")
+        head = "".join(f"{n:>{cell}}" for n in range(1, len(classes) + 1))
+        console.print(Text(" " * (label + 4) + head), style="dim")
+        for number, (name, row) in enumerate(zip(classes, report.confusion, strict=True), 1):
+            line = Text(f"{shown(name)[:label]:<{label}}{number:>4}")
+            for column, count in enumerate(row, 1):
+                style = "green" if column == number else "red" if count else "dim"
+                line.append(f"{count:>{cell}}" if count else f"{'·':>{cell}}", style=style)
+            console.print(line)
+        return
+    console.print(Text("Most frequent mistakes (--json has the whole matrix)"), style="dim")
+    mistakes = report.confusion.copy()
+    mistakes[range(len(classes)), range(len(classes))] = 0
+    for flat in mistakes.ravel().argsort(kind="stable")[::-1][:10]:
+        true, predicted = divmod(int(flat), len(classes))
+        if mistakes[true, predicted]:
+            line = f"{mistakes[true, predicted]:>5}  {classes[true]} taken for {classes[predicted]}"
+            console.print(Text(shown(line)))
+
+
+def shown(text: object) -> str:
+    """Returns text that any terminal can print, whatever a file name holds."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return str(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _percent(share: float) -> str:
+    return "–" if share != share else f"{share:.1%}"

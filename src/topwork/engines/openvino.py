@@ -1,0 +1,160 @@
+"""OpenVINO on a CPU: asynchronous requests over small static batches.
+
+Batches of 4 on one stream a core are the fastest or within a few percent of it on two cores
+for every base measured (`benchmarks/engine.py`); 32 is slower for all of them, because
+the feature maps of a small batch stay in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.config import Precision
+from topwork.errors import NetworkError, SettingsError
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Tag = TypeVar("Tag")
+
+BATCH_SIZE = 4
+
+
+def resolve_precision(wanted: Precision) -> Precision:
+    """Returns the precision that this CPU will use: `bf16` or `f32`.
+
+    Raises:
+        SettingsError: bf16 was asked for and the CPU has no bf16 arithmetic.
+    """
+    if wanted is Precision.F32:
+        return wanted
+    import openvino
+
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if wanted is Precision.BF16 and not able:
+        raise SettingsError(
+            "precision: bf16 needs a CPU with bf16 arithmetic (AVX512-BF16 or AMX), and this "
+            "one has none; use auto or f32"
+        )
+    return Precision.BF16 if able else Precision.F32
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OpenVINOEngine:
+    """A network file, compiled for this CPU.
+
+    Args:
+        path: OpenVINO IR with an input (N, S, S, 3) of float32 RGB in 0..255.
+        image_size: S, the side of its input in pixels.
+        precision: `bf16` or `f32`.
+        output: name of the output to return, or None for the only one.
+        batch_size: images per request; every request has this static shape.
+        streams: requests that run at the same time; one per core if not given.
+
+    Raises:
+        NetworkError: the file is missing, damaged or not such a network.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        image_size: int,
+        precision: Precision,
+        *,
+        output: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        streams: int | None = None,
+    ) -> None:
+        import openvino
+
+        self.image_size = image_size
+        self.precision = precision
+        self.batch_size = batch_size
+        self.streams = streams or cores()
+        hints = {
+            "INFERENCE_PRECISION_HINT": str(precision),
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": str(self.streams),
+        }
+        try:
+            core = openvino.Core()
+            model = core.read_model(path)
+            # Pixels are bytes: converting them inside the network moves a quarter of the data.
+            edit = openvino.preprocess.PrePostProcessor(model)
+            edit.input().tensor().set_element_type(openvino.Type.u8)
+            model = edit.build()
+            model.reshape([batch_size, image_size, image_size, 3])
+            self._compiled = core.compile_model(model, "CPU", hints)
+            self._output = self._compiled.output(output) if output else self._compiled.output(0)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise NetworkError(f"cannot load the network {path}: {reason}") from error
+
+    def run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Floats]]:
+        """Runs the network over a stream of images.
+
+        Args:
+            images: pairs of a tag and pixels (S, S, 3) uint8.
+
+        Yields:
+            Pairs of a tag and an output (D,) float32, in the order of the images. At most
+            `streams + 1` batches are held at a time.
+        """
+        # Requests are waited for in turn. A queue with callbacks would let OpenVINO's own
+        # threads drop the last reference to the network, and abort on joining themselves.
+        idle = [self._compiled.create_infer_request() for _ in range(self.streams + 1)]
+        running: deque[tuple[list[Tag], Any]] = deque()
+        try:
+            for batch in _chunks(images, self.batch_size):
+                if not idle:
+                    yield from self._finish(running, idle)
+                request = idle.pop()
+                request.start_async({0: self._stack(batch)})
+                running.append(([tag for tag, _ in batch], request))
+            while running:
+                yield from self._finish(running, idle)
+        finally:
+            for _, request in running:
+                request.wait()
+
+    def _finish(
+        self, running: deque[tuple[list[Tag], Any]], idle: list[Any]
+    ) -> Iterator[tuple[Tag, Floats]]:
+        """Waits for the oldest request and frees it before its results are used."""
+        tags, request = running[0]
+        request.wait()
+        outputs = request.get_tensor(self._output).data.copy()
+        running.popleft()
+        idle.append(request)
+        return zip(tags, outputs, strict=False)
+
+    def run_all(self, pixels: Pixels) -> Floats:
+        """Returns the outputs (N, D) float32 of pixels (N, S, S, 3) uint8, N at least 1."""
+        return np.stack([output for _, output in self.run(enumerate(pixels))])
+
+    def _stack(self, batch: list[tuple[Any, Pixels]]) -> Pixels:
+        pixels = np.empty((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
+        for row in range(self.batch_size):
+            pixels[row] = batch[min(row, len(batch) - 1)][1]
+        return pixels
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,52 @@
+"""The errors that Topwork raises on purpose.
+
+    TopworkError
+    ├── SettingsError    an option or argument is wrong (exit code 2)
+    ├── DatasetError     the images, labels or splits cannot be used
+    ├── ImageError       one image cannot be read or decoded
+    ├── WeightsError     the weights of a base are missing or do not fit
+    ├── NetworkError     a base cannot be built or run
+    ├── StoreError       the store cannot be read or written
+    └── ModelError       a saved model is missing, damaged or breaks parity
+
+A message says what was required, what was received, which path, and what to do next.
+Anything else that escapes Topwork is a bug.
+"""
+
+from __future__ import annotations
+
+
+class TopworkError(Exception):
+    """Base of every error that Topwork foresees."""
+
+    exit_code = 1
+
+
+class SettingsError(TopworkError, ValueError):
+    """An option or argument is wrong."""
+
+    exit_code = 2
+
+
+class DatasetError(TopworkError, ValueError):
+    """The images, labels or splits cannot be used as they are."""
+
+
+class ImageError(TopworkError):
+    """One image cannot be read or decoded; the message is the reason, without the path."""
+
+
+class WeightsError(TopworkError):
+    """The weights of a base are missing, unreadable or do not fit the network."""
+
+
+class NetworkError(TopworkError):
+    """A base cannot be built, exported or run."""
+
+
+class StoreError(TopworkError):
+    """The store cannot be read or written."""
+
+
+class ModelError(TopworkError):
+    """A saved model is missing, damaged, too new, or would break the parity rule."""

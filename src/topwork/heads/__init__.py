@@ -1,0 +1,8 @@
+"""The top of a network: what it is (`dense`), and how it learns (`losses`, `optimizers`, `program`).
+
+Importing this package does not import JAX: a prediction needs only `dense`.
+"""
+
+from topwork.heads.dense import Floats, Head, Task, init_head, probabilities
+
+__all__ = ["Floats", "Head", "Task", "init_head", "probabilities"]

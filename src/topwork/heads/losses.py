@@ -1,0 +1,35 @@
+"""Losses and metrics of the four tasks, row by row, in JAX.
+
+B: rows, C: outputs. Logits are (B, C). Targets are class indices (B,) int32 for one of many,
+0/1 as (B, C) float32 for two classes (C = 1) and many labels, numbers (B, C) float32.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from topwork.heads.dense import Task
+
+
+def loss_of_rows(task: Task, logits: Array, targets: Array) -> Array:
+    """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`."""
+    match task:
+        case Task.CLASSES:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        case Task.BINARY | Task.LABELS:
+            return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+        case Task.NUMBER:
+            return jnp.square(logits - targets).mean(axis=-1)
+
+
+def metric_of_rows(task: Task, logits: Array, targets: Array) -> Array:
+    """Returns the metric (B,) of each row: 1 where right, the share of right labels, |error|."""
+    match task:
+        case Task.CLASSES:
+            return (logits.argmax(axis=-1) == targets).astype(jnp.float32)
+        case Task.BINARY | Task.LABELS:
+            return ((logits > 0) == (targets > 0.5)).astype(jnp.float32).mean(axis=-1)
+        case Task.NUMBER:
+            return jnp.abs(logits - targets).mean(axis=-1)

@@ -1,0 +1,131 @@
+"""The record of a training: what each epoch scored, which was kept, and where it overfits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Below this rise of the validation loss over its lowest point, the curve is called flat.
+OVERFITTING_RISE = 0.05
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """The head goes on learning the training images and gets worse on the others.
+
+    Attributes:
+        from_epoch: first epoch after the lowest validation loss, counted from 1.
+        loss_rise: last validation loss over its lowest, minus 1 (0.3: 30 % higher).
+        gap: last training metric minus last validation metric, in the metric's own unit.
+    """
+
+    from_epoch: int
+    loss_rise: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class History:
+    """Losses and metrics of all epochs under Keras' names.
+
+    Attributes:
+        history: `loss`, `accuracy`, `val_loss`, `val_accuracy`, each a list with one float an
+            epoch (`mae` instead of `accuracy` for a number).
+        best_epoch: the kept epoch, counted from 1.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were trained."""
+        return len(self.history["loss"])
+
+    @property
+    def metric(self) -> str:
+        """The metric's name: `accuracy`, or `mae` for a number."""
+        return next(name for name in self.history if name != "loss" and name[:4] != "val_")
+
+    def row(self, epoch: int) -> dict[str, float]:
+        """Returns the figures of an epoch, counted from 1."""
+        return {name: values[epoch - 1] for name, values in self.history.items()}
+
+    def overfitting(self) -> Overfitting | None:
+        """Says whether and from where the head overfits.
+
+        It does when the validation loss has turned and ends at least 5 % above its lowest
+        point, while the training loss has gone on falling.
+        """
+        val_loss, loss = self.history["val_loss"], self.history["loss"]
+        lowest = min(range(self.epochs), key=val_loss.__getitem__)
+        if val_loss[-1] < val_loss[lowest] * (1 + OVERFITTING_RISE) or loss[-1] >= loss[lowest]:
+            return None
+        rise = val_loss[-1] / val_loss[lowest] - 1 if val_loss[lowest] else float("inf")
+        last = self.row(self.epochs)
+        return Overfitting(lowest + 2, rise, last[self.metric] - last[f"val_{self.metric}"])
+
+    def plot(self, ax: Axes | None = None, *, values: str | None = None) -> Axes:
+        """Draws a figure of training and validation over the epochs.
+
+        Args:
+            ax: where to draw; a new figure's axes if not given.
+            values: `loss` or the metric's name (the default).
+
+        Returns:
+            The axes, for further drawing.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+        name = values or self.metric
+        epochs = range(1, self.epochs + 1)
+        train, validation = self.history[name], self.history[f"val_{name}"]
+        ax.plot(epochs, train, "o-", color="#9a5b13", ms=4, label="training")
+        ax.plot(epochs, validation, "s-", color="#1f5f8b", ms=4, label="validation")
+        ax.axvline(self.best_epoch, color="#777777", lw=1, ls=":")
+        kept = validation[self.best_epoch - 1]
+        ax.plot(
+            [self.best_epoch], [kept], "o", ms=11, mfc="none", mec="#1f5f8b", mew=1.5,
+            label=f"kept: epoch {self.best_epoch}, {kept:.3f}",
+        )  # fmt: skip
+        ax.set(xlabel="epoch", ylabel=name)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False)
+        return ax
+
+    def save_plot(self, path: Path, title: str) -> None:
+        """Writes a PNG with the metric and the loss side by side; needs no display."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        self.plot(left, values=self.metric)
+        self.plot(right, values="loss")
+        figure.suptitle(title)
+        figure.savefig(path, dpi=120)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `from_json` takes."""
+        return {"best_epoch": self.best_epoch, "history": self.history}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> History:
+        """Builds a history from the content of `history.json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is not a history.
+        """
+        history = {str(name): [float(v) for v in values] for name, values in data["history"].items()}
+        lengths = {len(values) for values in history.values()}
+        best = int(data["best_epoch"])
+        if len(lengths) != 1 or "val_loss" not in history or not 1 <= best <= lengths.pop():
+            raise ValueError("the lists of a history must be equally long and hold the best epoch")
+        return cls(history, best)

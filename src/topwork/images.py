@@ -1,0 +1,195 @@
+"""From bytes to pixels: one recipe, used for training, prediction and every check.
+
+The recipe: the format is told by the content, the first frame is taken, the EXIF orientation
+applied, 16 bits scaled to 8, transparency laid on white, everything turned into RGB and
+stretched to a square. An image that cannot be decoded whole is an `ImageError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from topwork.config import Interpolation
+from topwork.errors import ImageError, SettingsError
+
+Pixels = NDArray[np.uint8]
+Source = Path | bytes
+
+# Part of every vector's key: raise it when the same bytes would give other pixels.
+RECIPE = "1"
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .avif .tif .tiff .ppm .pgm".split()
+)
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
+
+_FILTERS = {
+    Interpolation.NEAREST: Image.Resampling.NEAREST,
+    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+}
+# EXIF orientation to the transposition that undoes it. Source: EXIF 2.32, tag 274.
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A JPEG is shrunk by its decoder to no less than this many times the target first.
+_DRAFT = 1
+_MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")
+
+
+def read_bytes(source: Source) -> bytes:
+    """Returns the encoded bytes of an image.
+
+    Raises:
+        ImageError: the file is missing, unreadable or empty.
+    """
+    if isinstance(source, bytes):
+        data = source
+    else:
+        try:
+            data = source.read_bytes()
+        except FileNotFoundError:
+            raise ImageError("there is no such file") from None
+        except PermissionError:
+            raise ImageError("no permission to read it") from None
+        except IsADirectoryError:
+            raise ImageError("it is a folder") from None
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    return data
+
+
+def image_hash(data: bytes) -> str:
+    """Returns the SHA-256 of an image's bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
+    """Decodes an image and stretches it to a square.
+
+    Nearest gives the pixels of `keras.utils.load_img(..., target_size)`. The other filters are
+    antialiased; for them a JPEG of at least twice the size is shrunk while it is decoded.
+
+    Args:
+        data: an encoded image.
+        size_px: S, the side of the square.
+        interpolation: filter of the resize.
+
+    Returns:
+        (S, S, 3) uint8 RGB, C-contiguous.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
+                image.draft("RGB", (_DRAFT * size_px, _DRAFT * size_px))
+            image.load()
+            # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
+            upright = _turn_upright(image)
+            rgb = _to_rgb(upright)
+            resized = rgb.resize((size_px, size_px), _FILTERS[interpolation])
+        return np.asarray(resized)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"more than the limit of {limit / 1e6:.0f} million pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(_describe_unknown(data)) from None
+    except MemoryError:
+        raise ImageError("too large for this machine's memory") from None
+    except Exception as error:
+        # Pillow's plugins raise whatever a damaged file leads them to.
+        raise ImageError(f"damaged or cut off ({error})") from None
+
+
+def encode_array(array: NDArray[np.uint8]) -> bytes:
+    """Encodes pixels losslessly, so that arrays go the same way as files.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+
+    Raises:
+        SettingsError: another shape or dtype.
+    """
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not fits or 0 in array.shape:
+        raise SettingsError(
+            "an image array must be uint8 of shape (height, width), or (height, width, channels) "
+            f"with 1, 3 or 4 channels, received {array.dtype} {array.shape}"
+        )
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
+    if not exif:
+        return image
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image.transpose(turn) if turn is not None else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, "white")
+        paper.alpha_composite(rgba)
+        return paper.convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scales 16 bits to 8; wider or floating numbers by the range that they seem to have."""
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("it holds numbers that are not finite")
+    low, high = min(values.min(), 0.0), values.max()
+    if image.mode == "F" and high <= 1:
+        top = 1.0
+    elif high <= 255 and not image.mode.startswith("I;16"):
+        top = 255.0
+    else:
+        top = max(65535.0, high)
+    scaled = np.clip((values - low) / (top - low) * 255, 0, 255)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _describe_unknown(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if start.startswith(_MARKUP):
+        return "not an image: it starts like a web page"
+    if data[:3] == b"\xff\xd8\xff":
+        return "a JPEG that is damaged or cut off"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
+        return "HEIC, a format that is not supported"
+    return "not an image, or of a format that is not supported"
+

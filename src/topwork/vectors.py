@@ -1,0 +1,255 @@
+"""Dataset and base in, vectors out: the one long job, planned, run, resumed.
+
+The plan is what the store lacks. Threads read and decode the missing images while the engine
+runs those before them; finished vectors go to the store in parts. Killed at any moment, the
+next run goes on after the last part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.config import Interpolation
+from topwork.dataset import Dataset
+from topwork.engines import OpenVINOEngine
+from topwork.engines.openvino import cores
+from topwork.errors import DatasetError, ImageError, StoreError
+from topwork.images import Source, decode, image_hash, read_bytes
+from topwork.store import DamagedPartError, VectorStore
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+# A part is written when it is this large or this old: large enough to be read fast,
+# often enough that a kill costs little.
+PART_VECTORS = 1024
+PART_AGE_S = 5.0
+
+# Images decoded ahead of the engine, per core: a few batches, so that memory stays flat.
+AHEAD = 8
+
+# How often damaged parts are set aside and computed again before giving up.
+ATTEMPTS = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the job is.
+
+    Attributes:
+        done: images run through the base in this job.
+        total: images that this job has to run.
+        reused: images whose vectors the store had already.
+    """
+
+    done: int
+    total: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of a dataset's images.
+
+    Attributes:
+        values: (N, D) float32, in the order of the dataset's images.
+        hashes: SHA-256 of each image's bytes, hex.
+        embedded: images that were run through the base for this.
+        reused: images whose vectors came from the store, or from an equal image.
+    """
+
+    values: Floats
+    hashes: tuple[str, ...]
+    embedded: int
+    reused: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def embed(
+    dataset: Dataset,
+    store: VectorStore,
+    open_engine: Callable[[], OpenVINOEngine],
+    interpolation: Interpolation,
+    *,
+    strict: bool = False,
+    on_progress: OnProgress = lambda progress: None,
+) -> tuple[Dataset, Vectors]:
+    """Returns every image's vector, from the store where it has it, else from the base.
+
+    Args:
+        dataset: the images.
+        store: where vectors of this base, size and preprocessing are kept.
+        open_engine: compiles the base; called only if a vector is missing.
+        interpolation: filter of the resize.
+        strict: raise at the first image that cannot be used.
+        on_progress: called after every image, in the caller's thread.
+
+    Returns:
+        The dataset without the images that could not be read or decoded (they are in its
+        `skipped`, with the reason), and the vectors of the others.
+
+    Raises:
+        DatasetError: no image could be used, or `strict` and one could not.
+        StoreError: vectors cannot be written, or stay unreadable.
+    """
+    dataset, hashes = _hash_images(dataset, strict)
+    embedded: set[str] = set()
+    for _ in range(ATTEMPTS):
+        store.refresh()
+        work = _plan(hashes, store)
+        if work:
+            reused = len({*hashes}) - len(work)
+            job = _Job(dataset, hashes, store, interpolation, strict, on_progress)
+            failed = job.run(work, open_engine(), reused)
+            embedded |= {hashes[place] for place in work} - failed.keys()
+            dataset, hashes = _leave_out(
+                dataset, hashes, {n: failed[h] for n, h in enumerate(hashes) if h in failed}
+            )
+        try:
+            values = store.read(hashes)
+        except DamagedPartError:
+            continue
+        return dataset, Vectors(values, tuple(hashes), len(embedded), len(hashes) - len(embedded))
+    raise StoreError(
+        f"vectors in {store.folder} are damaged as soon as they are written; check the disk or "
+        "choose another place with --store"
+    )
+
+
+def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
+    """Reads, decodes and resizes one image to (S, S, 3) uint8.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    return decode(read_bytes(source), size_px, interpolation)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Maps a function over items in threads, in order, a bounded number of items ahead."""
+    with ThreadPoolExecutor(cores()) as pool:
+        rest = iter(items)
+        waiting = deque(pool.submit(function, item) for item in islice(rest, AHEAD * cores()))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _hash_images(dataset: Dataset, strict: bool) -> tuple[Dataset, list[str]]:
+    """Hashes every image's bytes and leaves out those that cannot be read."""
+
+    def hash_source(source: Source) -> str | ImageError:
+        try:
+            return image_hash(read_bytes(source))
+        except ImageError as error:
+            return error
+
+    bad: dict[int, str] = {}
+    hashes: list[str] = []
+    for place, result in enumerate(in_threads(hash_source, dataset.sources)):
+        if isinstance(result, ImageError):
+            bad[place] = str(result)
+            _refuse(dataset.names[place], str(result), strict)
+        hashes.append(str(result))
+    return _leave_out(dataset, hashes, bad)
+
+
+def _refuse(name: str, reason: str, strict: bool) -> None:
+    if strict:
+        raise DatasetError(f"{name}: {reason}; mend or remove it, or leave out --strict")
+
+
+def _leave_out(
+    dataset: Dataset, hashes: list[str], bad: dict[int, str]
+) -> tuple[Dataset, list[str]]:
+    if not bad:
+        return dataset, hashes
+    if len(bad) == len(hashes):
+        place, reason = next(iter(bad.items()))
+        raise DatasetError(
+            f"no image can be used: all {len(bad)} failed, the first was "
+            f"{dataset.names[place]}: {reason}"
+        )
+    return dataset.drop(bad), [image for n, image in enumerate(hashes) if n not in bad]
+
+
+def _plan(hashes: Sequence[str], store: VectorStore) -> list[int]:
+    """Returns the place of the first image of each hash that the store lacks."""
+    first: dict[str, int] = {}
+    for place, image in enumerate(hashes):
+        if image not in store:
+            first.setdefault(image, place)
+    return list(first.values())
+
+
+@dataclass
+class _Job:
+    """Runs the base over the images that are missing, and writes parts as they fill."""
+
+    dataset: Dataset
+    hashes: list[str]
+    store: VectorStore
+    interpolation: Interpolation
+    strict: bool
+    on_progress: OnProgress
+
+    def run(self, work: list[int], engine: OpenVINOEngine, reused: int) -> dict[str, str]:
+        """Returns the hashes of the images that failed, each with its reason."""
+        failed: dict[str, str] = {}
+        images: list[str] = []
+        vectors: list[Floats] = []
+        written = time.monotonic()
+        done = 0
+        self.on_progress(Progress(0, len(work), reused))
+        try:
+            for image, vector in engine.run(self._pixels(work, engine.image_size, failed)):
+                images.append(image)
+                vectors.append(vector)
+                done += 1
+                self.on_progress(Progress(done + len(failed), len(work), reused))
+                late = time.monotonic() - written > PART_AGE_S
+                if len(images) >= PART_VECTORS or late:
+                    self.store.write(images, np.stack(vectors))
+                    images, vectors, written = [], [], time.monotonic()
+        finally:
+            # What was finished before an interruption is worth keeping.
+            if images:
+                self.store.write(images, np.stack(vectors))
+        return failed
+
+    def _pixels(
+        self, work: list[int], size_px: int, failed: dict[str, str]
+    ) -> Iterator[tuple[str, Pixels]]:
+        def load(place: int) -> Pixels | ImageError:
+            try:
+                data = read_bytes(self.dataset.sources[place])
+                if image_hash(data) != self.hashes[place]:
+                    return ImageError("the file changed while it was being read")
+                return decode(data, size_px, self.interpolation)
+            except ImageError as error:
+                return error
+
+        for place, pixels in zip(work, in_threads(load, work), strict=True):
+            if isinstance(pixels, ImageError):
+                _refuse(self.dataset.names[place], str(pixels), self.strict)
+                failed[self.hashes[place]] = str(pixels)
+            else:
+                yield self.hashes[place], pixels
