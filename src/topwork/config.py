@@ -68,7 +68,8 @@ class Settings(BaseModel):
         description="Share of the training images to validate on, when there is no such split.",
     )
     interpolation: Interpolation = Field(
-        Interpolation.BILINEAR, description="Filter that brings an image to the input size."
+        Interpolation.NEAREST,
+        description="Filter that brings an image to the input size; nearest is Keras' own.",
     )
     precision: Precision = Field(
         Precision.AUTO, description="Arithmetic of the base; auto: bf16 where the CPU has it."

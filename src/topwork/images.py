@@ -46,8 +46,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG is shrunk by its decoder to no less than this many times the target first.
-_DRAFT = 1
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")
 
 
@@ -84,7 +82,7 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
     """Decodes an image and stretches it to a square.
 
     Nearest gives the pixels of `keras.utils.load_img(..., target_size)`. The other filters are
-    antialiased; for them a JPEG of at least twice the size is shrunk while it is decoded.
+    antialiased; for them a JPEG of twice the size or more is shrunk while it is decoded.
 
     Args:
         data: an encoded image.
@@ -102,7 +100,7 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
-                image.draft("RGB", (_DRAFT * size_px, _DRAFT * size_px))
+                image.draft("RGB", (size_px, size_px))
             image.load()
             # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
             upright = _turn_upright(image)

