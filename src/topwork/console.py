@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from topwork import vectors
-from topwork.bases import Network
+from topwork.bases import BaseSpec, Network
 from topwork.config import Settings
 from topwork.dataset import Dataset, Skipped, Split
 from topwork.history import History
 from topwork.metrics import Report
 from topwork.model import Model
-from topwork.pipeline import Evaluation, Listener, Trained
+from topwork.pipeline import Evaluation, Layer, Listener, Trained
 
 WIDTH = 80
 SHOWN_SKIPPED = 10
@@ -292,8 +292,53 @@ def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -
     for flat in mistakes.ravel().argsort(kind="stable")[::-1][:10]:
         true, predicted = divmod(int(flat), len(classes))
         if mistakes[true, predicted]:
-            line = f"{mistakes[true, predicted]:>5}  {classes[true]} taken for {classes[predicted]}"
-            console.print(Text(shown(line)))
+            names = f"{classes[true]} taken for {classes[predicted]}"
+            console.print(Text(f"{mistakes[true, predicted]:>5}  {shown(names)}"))
+
+
+def show_prediction(
+    console: Console, path: Path, ranked: list[tuple[str, float]] | None, reason: str | None
+) -> None:
+    """Prints one line: the path and its classes, or why there are none."""
+    if ranked is None:
+        console.print(Text(f"{shown(path)}: {reason}"), style="yellow", soft_wrap=True)
+        return
+    answers = ", ".join(f"{label} {_percent(share)}" for label, share in ranked)
+    console.print(Text(f"{shown(path)}: {shown(answers)}"), soft_wrap=True)
+
+
+def show_layers(console: Console, layers: list[Layer]) -> None:
+    """Prints the shape table of a network."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("", "output shape"):
+        table.add_column(name)
+    table.add_column("parameters", justify="right")
+    table.add_column("")
+    for layer in layers:
+        note = "trained" if layer.trained else "frozen" if layer.parameters else ""
+        table.add_row(layer.stage, str(layer.output_shape), f"{layer.parameters:,}", note)
+    console.print(table)
+
+
+def show_bases(console: Console, rows: list[tuple[BaseSpec, bool]]) -> None:
+    """Prints a row per base."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("base", no_wrap=True)
+    table.add_column("vector", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("license", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    table.add_column("here")
+    for spec, here in rows:
+        table.add_row(
+            spec.name,
+            str(spec.vector_length),
+            str(spec.image_size),
+            spec.license,
+            spec.package or "Keras downloads them",
+            Text("yes", style="green") if here else Text("no", style="dim"),
+        )
+    console.print(table)
 
 
 def shown(text: object) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from topwork.bases import Network, find_weights, get_base, prepare
+from topwork.bases import Network, find_weights, get_base, prepare, weights_here
 from topwork.bundle import Samples, current_versions, save_model
 from topwork.config import Interpolation, Precision, Settings
 from topwork.dataset import Dataset, Skipped, Split
@@ -61,7 +62,7 @@ class Trained:
         embedded: images run through the base.
         reused: images whose vectors were there already.
         skipped: files that were left out, with the reasons.
-        seconds: `vectors` and `head`.
+        seconds: wall time of `vectors` and `head`; the caller may add `total`.
     """
 
     model: Model
@@ -76,6 +77,29 @@ class Trained:
     def save(self, path: Path) -> dict[str, float]:
         """Writes the model folder; see `bundle.save_model`."""
         return save_model(self.model, self.network, path, self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `topwork train --json` prints, besides the model's path."""
+        report, history = self.report, self.model.history
+        found = history.overfitting()
+        return {
+            "classes": self.model.classes,
+            "history": history.history,
+            "best_epoch": history.best_epoch,
+            "overfitting": None if found is None else asdict(found),
+            "validation": {
+                "accuracy": report.accuracy,
+                "interval": report.interval,
+                "macro_accuracy": report.macro_accuracy,
+            },
+            "images": {
+                "embedded": self.embedded,
+                "reused": self.reused,
+                "skipped": len(self.skipped),
+            },
+            "skipped": [asdict(item) for item in self.skipped],
+            "seconds": self.seconds,
+        }
 
 
 def train(
@@ -188,6 +212,26 @@ class Evaluation:
     seen: int
     skipped: tuple[Skipped, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
+        report = self.report
+        return {
+            "split": self.split,
+            "images": len(self),
+            "accuracy": report.accuracy,
+            "interval": report.interval,
+            "macro_accuracy": report.macro_accuracy,
+            "precision": [None if math.isnan(v) else v for v in report.precision.tolist()],
+            "recall": [None if math.isnan(v) else v for v in report.recall.tolist()],
+            "support": report.support.tolist(),
+            "confusion": report.confusion.tolist(),
+            "seen": self.seen,
+            "skipped": [asdict(item) for item in self.skipped],
+        }
+
+    def __len__(self) -> int:
+        return int(self.report.confusion.sum())
+
 
 def evaluate(
     model: Model,
@@ -245,6 +289,41 @@ def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Pred
     """
     for start in range(0, len(sources), PREDICT_CHUNK):
         yield start, model.predict(sources[start : start + PREDICT_CHUNK])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One stage on the way from pixels to logits.
+
+    Attributes:
+        stage: `INPUTS`, `BASE`, `VECTORS` or `OUTPUTS`.
+        output_shape: of a batch.
+        parameters: how many weights it has.
+        trained: whether training changes them.
+    """
+
+    stage: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    trained: bool
+
+
+def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
+    """Returns the stages of a network for some number of classes.
+
+    Shapes do not depend on the weights, so where those are not at hand untrained ones do.
+    """
+    spec = get_base(settings.base)
+    if settings.weights is None and not weights_here(spec):
+        settings = settings.model_copy(update={"weights": "random"})
+    network = prepare_network(settings, store)
+    batch, length = settings.batch_size, network.vector_length
+    return [
+        Layer("INPUTS", (batch, network.image_size, network.image_size, 3), 0, False),
+        Layer("BASE", (batch, *network.feature_shape), network.parameters, False),
+        Layer("VECTORS", (batch, length), 0, False),
+        Layer("OUTPUTS", (batch, classes), (length + 1) * classes, True),
+    ]
 
 
 def prepare_network(settings: Settings, store: Path) -> Network:
