@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,12 +125,12 @@ def _write_files(
     write_openvino_file(model.network, model.head, folder / OPENVINO_FILE)
     write_keras_file(network, model.head.kernel, model.head.bias, folder / KERAS_FILE)
     _write_json(folder / HISTORY_FILE, model.history.to_json())
-    validation = model.validation
-    title = f"{model.space.base}, {model.space.image_size} px: validation {model.history.metric} "
-    title += f"{validation.accuracy:.3f} ({validation.interval[0]:.3f}–{validation.interval[1]:.3f})"
-    model.history.save_plot(folder / PLOT_FILE, title)
     _write_images(model.images, folder / IMAGES_FILE)
-    parity = check_parity(model, network, folder, samples)
+    # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
+    with ThreadPoolExecutor(1) as pool:
+        plot = pool.submit(_draw, model, folder / PLOT_FILE)
+        parity = check_parity(model, network, folder, samples)
+        plot.result()
     card = Card(
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
@@ -145,6 +146,13 @@ def _write_files(
     )
     _write_json(folder / "model.json", card.model_dump(mode="json"))
     return parity
+
+
+def _draw(model: Model, path: Path) -> None:
+    low, high = model.validation.interval
+    title = f"{model.space.base}, {model.space.image_size} px: validation {model.history.metric} "
+    title += f"{model.validation.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    model.history.save_plot(path, title)
 
 
 def write_openvino_file(network: Path, head: Head, path: Path) -> None:

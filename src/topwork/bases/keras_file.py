@@ -7,6 +7,7 @@ the head's number of outputs and its two arrays are put in their places.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ from topwork.bases.process import ask_keras
 Floats = NDArray[np.float32]
 
 HEAD = "head"
+# Keras names the arrays of a layer after its class; the only dense layer is the head.
+_HEAD_ARRAYS = "layers/dense/vars"
 # Zip's earliest date: the same model gives the same bytes.
 DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -47,7 +50,7 @@ def write_keras_file(network: Network, kernel: Floats, bias: Floats, path: Path)
         arrays = Path(scratch) / "model.weights.h5"
         shutil.copyfile(network.folder / arrays.name, arrays)
         with h5py.File(arrays, "r+") as file:
-            group = file[_head_group(file)]
+            group = file[_HEAD_ARRAYS]
             for name, values in (("0", kernel), ("1", bias)):
                 del group[name]
                 group.create_dataset(name, data=values)
@@ -66,10 +69,11 @@ def read_keras_head(path: Path) -> tuple[Floats, Floats]:
     """Returns the kernel (D, C) and bias (C,) that a `.keras` file of Topwork's holds."""
     import h5py
 
-    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as arrays:
-        with h5py.File(arrays, "r") as file:
-            group = file[_head_group(file)]
-            return np.asarray(group["0"]), np.asarray(group["1"])
+    with zipfile.ZipFile(path) as archive:
+        arrays = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(arrays, "r") as file:
+        group = file[_HEAD_ARRAYS]
+        return np.asarray(group["0"]), np.asarray(group["1"])
 
 
 def reopen_keras_file(path: Path, folder: Path) -> Path:
@@ -93,7 +97,3 @@ def reopen_keras_file(path: Path, folder: Path) -> Path:
 def _head_layer(config: dict[str, Any]) -> dict[str, Any]:
     return dict(next(layer for layer in config["config"]["layers"] if layer["name"] == HEAD))
 
-
-def _head_group(file: Any) -> str:
-    """Keras names the arrays of a layer after its class; the only dense layer is the head."""
-    return "layers/dense/vars"
