@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from topwork.bases.graph import mend_graph
 from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
@@ -52,6 +53,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
     keras.Model(image, vectors).export(
         str(folder / "network.xml"), format="openvino", verbose=False
     )
+    mend_graph(folder / "network.xml")
     whole = keras.Model(image, layers.Dense(1, name="head")(vectors), name="topwork")
     whole.save(folder / "network.keras")
     with zipfile.ZipFile(folder / "network.keras") as archive:

@@ -1,0 +1,173 @@
+"""Mends the graph of a network that Keras wrote as OpenVINO IR: faster, and for any batch.
+
+Keras' layers hold channels last (N, H, W, C), OpenVINO's convolutions channels first
+(N, C, H, W), so Keras wraps each convolution, pooling and normalization in two transposes.
+Those around a normalization even swap height and width, and OpenVINO cannot cancel them: up
+to two thirds of the time goes into moving numbers about. Here each transpose to channels last
+is carried forward, past every operation that does not care for the order, until it meets one
+back to channels first, and OpenVINO drops the pair. What is not understood stays as it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TO_FIRST = (0, 3, 1, 2)
+TO_LAST = (0, 2, 3, 1)
+SWAP = (0, 3, 2, 1)
+
+_UNARY = frozenset(
+    "Clamp Convert Elu Exp Gelu HSigmoid HSwish HardSigmoid Mish Negative Relu Selu Sigmoid "
+    "SoftPlus Sqrt Swish Tanh".split()
+)
+_BINARY = frozenset(("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract"))
+
+
+def mend_graph(path: Path) -> None:
+    """Rewrites an IR file so that features stay channels first and the batch may have any size."""
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    _free_batch(model)
+    _straighten_normalizations(model)
+    for node in model.get_ordered_ops():
+        _carry_past(node)
+    model.validate_nodes_and_infer_types()
+    # Not over the file: the model that was read may still be mapped from it.
+    new = path.with_name(f"{path.stem}-new.xml")
+    openvino.save_model(model, new, compress_to_fp16=False)
+    del model
+    new.replace(path)
+    new.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+
+def _free_batch(model: Any) -> None:
+    """Lets reshapes pass on the size of the batch, which Keras writes down as 1."""
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Reshape" or not _is_constant(node.input_value(1)):
+            continue
+        batch = node.input_value(0).get_partial_shape()[0]
+        shape = np.array(node.input_value(1).get_node().get_data(), np.int64)
+        if batch.is_dynamic and len(shape) > 1 and shape[0] == 1:
+            shape[0] = 0  # as it comes
+            free = ops.reshape(node.input_value(0), shape, special_zero=True).output(0)
+            for reader in node.output(0).get_target_inputs():
+                reader.replace_source_output(free)
+    model.validate_nodes_and_infer_types()
+
+
+def _straighten_normalizations(model: Any) -> None:
+    """Gives the transposes around a normalization the order of those around a convolution."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "BatchNormInference":
+            continue
+        before = node.input_value(0).get_node()
+        after = [found.get_node() for found in node.output(0).get_target_inputs()]
+        if _order(before) == SWAP and all(_order(found) == SWAP for found in after):
+            # A new one: the old one may have other consumers.
+            straight = _transpose(before.input_value(0), TO_FIRST)
+            node.input(0).replace_source_output(straight)
+            for found in after:
+                found.input(1).replace_source_output(_order_constant(TO_LAST))
+
+
+def _carry_past(node: Any) -> None:
+    """Moves the transposes to channels last in front of an operation behind it."""
+    kind = node.get_type_name()
+    inputs = [_before_last(value) for value in node.input_values()]
+    if not inputs or _rank(node) != 4 and kind != "ReduceMean":
+        return
+    if kind in _UNARY and inputs[0] is not None:
+        node.input(0).replace_source_output(inputs[0])
+    elif kind in _BINARY and any(found is not None for found in inputs):
+        turned = [found or _turn(value) for found, value in zip(inputs, node.input_values())]
+        if any(found is None for found in turned):
+            return
+        for place, found in enumerate(turned):
+            node.input(place).replace_source_output(found)
+    elif kind == "Concat" and all(found is not None for found in inputs):
+        if node.get_attributes()["axis"] not in (3, -1):
+            return
+        for place, found in enumerate(inputs):
+            node.input(place).replace_source_output(found)
+        node.set_axis(1)
+    elif kind == "Pad" and inputs[0] is not None:
+        if not all(_is_constant(node.input_value(place)) for place in (1, 2)):
+            return
+        node.input(0).replace_source_output(inputs[0])
+        for place in (1, 2):
+            pads = node.input_value(place).get_node().get_data()
+            node.input(place).replace_source_output(_constant(pads[list(TO_FIRST)]))
+    elif kind == "ReduceMean" and inputs[0] is not None:
+        if not _is_constant(node.input_value(1)):
+            return
+        axes = node.input_value(1).get_node().get_data()
+        keeps = node.get_attributes()["keep_dims"]
+        if not keeps and sorted(int(axis) % 4 for axis in np.atleast_1d(axes)) != [1, 2]:
+            return
+        node.input(0).replace_source_output(inputs[0])
+        moved = [TO_FIRST.index(int(axis) % 4) for axis in np.atleast_1d(axes)]
+        node.input(1).replace_source_output(_constant(np.array(moved, np.int64)))
+        if not keeps:
+            return
+    else:
+        return
+    readers = node.output(0).get_target_inputs()
+    last = _transpose(node.output(0), TO_LAST)
+    for reader in readers:
+        reader.replace_source_output(last)
+
+
+def _before_last(value: Any) -> Any:
+    """Returns what a value is the channels-last form of, or None."""
+    node = value.get_node()
+    return node.input_value(0) if _order(node) == TO_LAST else None
+
+
+def _turn(value: Any) -> Any:
+    """Returns the channels-first form of the other side of an operation, or None."""
+    if _is_constant(value):
+        data = value.get_node().get_data()
+        if data.size == 1:
+            return value
+        if data.ndim in (1, 3, 4):
+            full = data.reshape((1,) * (4 - data.ndim) + data.shape)
+            return _constant(full.transpose(TO_FIRST))
+        return None
+    return _transpose(value, TO_FIRST) if value.get_partial_shape().rank.get_length() == 4 else None
+
+
+def _order(node: Any) -> tuple[int, ...] | None:
+    if node.get_type_name() != "Transpose" or not _is_constant(node.input_value(1)):
+        return None
+    return tuple(int(axis) for axis in node.input_value(1).get_node().get_data())
+
+
+def _is_constant(value: Any) -> bool:
+    return bool(value.get_node().get_type_name() == "Constant")
+
+
+def _rank(node: Any) -> int:
+    shape = node.output(0).get_partial_shape() if node.get_output_size() else None
+    return -1 if shape is None or shape.rank.is_dynamic else int(shape.rank.get_length())
+
+
+def _transpose(value: Any, order: tuple[int, ...]) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.transpose(value, _order_constant(order).get_node()).output(0)
+
+
+def _order_constant(order: tuple[int, ...]) -> Any:
+    return _constant(np.array(order, np.int64))
+
+
+def _constant(data: Any) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.constant(np.ascontiguousarray(data)).output(0)
