@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--weights")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--interpolation", default="nearest")
+    parser.add_argument("--interpolation", default="sampled")
     parser.add_argument("--batches", default="1,2,4,8,16,32")
     parser.add_argument("--images", type=int, default=600)
     args = parser.parse_args()
@@ -60,7 +60,11 @@ def main() -> None:
 
     def open_engine(batch: int = BATCH_SIZE, streams: int | None = None) -> OpenVINOEngine:
         return OpenVINOEngine(
-            network.openvino_path, size, Precision(space.precision), batch_size=batch, streams=streams
+            network.openvino_path,
+            size,
+            Precision(space.precision),
+            batch_size=batch,
+            streams=streams,
         )
 
     shapes = [(b, s) for b in map(int, args.batches.split(",")) for s in {1, cores()}]
@@ -83,7 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = VectorStore(Path(folder), space, network.vector_length)
             started = time.perf_counter()
-            embed(dataset, store, lambda: engine, filter_)
+            embed(dataset, store, lambda: engine)
             whole.append(len(dataset) / (time.perf_counter() - started))
         started = time.perf_counter()
         for content in data:

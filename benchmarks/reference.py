@@ -1,6 +1,6 @@
-"""The reference photographs, the usual way and Topwork's, in one run on one machine.
+r"""The reference photographs, the usual way and Topwork's, in one run on one machine.
 
-    python benchmarks/reference.py DATA --weights xception_imagenet_notop.h5 \\
+    python benchmarks/reference.py DATA --weights xception_imagenet_notop.h5 \
         --tensorflow-python /path/to/a/python/with/tensorflow --epochs 10
 
 (a) stock Keras on TensorFlow: frozen Xception-150 and `model.fit`; (b) `topwork train` with
@@ -45,7 +45,7 @@ def main() -> None:
     ten_s = usual_s if args.epochs == EPOCHS else usual_s + epoch_s * (EPOCHS - args.epochs)
     reference = [
         "--base", "xception", "--image-size", "150", "--learning-rate", "0.01",
-        "--weights", args.weights,
+        "--interpolation", "nearest", "--weights", args.weights,
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         cold, cold_s, _ = _topwork(args.data, Path(folder), reference)
@@ -91,7 +91,7 @@ def _topwork(data: Path, folder: Path, options: list[str]) -> tuple[dict[str, An
 def _run(command: list[str], env: dict[str, str]) -> tuple[dict[str, Any], float]:
     started = time.perf_counter()
     done = subprocess.run(
-        command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env={**os.environ, **env}, capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
     if done.returncode:

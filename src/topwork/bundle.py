@@ -7,11 +7,12 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,8 @@ from topwork.images import Source
 from topwork.model import BaseFacts, DataFacts, ImageTable, Model, Validation
 from topwork.store import Space
 from topwork.vectors import read_pixels
+
+Written = TypeVar("Written")
 
 SCHEMA_VERSION = 1
 OPENVINO_FILE = "model.xml"
@@ -79,9 +82,7 @@ def current_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
-def save_model(
-    model: Model, network: Network, path: Path, samples: Samples
-) -> dict[str, float]:
+def save_model(model: Model, network: Network, path: Path, samples: Samples) -> dict[str, float]:
     """Writes a model folder and returns how closely its files agree.
 
     Args:
@@ -95,6 +96,21 @@ def save_model(
         ModelError: the folder is not ours to replace, the disk is full, or a saved file does
             not predict the same logits.
     """
+    return _write_folder(path, lambda folder: _write_files(model, network, folder, samples))
+
+
+def copy_model(folder: Path, path: Path) -> None:
+    """Saves a model that was loaded from a folder somewhere else.
+
+    Raises:
+        ModelError: the folder is damaged by now, or the copy cannot be written.
+    """
+    load_model(folder)
+    _write_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
+
+
+def _write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
+    """Makes a model folder of what `write` puts into an empty one: all at once or not at all."""
     path = path.absolute()
     if path.exists() and not (path / "model.json").is_file():
         raise ModelError(
@@ -106,14 +122,14 @@ def save_model(
     except OSError as error:
         raise ModelError(f"cannot write a model to {path}: {error.strerror}") from error
     try:
-        parity = _write_files(model, network, folder, samples)
+        written = write(folder)
         folder.chmod(0o755)
         _swap(folder, path)
     except OSError as error:
         raise ModelError(f"cannot write a model to {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return parity
+    return written
 
 
 def _write_files(
@@ -192,7 +208,9 @@ def check_parity(
         ModelError: a difference beyond `TOLERANCE`, or no sample can be decoded.
     """
     size, precision = model.space.image_size, Precision(model.space.precision)
-    pixels = np.stack([read_pixels(source, size, model.interpolation) for source in samples.sources])
+    pixels = np.stack(
+        [read_pixels(source, size, model.interpolation) for source in samples.sources]
+    )
     wanted = model.head.logits(samples.vectors)
     saved = OpenVINOEngine(folder / OPENVINO_FILE, size, precision, output="logits").run_all(pixels)
     found = {"openvino": _difference(saved, wanted)}
@@ -228,7 +246,9 @@ def load_model(path: Path | str) -> Model:
         if not (folder / name).is_file():
             raise ModelError(f"the model {folder} lacks {name}; {RETRAIN}")
         if _sha256(folder / name) != digest:
-            raise ModelError(f"{folder / name} was cut off or changed since it was saved; {RETRAIN}")
+            raise ModelError(
+                f"{folder / name} was cut off or changed since it was saved; {RETRAIN}"
+            )
     try:
         history = History.from_json(json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))
         images = _read_images(folder / IMAGES_FILE)

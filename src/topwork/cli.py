@@ -17,12 +17,10 @@ from topwork.config import Settings, default_store
 from topwork.errors import DatasetError, SettingsError, TopworkError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from topwork.model import Predictions
 
 INTERRUPTED = 130
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     add_completion=False,
@@ -84,7 +82,10 @@ def _make_option(name: str) -> inspect.Parameter:
     )
     kind: Any = field.annotation
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option]
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[kind, option],
     )
 
 
@@ -139,6 +140,7 @@ def _train(data: Path, path: Path, settings: Settings, store: Path | None, as_js
 def evaluate(
     model: ModelPath,
     data: Data,
+    *,
     split: Annotated[
         str, typer.Option(help="Which images: train, validation, test or all.")
     ] = "test",
@@ -308,7 +310,9 @@ def _find_images(patterns: list[str]) -> list[Path]:
             matches = [path]
         else:
             matches = sorted(
-                file for name in glob.glob(pattern, recursive=True) if (file := Path(name)).is_file()
+                file
+                for name in glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute too)
+                if (file := Path(name)).is_file()
             )
         if not matches:
             what = "holds no images" if path.is_dir() else "matches no files"
@@ -342,7 +346,8 @@ def main() -> int:
         return _fail(str(error), error.exit_code)
     except UsageError as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "topwork")
-        return _fail(f"{error.format_message()} (see {where} --help)", 2)  # type: ignore[attr-defined]
+        said = getattr(error, "format_message", error.__str__)()
+        return _fail(f"{said} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; finished vectors are kept, run again to go on", INTERRUPTED)
     except BrokenPipeError:

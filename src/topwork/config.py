@@ -16,8 +16,14 @@ from topwork.errors import SettingsError
 
 
 class Interpolation(StrEnum):
-    """How an image is brought to the network's size (Pillow's filters)."""
+    """How an image is brought to the network's size.
 
+    `nearest`, `bilinear`, `bicubic` and `lanczos` are Pillow's filters, all but nearest
+    antialiased. `sampled` is bilinear between four pixels without antialiasing, what networks
+    were mostly trained on; an image of four times the size or more is halved first.
+    """
+
+    SAMPLED = "sampled"
     NEAREST = "nearest"
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
@@ -54,7 +60,7 @@ class Settings(BaseModel):
     )
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training vectors.")
     learning_rate: float = Field(
-        0.001, gt=0, le=10, allow_inf_nan=False, description="Step size of the optimizer."
+        0.003, gt=0, le=10, allow_inf_nan=False, description="Step size of the optimizer."
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="Vectors per training step.")
     optimizer: Optimizer = Field(Optimizer.ADAM, description="How the head's weights are updated.")
@@ -68,8 +74,8 @@ class Settings(BaseModel):
         description="Share of the training images to validate on, when there is no such split.",
     )
     interpolation: Interpolation = Field(
-        Interpolation.NEAREST,
-        description="Filter that brings an image to the input size; nearest is Keras' own.",
+        Interpolation.SAMPLED,
+        description="Filter that brings an image to the input size; nearest is Keras' load_img.",
     )
     precision: Precision = Field(
         Precision.AUTO, description="Arithmetic of the base; auto: bf16 where the CPU has it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -48,7 +49,10 @@ class Screen(Listener):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop()
 
@@ -137,7 +141,11 @@ def shape_lines(network: Network, batch_size: int, classes: int) -> list[str]:
 def show_dataset(console: Console, dataset: Dataset) -> None:
     """Prints a table of images per class and split."""
     counts = dataset.counts()
-    splits = [str(s) for s in (Split.TRAIN, Split.VALIDATION, Split.TEST) if sum(counts.get(s, {}).values())]
+    splits = [
+        str(s)
+        for s in (Split.TRAIN, Split.VALIDATION, Split.TEST)
+        if sum(counts.get(s, {}).values())
+    ]
     where = f" in {dataset.root}" if dataset.root else ""
     console.print(
         f"Found {len(dataset)} images of {len(dataset.classes)} classes{where}", style="bold"
@@ -212,7 +220,11 @@ def verdict(history: History, report: Report) -> list[str]:
         gap = best[history.metric] - best[f"val_{history.metric}"]
         lines.append(
             "It does not overfit: the validation loss has not turned"
-            + (f", though training accuracy is {gap * 100:.0f} points above." if gap > 0.05 else ".")
+            + (
+                f", though training accuracy is {gap * 100:.0f} points above."
+                if gap > 0.05
+                else "."
+            )
         )
     return lines
 
@@ -348,4 +360,4 @@ def shown(text: object) -> str:
 
 
 def _percent(share: float) -> str:
-    return "–" if share != share else f"{share:.1%}"
+    return "–" if math.isnan(share) else f"{share:.1%}"

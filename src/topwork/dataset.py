@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from topwork.errors import DatasetError
 from topwork.images import SUFFIXES, Source, encode_array
@@ -131,31 +131,35 @@ class Dataset:
         return index.finish(skipped, divided, strict)
 
     @classmethod
-    def from_sources(cls, sources: Sequence[Any], labels: Sequence[Any]) -> Dataset:
+    def from_sources(cls, sources: Iterable[Any], labels: ArrayLike | None = None) -> Dataset:
         """Makes a dataset of images given one by one; all of them are for training.
 
         Args:
             sources: N paths, encoded images as bytes, or uint8 arrays (H, W) or (H, W, 3).
-            labels: N class names; numbers and anything else are turned into text.
+            labels: N texts or numbers; their sorted text becomes the classes. None for images
+                without labels, which can only be predicted: no classes, labels of -1.
 
         Raises:
-            DatasetError: no images, lengths that differ, or fewer than two classes.
+            DatasetError: no images, lengths that differ, labels that cannot be sorted, or
+                fewer than two classes.
             SettingsError: an array of another shape or dtype.
         """
-        sources, labels = list(sources), [str(label) for label in labels]
-        if len(sources) != len(labels):
-            raise DatasetError(
-                f"every image needs one label, received {len(sources)} images and "
-                f"{len(labels)} labels"
-            )
-        if not sources:
-            raise DatasetError("at least one image per class is needed, received no images")
-        classes, numbers = np.unique(np.array(labels, dtype=object), return_inverse=True)
-        _check_class_count("the labels", classes.tolist())
+        if isinstance(sources, str | bytes | os.PathLike):
+            raise DatasetError(f"a list of images is needed, received one: {sources!r:.80}")
         read = tuple(as_source(source) for source in sources)
+        if not read:
+            raise DatasetError("at least one image is needed, received none")
+        classes, numbers = ([], np.full(len(read), -1)) if labels is None else _number(labels)
+        if len(numbers) != len(read):
+            raise DatasetError(
+                f"every image needs one label, received {len(read)} images and "
+                f"{len(numbers)} labels"
+            )
+        if labels is not None:
+            _check_class_count("the labels", classes)
         return cls(
             root=None,
-            classes=tuple(map(str, classes)),
+            classes=tuple(classes),
             sources=read,
             names=tuple(
                 str(source) if isinstance(source, Path) else f"image {place}"
@@ -236,6 +240,20 @@ class Dataset:
             raise DatasetError(
                 f"training needs at least 2 classes, received images of {only} alone"
             )
+
+
+def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
+    """Returns the sorted classes as text, and each label's place among them."""
+    values = np.asarray(labels)
+    if values.ndim != 1:
+        raise DatasetError(f"labels must be a list of texts or numbers, received {values.ndim}-d")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DatasetError("every image needs a label, received NaN or infinity among them")
+    try:
+        classes, numbers = np.unique(values, return_inverse=True)
+    except TypeError as error:
+        raise DatasetError(f"labels must be all texts or all numbers: {error}") from None
+    return [str(name) for name in classes], numbers
 
 
 def as_source(image: Any) -> Source:

@@ -79,6 +79,8 @@ class History:
         Returns:
             The axes, for further drawing.
         """
+        from matplotlib.ticker import MaxNLocator
+
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -95,7 +97,7 @@ class History:
             label=f"kept: epoch {self.best_epoch}, {kept:.3f}",
         )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=name)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
@@ -123,7 +125,9 @@ class History:
         Raises:
             KeyError, TypeError, ValueError: the content is not a history.
         """
-        history = {str(name): [float(v) for v in values] for name, values in data["history"].items()}
+        history = {
+            str(name): [float(v) for v in values] for name, values in data["history"].items()
+        }
         lengths = {len(values) for values in history.values()}
         best = int(data["best_epoch"])
         if len(lengths) != 1 or "val_loss" not in history or not 1 <= best <= lengths.pop():

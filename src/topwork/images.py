@@ -25,8 +25,11 @@ Source = Path | bytes
 RECIPE = "1"
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .avif .tif .tiff .ppm .pgm".split()
-)
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif",
+        ".tiff", ".ppm", ".pgm",
+    )
+)  # fmt: skip
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
 
 _FILTERS = {
@@ -67,7 +70,9 @@ def read_bytes(source: Source) -> bytes:
         except IsADirectoryError:
             raise ImageError("it is a folder") from None
         except (OSError, ValueError) as error:
-            raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise ImageError(
+                f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     return data
@@ -81,8 +86,8 @@ def image_hash(data: bytes) -> str:
 def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
     """Decodes an image and stretches it to a square.
 
-    Nearest gives the pixels of `keras.utils.load_img(..., target_size)`. The other filters are
-    antialiased; for them a JPEG of twice the size or more is shrunk while it is decoded.
+    Nearest gives the pixels of `keras.utils.load_img(..., target_size)`; for the other filters
+    a large JPEG is shrunk while it is decoded.
 
     Args:
         data: an encoded image.
@@ -100,13 +105,13 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
-                image.draft("RGB", (size_px, size_px))
+                least = size_px * (2 if interpolation is Interpolation.SAMPLED else 1)
+                image.draft("RGB", (least, least))
             image.load()
             # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
             upright = _turn_upright(image)
             rgb = _to_rgb(upright)
-            resized = rgb.resize((size_px, size_px), _FILTERS[interpolation])
-        return np.asarray(resized)
+            return np.asarray(_resize(rgb, size_px, interpolation))
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -142,6 +147,17 @@ def encode_array(array: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG", compress_level=0)
     return file.getvalue()
+
+
+def _resize(rgb: Image.Image, size_px: int, interpolation: Interpolation) -> Image.Image:
+    size = (size_px, size_px)
+    if interpolation is not Interpolation.SAMPLED:
+        return rgb.resize(size, _FILTERS[interpolation])
+    times = min(rgb.size) // (2 * size_px)
+    if times > 1:
+        rgb = rgb.reduce(1 << (times.bit_length() - 1))
+    whole = (0, 0, *rgb.size)
+    return rgb.transform(size, Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
@@ -190,4 +206,3 @@ def _describe_unknown(data: bytes) -> str:
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
         return "HEIC, a format that is not supported"
     return "not an image, or of a format that is not supported"
-

@@ -88,4 +88,5 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    none = np.full(len(whole), np.nan)
+    return np.asarray(np.divide(part, whole, out=none, where=whole > 0))

@@ -146,6 +146,10 @@ class Model:
         """The base, compiled once for this CPU; its outputs are vectors."""
         return self.open_engine(Precision(self.space.precision))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled network belongs to its process.
+        return {name: value for name, value in self.__dict__.items() if name != "engine"}
+
     def open_engine(self, precision: Precision) -> OpenVINOEngine:
         """Compiles the base for another precision than the one it was trained with."""
         return OpenVINOEngine(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 
 from topwork.bases import Network, find_weights, get_base, prepare, weights_here
 from topwork.bundle import Samples, current_versions, save_model
-from topwork.config import Interpolation, Precision, Settings
+from topwork.config import Precision, Settings
 from topwork.dataset import Dataset, Skipped, Split
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
-from topwork.heads import Task
+from topwork.heads import Floats, Task
 from topwork.history import History
 from topwork.images import RECIPE, Source
 from topwork.metrics import Report, make_report
@@ -29,6 +29,8 @@ from topwork.vectors import Progress, Vectors, embed
 
 PARITY_IMAGES = 8
 PREDICT_CHUNK = 512
+# Fewer images than this are predicted without the store: a part for each would not pay.
+FEW = 32
 
 
 class Listener:
@@ -133,15 +135,14 @@ def train(
         vector_length=network.vector_length,
         parameters=network.parameters,
     )
-    dataset, vectors = _embed(
+    dataset, vectors = embed(
         dataset,
-        facts,
+        VectorStore(store, space, network.vector_length),
         lambda: OpenVINOEngine(network.openvino_path, space.image_size, Precision(space.precision)),
-        space,
-        store,
-        settings.strict,
-        listener,
+        strict=settings.strict,
+        on_progress=listener.progressed,
     )
+    listener.embedded(dataset, vectors)
     embedded = time.perf_counter()
 
     part = {split: dataset.splits == split for split in (Split.TRAIN, Split.VALIDATION)}
@@ -263,9 +264,14 @@ def evaluate(
     dataset = _match_classes(model, dataset)
     if split != "all" and dataset.has_split_folders:
         dataset = _choose(dataset, dataset.splits == split, split)
-    dataset, vectors = _embed(
-        dataset, model.base, lambda: model.engine, model.space, store, strict, listener
+    dataset, vectors = embed(
+        dataset,
+        VectorStore(store, model.space, model.base.vector_length),
+        lambda: model.engine,
+        strict=strict,
+        on_progress=listener.progressed,
     )
+    listener.embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
     values = vectors.values
@@ -289,6 +295,22 @@ def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Pred
     """
     for start in range(0, len(sources), PREDICT_CHUNK):
         yield start, model.predict(sources[start : start + PREDICT_CHUNK])
+
+
+def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
+    """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
+
+    Raises:
+        DatasetError: an image cannot be used.
+    """
+    if len(dataset) < FEW:
+        found = model.predict(dataset.sources)
+        for place, reason in found.failed.items():
+            raise DatasetError(f"{dataset.names[place]}: {reason}")
+        return found.logits
+    vectors_of = VectorStore(store, model.space, model.base.vector_length)
+    _, vectors = embed(dataset, vectors_of, lambda: model.engine, strict=True)
+    return model.head.logits(vectors.values)
 
 
 @dataclass(frozen=True)
@@ -346,27 +368,6 @@ def make_space(network: Network, settings: Settings) -> Space:
     )
 
 
-def _embed(
-    dataset: Dataset,
-    facts: BaseFacts,
-    open_engine: Callable[[], OpenVINOEngine],
-    space: Space,
-    store: Path,
-    strict: bool,
-    listener: Listener,
-) -> tuple[Dataset, Vectors]:
-    dataset, vectors = embed(
-        dataset,
-        VectorStore(store, space, facts.vector_length),
-        open_engine,
-        Interpolation(space.interpolation),
-        strict=strict,
-        on_progress=listener.progressed,
-    )
-    listener.embedded(dataset, vectors)
-    return dataset, vectors
-
-
 def _check_classes(dataset: Dataset, training: Any) -> None:
     lost = set(range(len(dataset.classes))) - set(dataset.labels[training].tolist())
     if lost:
@@ -375,7 +376,9 @@ def _check_classes(dataset: Dataset, training: Any) -> None:
 
 
 def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
-    rows = sorted(zip(vectors.hashes, dataset.labels.tolist(), dataset.splits.tolist(), strict=True))
+    rows = sorted(
+        zip(vectors.hashes, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
+    )
     made = dataset.split_made
     return DataFacts(
         fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),

@@ -57,7 +57,7 @@ def train_head(
     outputs: int,
     task: Task = Task.CLASSES,
     epochs: int = 10,
-    learning_rate: float = 0.001,
+    learning_rate: float = 0.003,
     batch_size: int = 32,
     optimizer: Optimizer = Optimizer.ADAM,
     seed: int = 0,
@@ -96,12 +96,12 @@ def train_head(
             raise DatasetError(f"{name} needs at least 1 vector, received none")
         if not np.isfinite(part.vectors).all():
             raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
+    pairs = [(part.vectors, part.targets) for part in (training, validation)]
     best, curve = run_epochs(
         init_head(training.vectors.shape[1], outputs, seed),
         jnp.float32(learning_rate),
         batch_order(len(training.vectors), batch_size, epochs, seed),
-        Examples(training.vectors, training.targets),
-        Examples(validation.vectors, validation.targets),
+        *(Examples(*map(jnp.asarray, part)) for part in pairs),
         task=task,
         optimizer=optimizer,
     )

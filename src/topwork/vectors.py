@@ -83,7 +83,6 @@ def embed(
     dataset: Dataset,
     store: VectorStore,
     open_engine: Callable[[], OpenVINOEngine],
-    interpolation: Interpolation,
     *,
     strict: bool = False,
     on_progress: OnProgress = lambda progress: None,
@@ -94,7 +93,6 @@ def embed(
         dataset: the images.
         store: where vectors of this base, size and preprocessing are kept.
         open_engine: compiles the base; called only if a vector is missing.
-        interpolation: filter of the resize.
         strict: raise at the first image that cannot be used.
         on_progress: called after every image, in the caller's thread.
 
@@ -113,7 +111,7 @@ def embed(
         work = _plan(hashes, store)
         if work:
             reused = len({*hashes}) - len(work)
-            job = _Job(dataset, hashes, store, interpolation, strict, on_progress)
+            job = _Job(dataset, hashes, store, strict, on_progress)
             failed = job.run(work, open_engine(), reused)
             embedded |= {hashes[place] for place in work} - failed.keys()
             dataset, hashes = _leave_out(
@@ -207,7 +205,6 @@ class _Job:
     dataset: Dataset
     hashes: list[str]
     store: VectorStore
-    interpolation: Interpolation
     strict: bool
     on_progress: OnProgress
 
@@ -238,12 +235,14 @@ class _Job:
     def _pixels(
         self, work: list[int], size_px: int, failed: dict[str, str]
     ) -> Iterator[tuple[str, Pixels]]:
+        interpolation = Interpolation(self.store.space.interpolation)
+
         def load(place: int) -> Pixels | ImageError:
             try:
                 data = read_bytes(self.dataset.sources[place])
                 if image_hash(data) != self.hashes[place]:
                     return ImageError("the file changed while it was being read")
-                return decode(data, size_px, self.interpolation)
+                return decode(data, size_px, interpolation)
             except ImageError as error:
                 return error
 

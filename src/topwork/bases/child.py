@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
 from topwork.errors import NetworkError, WeightsError
+
+Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 DOWNLOAD_TIMEOUT_S = 30
 # Per channel, RGB. Source: ImageNet's statistics as in `keras.applications.imagenet_utils`.
@@ -138,7 +141,9 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
         try:
             set_lite_weights(base, state)
         except (KeyError, ValueError) as error:
-            raise WeightsError(f"{path} does not hold the weights of {spec.name}: {error}") from None
+            raise WeightsError(
+                f"{path} does not hold the weights of {spec.name}: {error}"
+            ) from None
         return
     try:
         if path.suffix == ".keras":
@@ -147,7 +152,9 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
             _load_h5(base, spec, path)
     except (OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path} is not a file of Keras weights, or is damaged: {reason}") from None
+        raise WeightsError(
+            f"{path} is not a file of Keras weights, or is damaged: {reason}"
+        ) from None
     except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(f"{path} does not hold the weights of {spec.name}: {reason}") from None
@@ -193,9 +200,10 @@ def main() -> None:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
-    task = {"build": build, "reopen": reopen, "download": download}[content["task"]]
+    tasks: dict[str, Task] = {"build": build, "reopen": reopen, "download": download}
+    task = tasks[content["task"]]
     try:
-        answer = {"result": task(content["request"])}
+        answer: dict[str, Any] = {"result": task(content["request"])}
     except (NetworkError, WeightsError) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     Path(content["answer"]).write_text(json.dumps(answer), encoding="utf-8")

@@ -10,6 +10,7 @@ back to channels first, and OpenVINO drops the pair. What is not understood stay
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ TO_FIRST = (0, 3, 1, 2)
 TO_LAST = (0, 2, 3, 1)
 SWAP = (0, 3, 2, 1)
 
-_UNARY = frozenset(
-    "Clamp Convert Elu Exp Gelu HSigmoid HSwish HardSigmoid Mish Negative Relu Selu Sigmoid "
-    "SoftPlus Sqrt Swish Tanh".split()
-)
-_BINARY = frozenset(("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract"))
+_UNARY = (
+    "Clamp", "Convert", "Elu", "Exp", "Gelu", "HSigmoid", "HSwish", "HardSigmoid", "Mish",
+    "Negative", "Relu", "Selu", "Sigmoid", "SoftPlus", "Sqrt", "Swish", "Tanh",
+)  # fmt: skip
+_BINARY = ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract")
 
 
 def mend_graph(path: Path) -> None:
@@ -79,48 +80,75 @@ def _straighten_normalizations(model: Any) -> None:
 def _carry_past(node: Any) -> None:
     """Moves the transposes to channels last in front of an operation behind it."""
     kind = node.get_type_name()
+    turn = _TURNS.get(kind)
     inputs = [_before_last(value) for value in node.input_values()]
-    if not inputs or _rank(node) != 4 and kind != "ReduceMean":
+    if turn is None or not any(found is not None for found in inputs):
         return
-    if kind in _UNARY and inputs[0] is not None:
-        node.input(0).replace_source_output(inputs[0])
-    elif kind in _BINARY and any(found is not None for found in inputs):
-        turned = [found or _turn(value) for found, value in zip(inputs, node.input_values())]
-        if any(found is None for found in turned):
-            return
-        for place, found in enumerate(turned):
-            node.input(place).replace_source_output(found)
-    elif kind == "Concat" and all(found is not None for found in inputs):
-        if node.get_attributes()["axis"] not in (3, -1):
-            return
-        for place, found in enumerate(inputs):
-            node.input(place).replace_source_output(found)
-        node.set_axis(1)
-    elif kind == "Pad" and inputs[0] is not None:
-        if not all(_is_constant(node.input_value(place)) for place in (1, 2)):
-            return
-        node.input(0).replace_source_output(inputs[0])
-        for place in (1, 2):
-            pads = node.input_value(place).get_node().get_data()
-            node.input(place).replace_source_output(_constant(pads[list(TO_FIRST)]))
-    elif kind == "ReduceMean" and inputs[0] is not None:
-        if not _is_constant(node.input_value(1)):
-            return
-        axes = node.input_value(1).get_node().get_data()
-        keeps = node.get_attributes()["keep_dims"]
-        if not keeps and sorted(int(axis) % 4 for axis in np.atleast_1d(axes)) != [1, 2]:
-            return
-        node.input(0).replace_source_output(inputs[0])
-        moved = [TO_FIRST.index(int(axis) % 4) for axis in np.atleast_1d(axes)]
-        node.input(1).replace_source_output(_constant(np.array(moved, np.int64)))
-        if not keeps:
-            return
-    else:
+    if (kind != "ReduceMean" and _rank(node) != 4) or not turn(node, inputs) or _rank(node) == 2:
         return
     readers = node.output(0).get_target_inputs()
     last = _transpose(node.output(0), TO_LAST)
     for reader in readers:
         reader.replace_source_output(last)
+
+
+def _turn_unary(node: Any, inputs: list[Any]) -> bool:
+    if inputs[0] is not None:
+        node.input(0).replace_source_output(inputs[0])
+    return inputs[0] is not None
+
+
+def _turn_binary(node: Any, inputs: list[Any]) -> bool:
+    turned = [
+        found or _turn(value) for found, value in zip(inputs, node.input_values(), strict=True)
+    ]
+    if any(found is None for found in turned):
+        return False
+    _replace_inputs(node, turned)
+    return True
+
+
+def _turn_concat(node: Any, inputs: list[Any]) -> bool:
+    if any(found is None for found in inputs) or node.get_attributes()["axis"] not in (3, -1):
+        return False
+    _replace_inputs(node, inputs)
+    node.set_axis(1)
+    return True
+
+
+def _turn_pad(node: Any, inputs: list[Any]) -> bool:
+    if inputs[0] is None or not all(_is_constant(node.input_value(place)) for place in (1, 2)):
+        return False
+    pads = [node.input_value(place).get_node().get_data() for place in (1, 2)]
+    _replace_inputs(node, [inputs[0], *(_constant(pad[list(TO_FIRST)]) for pad in pads)])
+    return True
+
+
+def _turn_mean(node: Any, inputs: list[Any]) -> bool:
+    if inputs[0] is None or not _is_constant(node.input_value(1)):
+        return False
+    axes = [int(axis) % 4 for axis in np.atleast_1d(node.input_value(1).get_node().get_data())]
+    # Over height and width the order of what is left is the same either way.
+    if not node.get_attributes()["keep_dims"] and sorted(axes) != [1, 2]:
+        return False
+    moved = np.array([TO_FIRST.index(axis) for axis in axes], np.int64)
+    _replace_inputs(node, [inputs[0], _constant(moved)])
+    return True
+
+
+def _replace_inputs(node: Any, values: list[Any]) -> None:
+    for place, value in enumerate(values):
+        node.input(place).replace_source_output(value)
+
+
+# How each kind of operation is made to take channels first; false where it could not be.
+_TURNS: dict[str, Callable[[Any, list[Any]], bool]] = {
+    **dict.fromkeys(_UNARY, _turn_unary),
+    **dict.fromkeys(_BINARY, _turn_binary),
+    "Concat": _turn_concat,
+    "Pad": _turn_pad,
+    "ReduceMean": _turn_mean,
+}
 
 
 def _before_last(value: Any) -> Any:

@@ -96,4 +96,3 @@ def reopen_keras_file(path: Path, folder: Path) -> Path:
 
 def _head_layer(config: dict[str, Any]) -> dict[str, Any]:
     return dict(next(layer for layer in config["config"]["layers"] if layer["name"] == HEAD))
-

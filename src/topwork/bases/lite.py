@@ -49,7 +49,15 @@ def build_lite(name: str, image_size: int) -> keras.Model:
             repeats = math.ceil(repeats * depth)  # noqa: PLW2901
         for repeat in range(repeats):
             step = stride if repeat == 0 else 1
-            x = _block(x, f"block{block}", kernel, step, filters_in * expansion, filters_in, filters)
+            x = _block(
+                x,
+                f"block{block}",
+                kernel=kernel,
+                stride=step,
+                expanded=filters_in * expansion,
+                filters_in=filters_in,
+                filters=filters,
+            )
             filters_in, block = filters, block + 1
     return keras.Model(image, _conv(x, HEAD_FILTERS, "head"), name=name.replace("-", "_"))
 
@@ -83,7 +91,7 @@ def _torch_name(name: str) -> str:
 
 
 def _block(
-    x: Any, name: str, kernel: int, stride: int, expanded: int, filters_in: int, filters: int
+    x: Any, name: str, *, kernel: int, stride: int, expanded: int, filters_in: int, filters: int
 ) -> Any:
     y = x
     if expanded != filters_in:
@@ -100,11 +108,11 @@ def _block(
 
 
 def _conv(
-    x: Any, filters: int, name: str, kernel: int = 1, stride: int = 1, activate: bool = True
+    x: Any, filters: int, name: str, *, kernel: int = 1, stride: int = 1, activate: bool = True
 ) -> Any:
-    x = layers.Conv2D(
-        filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv"
-    )(x)
+    x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(
+        x
+    )
     x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_norm")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
 
@@ -113,5 +121,3 @@ def _round_filters(filters: float, divisor: int = 8) -> int:
     """Rounds to a multiple of the divisor, but never down by more than a tenth."""
     rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * filters else rounded
-
-

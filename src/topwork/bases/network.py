@@ -71,10 +71,7 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
     key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, version("keras")])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = store / "bases" / f"{spec.name}-{image_size}-{digest}"
-    return (
-        _read(spec, image_size, weights, folder)
-        or _build(spec, image_size, weights, folder)
-    )
+    return _read(spec, image_size, weights, folder) or _build(spec, image_size, weights, folder)
 
 
 def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network | None:

@@ -72,7 +72,8 @@ _FAMILIES = {
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
     ),
     "MobileNetV3": (
-        Preprocessing.INSIDE, 32, "Apache-2.0", "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5",
+        Preprocessing.INSIDE, 32, "Apache-2.0",
+        "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5",
     ),
     "DenseNet": (
         Preprocessing.TORCH, 32, "BSD-3-Clause", "{}_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -127,7 +128,11 @@ _APPLICATIONS = (
     ("ConvNeXtXLarge", "ConvNeXt", 224, 2048, "convnext_xlarge"),
 )
 
-_LITE_SIZES = (("efficientnet-lite0", 224), ("efficientnet-lite1", 240), ("efficientnet-lite2", 260))
+_LITE_SIZES = (
+    ("efficientnet-lite0", 224),
+    ("efficientnet-lite1", 240),
+    ("efficientnet-lite2", 260),
+)
 
 
 def _make_specs() -> tuple[BaseSpec, ...]:

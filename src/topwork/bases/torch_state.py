@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from topwork.errors import WeightsError
 
 MAGIC = 0x1950A86A20F9469CFC6C
-_STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
+_STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+}
 
 
 @dataclass
@@ -40,7 +45,10 @@ class _Tensor:
         assert self.storage.values is not None
         size = self.storage.dtype.itemsize
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        if not 0 <= self.offset <= last < max(self.storage.count, 1) or min(self.stride, default=0) < 0:
+        if (
+            not 0 <= self.offset <= last < max(self.storage.count, 1)
+            or min(self.stride, default=0) < 0
+        ):
             raise ValueError("a tensor reaches beyond its storage")
         view = np.lib.stride_tricks.as_strided(
             self.storage.values[self.offset :], self.shape, [s * size for s in self.stride]

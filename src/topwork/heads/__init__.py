@@ -1,4 +1,4 @@
-"""The top of a network: what it is (`dense`), and how it learns (`losses`, `optimizers`, `program`).
+"""The top of a network: what it is (`dense`), how it learns (`losses`, `optimizers`, `program`).
 
 Importing this package does not import JAX: a prediction needs only `dense`.
 """

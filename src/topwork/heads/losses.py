@@ -17,9 +17,10 @@ def loss_of_rows(task: Task, logits: Array, targets: Array) -> Array:
     """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`."""
     match task:
         case Task.CLASSES:
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+            return jnp.asarray(loss)
         case Task.BINARY | Task.LABELS:
-            return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+            return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, targets)).mean(axis=-1)
         case Task.NUMBER:
             return jnp.square(logits - targets).mean(axis=-1)
 

@@ -73,7 +73,9 @@ def run_epochs(
     """
     rule = make_optimizer(optimizer, learning_rate)
 
-    def step(carry: tuple[Head, optax.OptState], rows: Array) -> tuple[object, tuple[Array, Array]]:
+    def step(
+        carry: tuple[Head, optax.OptState], rows: Array
+    ) -> tuple[tuple[Head, optax.OptState], tuple[Array, Array]]:
         head, state = carry
         used = (rows >= 0).astype(jnp.float32)  # (B,)
 
@@ -90,7 +92,7 @@ def run_epochs(
 
     def epoch(
         carry: tuple[Head, optax.OptState, Best], batches: tuple[Array, Array]
-    ) -> tuple[object, Curve]:
+    ) -> tuple[tuple[Head, optax.OptState, Best], Curve]:
         head, state, best = carry
         number, rows = batches
         (head, state), (loss, metric) = jax.lax.scan(step, (head, state), rows)

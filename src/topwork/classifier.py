@@ -1,0 +1,262 @@
+"""The same recipes with scikit-learn's manners: `Classifier`, and `load` for a saved model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from topwork import pipeline
+from topwork.bases import write_keras_file
+from topwork.bundle import KERAS_FILE, copy_model, load_model
+from topwork.config import Settings, default_store
+from topwork.console import Screen, make_console
+from topwork.dataset import SHOWN, Dataset, Skipped, Split
+from topwork.errors import DatasetError
+from topwork.heads import Floats, Task, probabilities
+from topwork.history import History
+
+if TYPE_CHECKING:
+    import keras
+
+_DEFAULT = Settings.create()
+
+
+class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classifies images with a new head on a pretrained, frozen base.
+
+    Every image is run through the base once, in any process that shares the store; fitting
+    again with another learning rate, or on another fold, takes a second or two.
+
+        classifier = topwork.Classifier(epochs=20).fit(topwork.Dataset.from_folder("photos"))
+        classifier.history_.plot()
+        classifier.predict(["new.jpg"])
+
+    Args:
+        base: name of the pretrained network; see `topwork bases`.
+        image_size: side of the square input in pixels; None for the base's own.
+        epochs: passes over the training vectors; the best one is kept.
+        learning_rate: step size of the optimizer.
+        batch_size: vectors per training step.
+        optimizer: `adam` or `sgd`.
+        seed: of the split, the head's first weights and the order of the batches.
+        validation_fraction: share of the training images to validate on, where the data has
+            no validation split.
+        interpolation: filter of the resize.
+        precision: arithmetic of the base, `auto`, `bf16` or `f32`.
+        weights: file with the base's weights, instead of the published ones.
+        strict: raise at the first image that cannot be used, instead of leaving it out.
+        store: folder of vectors and built networks; None for `$TOPWORK_STORE` or the user's
+            cache.
+        verbose: show what the command line shows.
+
+    Attributes:
+        classes_: (C,) the labels, sorted; of the dtype that `fit` was given.
+        history_: losses and accuracies of all epochs; `history_.plot()` draws them.
+        skipped_: what was left out, with the reasons.
+        model_: the trained `Model`.
+    """
+
+    classes_: NDArray[Any]
+    history_: History
+    skipped_: tuple[Skipped, ...]
+
+    def __init__(
+        self,
+        base: str = _DEFAULT.base,
+        *,
+        image_size: int | None = _DEFAULT.image_size,
+        epochs: int = _DEFAULT.epochs,
+        learning_rate: float = _DEFAULT.learning_rate,
+        batch_size: int = _DEFAULT.batch_size,
+        optimizer: str = str(_DEFAULT.optimizer),
+        seed: int = _DEFAULT.seed,
+        validation_fraction: float = _DEFAULT.validation_fraction,
+        interpolation: str = str(_DEFAULT.interpolation),
+        precision: str = str(_DEFAULT.precision),
+        weights: str | Path | None = _DEFAULT.weights,
+        strict: bool = _DEFAULT.strict,
+        store: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.base = base
+        self.image_size = image_size
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.seed = seed
+        self.validation_fraction = validation_fraction
+        self.interpolation = interpolation
+        self.precision = precision
+        self.weights = weights
+        self.strict = strict
+        self.store = store
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Trains a head on labelled images.
+
+        Args:
+            X: a `Dataset`, or N images: paths, encoded bytes, or uint8 arrays (H, W) or
+                (H, W, 3) in 0..255.
+            y: N labels, text or numbers; none for a `Dataset`.
+
+        Returns:
+            self.
+
+        Raises:
+            TopworkError: any of its kinds; see `topwork.errors`.
+
+        Warns:
+            UserWarning: images were left out; `skipped_` says which and why.
+        """
+        settings = Settings.create(**self._settings())
+        dataset = _as_dataset(X, y)
+        with Screen(make_console(stderr=True)) if self.verbose else nullcontext() as screen:
+            trained = pipeline.train(dataset, settings, self._store, screen)
+        self.classes_ = np.array(dataset.classes) if y is None else np.unique(np.asarray(y))
+        self.model_ = trained.model
+        self.history_ = trained.model.history
+        self.skipped_ = trained.skipped
+        self._trained: pipeline.Trained | None = trained
+        if trained.skipped:
+            some = "; ".join(f"{item.path}: {item.reason}" for item in trained.skipped[:SHOWN])
+            warnings.warn(
+                f"{len(trained.skipped)} images or folders were left out ({some}); see skipped_",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Returns the most probable label (N,) of each of N images, of the dtype of `classes_`.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        return np.asarray(self.classes_[self._logits(X).argmax(axis=1)])
+
+    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+        """Returns the probabilities (N, C) float32 of the classes in the order of `classes_`.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        return probabilities(Task.CLASSES, self._logits(X))
+
+    def score(
+        self,
+        X: Any,  # noqa: N803
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Returns the accuracy, 0..1.
+
+        Args:
+            X: N images as in `fit`, or a `Dataset`, whose test split is used.
+            y: N true labels; none for a `Dataset`.
+            sample_weight: (N,) how much each image counts; not for a `Dataset`.
+        """
+        if not isinstance(X, Dataset):
+            return float(super().score(X, y, sample_weight))
+        check_is_fitted(self, "model_")
+        found = pipeline.evaluate(self.model_, X, str(Split.TEST), self._store)
+        return found.report.accuracy
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model as a folder that needs nothing else; see `topwork.load`.
+
+        Raises:
+            ModelError: it cannot be written, or does not predict what was trained.
+        """
+        check_is_fitted(self, "model_")
+        if self._trained is None:
+            copy_model(self._folder, Path(path))
+        else:
+            self._trained.save(Path(path))
+
+    def to_keras(self) -> keras.Model:
+        """Returns the whole network, from pixels (N, S, S, 3) in 0..255 to logits (N, C).
+
+        It runs on the Keras backend of this process: the one chosen by `KERAS_BACKEND` or
+        Keras' own settings, JAX if neither chose one and TensorFlow is not installed. Resize
+        images as `model_.interpolation` says.
+        """
+        check_is_fitted(self, "model_")
+        undecided = "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ
+        if undecided and importlib.util.find_spec("tensorflow") is None:
+            os.environ["KERAS_BACKEND"] = "jax"
+        import keras
+
+        if self._trained is None:
+            return keras.saving.load_model(self._folder / KERAS_FILE, compile=False)
+        head = self.model_.head
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, KERAS_FILE)
+            write_keras_file(self._trained.network, head.kernel, head.bias, path)
+            return keras.saving.load_model(path, compile=False)
+
+    @property
+    def _store(self) -> Path:
+        return default_store() if self.store is None else Path(self.store)
+
+    @property
+    def _folder(self) -> Path:
+        return self.model_.network.parent
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: value for name, value in self.get_params().items() if name in _FIELDS}
+
+    def _logits(self, X: Any) -> Floats:  # noqa: N803
+        check_is_fitted(self, "model_")
+        dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
+        return pipeline.predict_all(self.model_, dataset, self._store)
+
+
+_FIELDS = frozenset(Settings.model_fields)
+
+
+def _as_dataset(images: Any, labels: ArrayLike | None) -> Dataset:
+    if isinstance(images, Dataset):
+        if labels is not None:
+            raise DatasetError("a Dataset has its own labels; call fit(dataset) without any")
+        return images
+    if labels is None:
+        raise DatasetError(
+            "fit needs a Dataset, or images and a label for each; for a folder call "
+            "fit(topwork.Dataset.from_folder(path))"
+        )
+    return Dataset.from_sources(images, labels)
+
+
+def load(path: str | Path) -> Classifier:
+    """Opens a model that `topwork train` or `Classifier.save` wrote.
+
+    Args:
+        path: the model's folder.
+
+    Returns:
+        A fitted classifier. Its labels are text, also where `fit` was given numbers.
+
+    Raises:
+        ModelError: it is not a model, was made by a newer Topwork, or is damaged.
+    """
+    model = load_model(path)
+    classifier = Classifier(**model.settings.model_dump(mode="json"))
+    classifier.classes_ = np.array(model.classes)
+    classifier.model_ = model
+    classifier.history_ = model.history
+    classifier.skipped_ = ()
+    classifier._trained = None
+    return classifier
