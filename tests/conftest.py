@@ -1,0 +1,98 @@
+"""Generated pictures and folders, one store for the whole run, and the reference data."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import make_photos
+
+from topwork.config import Settings
+
+# No screen here; and no test may find what this machine's user has stored.
+os.environ["MPLBACKEND"] = "agg"
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_home(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TOPWORK_STORE", str(shared_folder(tmp_path_factory) / "store"))
+    monkeypatch.setenv("KERAS_HOME", str(shared_folder(tmp_path_factory) / "keras"))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+
+
+def shared_folder(tmp_path_factory):
+    """A folder that all workers of this run share: built networks are built once."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent / "shared" if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return shared_folder(tmp_path_factory) / "store"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Settings of the smallest real network."""
+    return Settings.create(image_size=32, epochs=5, learning_rate=0.01, precision="f32")
+
+
+@pytest.fixture(scope="session")
+def trained(photos, small, store):
+    from topwork import pipeline
+    from topwork.dataset import Dataset
+
+    return pipeline.train(Dataset.from_folder(photos), small, store)
+
+
+@pytest.fixture(scope="session")
+def saved(trained, tmp_path_factory):
+    """A saved model; tests that change it copy it first."""
+    path = tmp_path_factory.mktemp("models") / "colours.model"
+    trained.save(path)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+
+    def run_topwork(*args):
+        from topwork.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["topwork", *map(str, args)])
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_topwork
+
+
+def shared_path(name):
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs the reference data, and {name} is not beside the checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference_photos():
+    return shared_path("data/clothing-dataset-small")
+
+
+@pytest.fixture(scope="session")
+def xception_weights():
+    return shared_path("weights/xception_imagenet_notop.h5")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights():
+    return shared_path("weights/mobilenet_v2_imagenet_top_224.h5")
