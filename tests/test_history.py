@@ -1,3 +1,6 @@
+import json
+import math
+
 import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
@@ -21,7 +24,7 @@ def make(val_loss, val_accuracy=None, loss=None, best=1):
 def test_overfitting_starts_after_the_lowest_validation_loss():
     found = make([0.9, 0.5, 0.6, 0.8]).overfitting()
     assert found.from_epoch == 3
-    assert found.loss_rise == pytest.approx(0.6)
+    assert (found.lowest_loss, found.last_loss) == (0.5, 0.8)
     assert found.gap == pytest.approx(0.5 + 0.04 * 3 - 0.6)
 
 
@@ -38,8 +41,19 @@ def test_no_overfitting_where_the_curve_has_not_turned(history):
     assert history.overfitting() is None
 
 
-def test_a_validation_loss_of_zero_is_not_divided_by():
-    assert make([0.5, 0.0, 0.1]).overfitting().loss_rise == float("inf")
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_training_that_diverged_is_not_called_overfitting(wrong):
+    history = make([0.9, 0.5, wrong, 0.9])
+    assert history.diverged() == 3
+    assert history.overfitting() is None
+    assert make([0.9, 0.5]).diverged() is None
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_json_has_no_numbers_that_are_not_finite(wrong):
+    history = make([0.9, wrong])
+    text = json.dumps(history.to_json(), allow_nan=False)
+    assert math.isnan(History.from_json(json.loads(text)).history["val_loss"][1])
 
 
 def test_json_and_back():

@@ -1,8 +1,6 @@
 """`python -m topwork`, the same as `topwork`."""
 
-import sys
-
-from topwork.cli import main
+from topwork.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

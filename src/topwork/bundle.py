@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from topwork.bases import Network, read_keras_head, reopen_keras_file, write_keras_file
 from topwork.config import Precision, Settings
@@ -37,8 +38,9 @@ HEAD_FILE = "head.safetensors"
 HISTORY_FILE = "history.json"
 PLOT_FILE = "history.png"
 IMAGES_FILE = "images.parquet"
-# Their hashes are checked at loading: a prediction is made from them.
-CHECKED_FILES = (OPENVINO_FILE, "model.bin", HEAD_FILE, HISTORY_FILE)
+# What a prediction needs, checked at loading; the Keras file is checked when it is asked for.
+LOADED_FILES = (OPENVINO_FILE, "model.bin", HEAD_FILE, HISTORY_FILE, IMAGES_FILE)
+CHECKED_FILES = (*LOADED_FILES, KERAS_FILE)
 
 # Largest difference of a logit, as a share of the largest logit of the checked images.
 TOLERANCE = {Precision.F32: 1e-3, Precision.BF16: 5e-2}
@@ -99,6 +101,18 @@ def save_model(model: Model, network: Network, path: Path, samples: Samples) -> 
     return _write_folder(path, lambda folder: _write_files(model, network, folder, samples))
 
 
+def check_target(path: Path) -> None:
+    """Refuses to replace anything but a model.
+
+    Raises:
+        ModelError: something else is there.
+    """
+    if path.exists() and not (path / "model.json").is_file():
+        raise ModelError(
+            f"{path} exists and is not a Topwork model; choose another place with -o, or move it"
+        )
+
+
 def copy_model(folder: Path, path: Path) -> None:
     """Saves a model that was loaded from a folder somewhere else.
 
@@ -106,16 +120,14 @@ def copy_model(folder: Path, path: Path) -> None:
         ModelError: the folder is damaged by now, or the copy cannot be written.
     """
     load_model(folder)
+    find_keras_file(folder)
     _write_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
 
 
 def _write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     """Makes a model folder of what `write` puts into an empty one: all at once or not at all."""
     path = path.absolute()
-    if path.exists() and not (path / "model.json").is_file():
-        raise ModelError(
-            f"{path} exists and is not a Topwork model; choose another place with -o, or move it"
-        )
+    check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
@@ -125,8 +137,9 @@ def _write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
         written = write(folder)
         folder.chmod(0o755)
         _swap(folder, path)
-    except OSError as error:
-        raise ModelError(f"cannot write a model to {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"cannot write a model to {path}: {reason}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return written
@@ -184,7 +197,16 @@ def write_openvino_file(network: Path, head: Head, path: Path) -> None:
     whole = openvino.Model(results, model.get_parameters(), "topwork")
     whole.output(0).get_tensor().set_names({"logits"})
     whole.output(1).get_tensor().set_names({"vectors"})
-    openvino.save_model(whole, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(whole, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        # OpenVINO does not say why; a full disk is the likeliest reason.
+        needed = network.with_suffix(".bin").stat().st_size / 1e6
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(
+            f"OpenVINO could not write {path.name}, which needs {needed:.0f} MB; {free:.0f} MB are "
+            "free there"
+        ) from error
 
 
 def check_parity(
@@ -242,13 +264,8 @@ def load_model(path: Path | str) -> Model:
     """
     folder = Path(path)
     card = _read_card(folder)
-    for name, digest in card.files.items():
-        if not (folder / name).is_file():
-            raise ModelError(f"the model {folder} lacks {name}; {RETRAIN}")
-        if _sha256(folder / name) != digest:
-            raise ModelError(
-                f"{folder / name} was cut off or changed since it was saved; {RETRAIN}"
-            )
+    for name in LOADED_FILES:
+        _check_file(folder, card, name)
     try:
         history = History.from_json(json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))
         images = _read_images(folder / IMAGES_FILE)
@@ -269,6 +286,24 @@ def load_model(path: Path | str) -> Model:
         network_output="vectors",
         versions=card.versions,
     )
+
+
+def find_keras_file(folder: Path) -> Path:
+    """Returns the path of a saved model's `.keras` file.
+
+    Raises:
+        ModelError: it is missing, cut off or was changed.
+    """
+    _check_file(folder, _read_card(folder), KERAS_FILE)
+    return folder / KERAS_FILE
+
+
+def _check_file(folder: Path, card: Card, name: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise ModelError(f"the model {folder} lacks {name}; {RETRAIN}")
+    if _sha256(path) != card.files.get(name):
+        raise ModelError(f"{path} was cut off or changed since it was saved; {RETRAIN}")
 
 
 def _read_card(folder: Path) -> Card:
@@ -294,7 +329,6 @@ def _read_card(folder: Path) -> Card:
 
 
 def _read_head(path: Path, shape: tuple[int, int]) -> Head:
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:

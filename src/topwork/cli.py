@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topwork.config import Settings, default_store
-from topwork.errors import DatasetError, SettingsError, TopworkError
+from topwork.errors import DatasetError, SettingsError, TopworkError, printable
 
 if TYPE_CHECKING:
     from topwork.model import Predictions
@@ -120,9 +121,11 @@ def train(
 def _train(data: Path, path: Path, settings: Settings, store: Path | None, as_json: bool) -> None:
     started = time.perf_counter()
     from topwork import pipeline
+    from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
     from topwork.dataset import Dataset, Split
 
+    check_target(path)
     folder = _open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
@@ -282,7 +285,8 @@ def demo(
     from topwork.digits import write_digits
 
     console = make_console(stderr=as_json)
-    console.print(f"Writing scikit-learn's handwritten digits to {output / 'digits'}")
+    folder = printable(output / "digits")
+    console.print(f"Writing scikit-learn's handwritten digits to {folder}")
     data = write_digits(output / "digits")
     _train(data, output / "model", Settings.create(), store, as_json)
 
@@ -327,10 +331,19 @@ def _print_json(content: Any) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(f"topwork: {message}".split())
-    encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stderr.write(printable(" ".join(f"topwork: {message}".split())) + "\n")
     return code
+
+
+def run() -> None:
+    """The command `topwork`: runs `main` and is gone.
+
+    Everything is written by then, and the libraries would take a good part of a second to put
+    themselves away.
+    """
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main() -> int:
@@ -340,8 +353,15 @@ def main() -> int:
     if not sys.warnoptions:
         # They are for programmers; what concerns the user is said in words.
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an old terminal shows what it can
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        if code == INTERRUPTED:  # how typer hands on a Ctrl-C
+            raise KeyboardInterrupt
+        return code
     except TopworkError as error:
         return _fail(str(error), error.exit_code)
     except UsageError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from topwork import vectors
 from topwork.bases import BaseSpec, Network
 from topwork.config import Settings
 from topwork.dataset import Dataset, Skipped, Split
+from topwork.errors import printable
 from topwork.history import History
 from topwork.metrics import Report
 from topwork.model import Model
@@ -31,7 +31,7 @@ PLAIN_EVERY_S = 10.0
 
 def make_console(stderr: bool) -> Console:
     """Returns a console of at most 80 columns; plain text when it is not a terminal."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     return console
 
@@ -146,7 +146,7 @@ def show_dataset(console: Console, dataset: Dataset) -> None:
         for s in (Split.TRAIN, Split.VALIDATION, Split.TEST)
         if sum(counts.get(s, {}).values())
     ]
-    where = f" in {dataset.root}" if dataset.root else ""
+    where = f" in {printable(dataset.root)}" if dataset.root else ""
     console.print(
         f"Found {len(dataset)} images of {len(dataset.classes)} classes{where}", style="bold"
     )
@@ -155,7 +155,7 @@ def show_dataset(console: Console, dataset: Dataset) -> None:
     for split in splits:
         table.add_column(split, justify="right")
     for name in dataset.classes[:SHOWN_CLASSES]:
-        table.add_row(Text(shown(name)), *(str(counts[s].get(name, 0)) for s in splits))
+        table.add_row(Text(printable(name)), *(str(counts[s].get(name, 0)) for s in splits))
     if len(dataset.classes) > SHOWN_CLASSES:
         rest = dataset.classes[SHOWN_CLASSES:]
         table.add_row(
@@ -179,7 +179,7 @@ def show_skipped(console: Console, skipped: Iterable[Skipped]) -> None:
         return
     console.print(f"Left out {len(skipped)} files:", style="yellow")
     for item in skipped[:SHOWN_SKIPPED]:
-        console.print(Text(f"  {shown(item.path)}: {item.reason}"), style="yellow")
+        console.print(Text(f"  {printable(item.path)}: {item.reason}"), style="yellow")
     if len(skipped) > SHOWN_SKIPPED:
         console.print(
             f"  and {len(skipped) - SHOWN_SKIPPED} more; --json lists them all", style="yellow"
@@ -210,9 +210,13 @@ def verdict(history: History, report: Report) -> list[str]:
     found = history.overfitting()
     if found is not None:
         lines.append(
-            f"It overfits from epoch {found.from_epoch}: by the last epoch the validation loss is "
-            f"{found.loss_rise:.0%} above its lowest, and training accuracy is "
-            f"{found.gap * 100:.0f} points above validation."
+            f"It overfits from epoch {found.from_epoch}: by the last epoch the validation loss has "
+            f"risen from {found.lowest_loss:.3f} to {found.last_loss:.3f}, and training accuracy "
+            f"is {found.gap * 100:.0f} points above validation."
+        )
+    elif (lost := history.diverged()) is not None:
+        lines.append(
+            f"It diverged: from epoch {lost} the loss is not finite. The learning rate is too high."
         )
     elif history.best_epoch == history.epochs and history.epochs > 1:
         lines.append("It does not overfit, and the last epoch is the best: more may help.")
@@ -238,11 +242,13 @@ def show_trained(console: Console, trained: Trained, path: Path, has_test: bool,
     console.print(
         Text(
             f"Took {seconds['total']:.1f} s: vectors {seconds['vectors']:.1f} s, "
-            f"head {seconds['head']:.1f} s. The curve is in {shown(path / 'history.png')}"
+            f"head {seconds['head']:.1f} s. The curve is in {printable(path / 'history.png')}"
         )
     )
-    console.print(Text(f"Model saved in {shown(path)}"), style="bold")
-    console.print(Text(f"Next: {next_command(path, data, has_test)}"), style="bold cyan")
+    console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
+    command = Text(f"Next: {next_command(path, data, has_test)}")
+    # A terminal wraps it without breaking it, so that it can be copied.
+    console.print(command, style="bold cyan", soft_wrap=True)
 
 
 def next_command(path: Path, data: str, has_test: bool) -> str:
@@ -250,8 +256,8 @@ def next_command(path: Path, data: str, has_test: bool) -> str:
     from shlex import quote
 
     if has_test:
-        return f"topwork evaluate {quote(shown(path))} {quote(data)}"
-    return f"topwork predict {quote(shown(path))} IMAGE..."
+        return f"topwork evaluate {quote(printable(path))} {quote(data)}"
+    return f"topwork predict {quote(printable(path))} IMAGE..."
 
 
 def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
@@ -277,7 +283,7 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
         table.add_column(name, justify="right")
     rows = zip(model.classes, report.precision, report.recall, report.support, strict=True)
     for name, precision, recall, support in rows:
-        table.add_row(Text(shown(name)), _percent(precision), _percent(recall), str(support))
+        table.add_row(Text(printable(name)), _percent(precision), _percent(recall), str(support))
     console.print(table)
     show_confusion(console, model.classes, report)
 
@@ -292,7 +298,7 @@ def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -
         head = "".join(f"{n:>{cell}}" for n in range(1, len(classes) + 1))
         console.print(Text(" " * (label + 4) + head), style="dim")
         for number, (name, row) in enumerate(zip(classes, report.confusion, strict=True), 1):
-            line = Text(f"{shown(name)[:label]:<{label}}{number:>4}")
+            line = Text(f"{printable(name)[:label]:<{label}}{number:>4}")
             for column, count in enumerate(row, 1):
                 style = "green" if column == number else "red" if count else "dim"
                 line.append(f"{count:>{cell}}" if count else f"{'·':>{cell}}", style=style)
@@ -305,7 +311,7 @@ def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -
         true, predicted = divmod(int(flat), len(classes))
         if mistakes[true, predicted]:
             names = f"{classes[true]} taken for {classes[predicted]}"
-            console.print(Text(f"{mistakes[true, predicted]:>5}  {shown(names)}"))
+            console.print(Text(f"{mistakes[true, predicted]:>5}  {printable(names)}"))
 
 
 def show_prediction(
@@ -313,10 +319,10 @@ def show_prediction(
 ) -> None:
     """Prints one line: the path and its classes, or why there are none."""
     if ranked is None:
-        console.print(Text(f"{shown(path)}: {reason}"), style="yellow", soft_wrap=True)
+        console.print(Text(f"{printable(path)}: {reason}"), style="yellow", soft_wrap=True)
         return
     answers = ", ".join(f"{label} {_percent(share)}" for label, share in ranked)
-    console.print(Text(f"{shown(path)}: {shown(answers)}"), soft_wrap=True)
+    console.print(Text(f"{printable(path)}: {printable(answers)}"), soft_wrap=True)
 
 
 def show_layers(console: Console, layers: list[Layer]) -> None:
@@ -339,7 +345,7 @@ def show_bases(console: Console, rows: list[tuple[BaseSpec, bool]]) -> None:
     table.add_column("vector", justify="right")
     table.add_column("size", justify="right")
     table.add_column("license", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
+    table.add_column("weights from", no_wrap=True)
     table.add_column("here")
     for spec, here in rows:
         table.add_row(
@@ -347,16 +353,10 @@ def show_bases(console: Console, rows: list[tuple[BaseSpec, bool]]) -> None:
             str(spec.vector_length),
             str(spec.image_size),
             spec.license,
-            spec.package or "Keras downloads them",
+            spec.install or "download by Keras",
             Text("yes", style="green") if here else Text("no", style="dim"),
         )
     console.print(table)
-
-
-def shown(text: object) -> str:
-    """Returns text that any terminal can print, whatever a file name holds."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return str(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _percent(share: float) -> str:

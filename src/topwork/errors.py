@@ -50,3 +50,10 @@ class StoreError(TopworkError):
 
 class ModelError(TopworkError):
     """A saved model is missing, damaged, too new, or would break the parity rule."""
+
+
+def printable(text: object) -> str:
+    """Returns text as one line that does nothing to a terminal, whatever a file name holds."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )

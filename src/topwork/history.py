@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Below this rise of the validation loss over its lowest point, the curve is called flat.
-OVERFITTING_RISE = 0.05
+# Up to this share above its lowest point, the validation loss is called flat.
+FLAT = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Overfitting:
 
     Attributes:
         from_epoch: first epoch after the lowest validation loss, counted from 1.
-        loss_rise: last validation loss over its lowest, minus 1 (0.3: 30 % higher).
+        lowest_loss: the lowest validation loss.
+        last_loss: the validation loss of the last epoch.
         gap: last training metric minus last validation metric, in the metric's own unit.
     """
 
     from_epoch: int
-    loss_rise: float
+    lowest_loss: float
+    last_loss: float
     gap: float
 
 
@@ -58,16 +61,24 @@ class History:
     def overfitting(self) -> Overfitting | None:
         """Says whether and from where the head overfits.
 
-        It does when the validation loss has turned and ends at least 5 % above its lowest
-        point, while the training loss has gone on falling.
+        It does when the validation loss has turned and ends more than 5 % above its lowest
+        point, while the training loss has gone on falling. A training that diverged does not.
         """
         val_loss, loss = self.history["val_loss"], self.history["loss"]
-        lowest = min(range(self.epochs), key=val_loss.__getitem__)
-        if val_loss[-1] < val_loss[lowest] * (1 + OVERFITTING_RISE) or loss[-1] >= loss[lowest]:
+        if self.diverged() is not None:
             return None
-        rise = val_loss[-1] / val_loss[lowest] - 1 if val_loss[lowest] else float("inf")
+        lowest = min(range(self.epochs), key=val_loss.__getitem__)
+        if val_loss[-1] <= val_loss[lowest] * (1 + FLAT) or loss[-1] >= loss[lowest]:
+            return None
         last = self.row(self.epochs)
-        return Overfitting(lowest + 2, rise, last[self.metric] - last[f"val_{self.metric}"])
+        gap = last[self.metric] - last[f"val_{self.metric}"]
+        return Overfitting(lowest + 2, val_loss[lowest], val_loss[-1], gap)
+
+    def diverged(self) -> int | None:
+        """Returns the first epoch, counted from 1, whose losses are not finite; None if all are."""
+        pairs = zip(self.history["loss"], self.history["val_loss"], strict=True)
+        lost = (epoch for epoch, pair in enumerate(pairs, 1) if not all(map(math.isfinite, pair)))
+        return next(lost, None)
 
     def plot(self, ax: Axes | None = None, *, values: str | None = None) -> Axes:
         """Draws a figure of training and validation over the epochs.
@@ -115,8 +126,12 @@ class History:
         figure.savefig(path, dpi=120)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `from_json` takes."""
-        return {"best_epoch": self.best_epoch, "history": self.history}
+        """Returns what `from_json` takes; a figure that is not finite becomes None."""
+        history = {
+            name: [v if math.isfinite(v) else None for v in values]
+            for name, values in self.history.items()
+        }
+        return {"best_epoch": self.best_epoch, "history": history}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> History:
@@ -126,7 +141,8 @@ class History:
             KeyError, TypeError, ValueError: the content is not a history.
         """
         history = {
-            str(name): [float(v) for v in values] for name, values in data["history"].items()
+            str(name): [math.nan if v is None else float(v) for v in values]
+            for name, values in data["history"].items()
         }
         lengths = {len(values) for values in history.values()}
         best = int(data["best_epoch"])

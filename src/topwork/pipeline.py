@@ -86,8 +86,7 @@ class Trained:
         found = history.overfitting()
         return {
             "classes": self.model.classes,
-            "history": history.history,
-            "best_epoch": history.best_epoch,
+            **history.to_json(),
             "overfitting": None if found is None else asdict(found),
             "validation": {
                 "accuracy": report.accuracy,
@@ -351,8 +350,8 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
 def prepare_network(settings: Settings, store: Path) -> Network:
     """Builds the base for the settings' image size, or finds it built in the store."""
     spec = get_base(settings.base)
-    weights = find_weights(spec, settings.weights)
-    return prepare(spec, settings.image_size or spec.image_size, weights, store)
+    size = spec.choose_size(settings.image_size)
+    return prepare(spec, size, find_weights(spec, settings.weights), store)
 
 
 def make_space(network: Network, settings: Settings) -> Space:

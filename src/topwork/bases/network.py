@@ -13,7 +13,7 @@ from pathlib import Path
 from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
-from topwork.errors import NetworkError, SettingsError, StoreError
+from topwork.errors import NetworkError, StoreError
 
 # Part of every vector's key: raise it when the network around a base changes.
 RECIPE = "1"
@@ -64,10 +64,7 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
         NetworkError: Keras cannot build it.
         StoreError: the store cannot be written.
     """
-    if image_size < spec.min_size:
-        raise SettingsError(
-            f"image_size: {spec.name} needs at least {spec.min_size} pixels, received {image_size}"
-        )
+    spec.choose_size(image_size)
     key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, version("keras")])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = store / "bases" / f"{spec.name}-{image_size}-{digest}"

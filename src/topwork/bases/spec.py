@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from topwork.errors import SettingsError
 
+# Its weights are a dependency of Topwork itself; those of the other Lites are an extra.
+DEFAULT = "efficientnet-lite0"
+
 
 class Preprocessing(StrEnum):
     """What a base wants done with RGB in 0..255 before its first layer."""
@@ -50,6 +53,26 @@ class BaseSpec:
     license: str
     weights_file: str | None
     package: str | None
+
+    def choose_size(self, wanted: int | None) -> int:
+        """Returns the side of the input in pixels: the wanted one, or the base's own for None.
+
+        Raises:
+            SettingsError: the base does not accept one as small as that.
+        """
+        size = self.image_size if wanted is None else wanted
+        if size < self.min_size:
+            raise SettingsError(
+                f"image_size: {self.name} needs at least {self.min_size} pixels, received {size}"
+            )
+        return size
+
+    @property
+    def install(self) -> str | None:
+        """What to install for the weights, None if Keras downloads them."""
+        if self.package is None:
+            return None
+        return "topwork" if self.name == DEFAULT else "topwork[lite]"
 
     @property
     def source(self) -> str:

