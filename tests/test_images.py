@@ -228,6 +228,25 @@ def test_unreadable_files_say_why(tmp_path):
         read_bytes(tmp_path / "nul\0.jpg")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_device_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        with pytest.raises(ImageError, match="pipe or device"):
+            read_bytes(tmp_path / name)
+
+
+def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
+    def refuse(_):
+        raise MemoryError
+
+    (tmp_path / "huge.jpg").touch()
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(ImageError, match="memory"):
+        read_bytes(tmp_path / "huge.jpg")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads anything")
 def test_a_file_without_permission_says_so(tmp_path):
     path = tmp_path / "locked.png"
@@ -241,6 +260,7 @@ def test_permission_is_reported_for_any_user(tmp_path, monkeypatch):
     def refuse(_):
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "locked.png").touch()
     monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
     with pytest.raises(ImageError, match="permission"):
         read_bytes(tmp_path / "locked.png")

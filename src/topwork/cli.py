@@ -123,7 +123,8 @@ def _train(data: Path, path: Path, settings: Settings, store: Path | None, as_js
     from topwork import pipeline
     from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
-    from topwork.dataset import Dataset, Split
+    from topwork.dataset import Dataset
+    from topwork.folder import Split
 
     check_target(path)
     folder = _open_store(store)
@@ -303,7 +304,7 @@ def _find_images(patterns: list[str]) -> list[Path]:
     """Returns the files that are meant by files, folders and globs, each once."""
     import glob
 
-    from topwork.dataset import list_images
+    from topwork.folder import list_images
 
     found: dict[Path, None] = {}
     for pattern in patterns:

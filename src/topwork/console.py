@@ -10,14 +10,16 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from topwork import vectors
 from topwork.bases import BaseSpec, Network
 from topwork.config import Settings
-from topwork.dataset import Dataset, Skipped, Split
+from topwork.dataset import Dataset
 from topwork.errors import printable
+from topwork.folder import Skipped, Split
 from topwork.history import History
 from topwork.metrics import Report
 from topwork.model import Model
@@ -42,6 +44,7 @@ class Screen(Listener):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bar: Progress | None = None
+        self._spinner: Status | None = None
         self._started = self._spoke = 0.0
         self._last: vectors.Progress | None = None
 
@@ -56,12 +59,20 @@ class Screen(Listener):
     ) -> None:
         self._stop()
 
+    def waiting(self, what: str) -> None:
+        """Turns a spinner, on a terminal only."""
+        self._stop()
+        if self.console.is_terminal:
+            self._spinner = self.console.status(printable(what))
+            self._spinner.start()
+
     def found(self, dataset: Dataset) -> None:
         """Prints how many images each class has in each split."""
         show_dataset(self.console, dataset)
 
     def shapes(self, network: Network, settings: Settings, classes: int) -> None:
         """Prints the shapes on the way through the network."""
+        self._stop()
         self.console.print()
         for line in shape_lines(network, settings.batch_size, classes):
             self.console.print(line, style="cyan")
@@ -99,6 +110,7 @@ class Screen(Listener):
 
     def _move(self, progress: vectors.Progress) -> None:
         if self._bar is None:
+            self._stop()
             self._bar = Progress(
                 TextColumn("vectors"),
                 BarColumn(bar_width=None),
@@ -114,9 +126,10 @@ class Screen(Listener):
         self._bar.update(self._bar.task_ids[0], completed=progress.done)
 
     def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        for live in (self._bar, self._spinner):
+            if live is not None:
+                live.stop()
+        self._bar = self._spinner = None
 
 
 class _RateColumn(ProgressColumn):

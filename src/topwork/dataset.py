@@ -1,15 +1,14 @@
-"""A folder of labelled images, or lists of them, as an index: classes, splits, what was left out.
+"""Labelled images, from a folder or a list: sources, classes, splits, what was left out.
 
-Only names are looked at here. Whether a file can be decoded shows when its vector is made.
+Whether an image can be decoded shows when its vector is made.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topwork.errors import DatasetError
-from topwork.images import SUFFIXES, Source, encode_array
+from topwork.folder import Skipped, Split, make_writable, read_folder
+from topwork.images import Source, encode_array
 
-# What other programs leave in folders, besides everything that is hidden.
-_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
 SHOWN = 10
-
-
-class Split(StrEnum):
-    """What an image is for."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-_SPLIT_FOLDERS = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "valid": Split.VALIDATION,
-    "test": Split.TEST,
-}
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file or class that was left out, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +64,8 @@ class Dataset:
         """Indexes a folder with one folder per class, or with split folders that hold those.
 
         Split folders are `train`, `validation` (or `val`, `valid`) and `test`, in any case.
-        Images may lie any number of folders deep within their class.
+        Images may lie any number of folders deep within their class. Folders whose names look
+        the same, whichever way their accents are encoded, are one class.
 
         Args:
             path: the folder.
@@ -101,34 +75,22 @@ class Dataset:
             DatasetError: there is no such folder, it holds no images or only one class, or its
                 splits contradict each other.
         """
-        root = Path(path)
-        if not root.is_dir():
-            what = "it is a file" if root.exists() else "there is no such folder"
-            raise DatasetError(f"{root} must be a folder with one folder per class: {what}")
-        folders, loose = _list_top(root)
-        splits = {name: split for name in folders if (split := _SPLIT_FOLDERS.get(name.lower()))}
-        # A class may be called "test"; a data set is divided if all its folders are splits.
-        divided = bool(splits) and len(splits) == len(folders)
-        if not divided and Split.TRAIN in splits.values():
-            others = ", ".join(sorted(folders - splits.keys())[:SHOWN])
-            raise DatasetError(
-                f"{root} holds the split {' and '.join(sorted(splits))} beside other folders "
-                f"({others}); keep either splits or classes in it"
-            )
-        skipped = [Skipped(name, "it lies beside the class folders") for name in loose]
-        index = _Index(root)
-        if divided:
-            _check_split_names(root, splits)
-            for folder, split in sorted(splits.items()):
-                names, stray = _list_top(root / folder)
-                skipped += [
-                    Skipped(f"{folder}/{name}", "it lies beside the class folders")
-                    for name in stray
-                ]
-                index.add(split, {name: f"{folder}/{name}" for name in names})
-        else:
-            index.add(Split.TRAIN, {name: name for name in folders})
-        return index.finish(skipped, divided, strict)
+        found = read_folder(Path(path), strict)
+        classes = sorted({image.label for image in found.images})
+        if any(image.split is Split.TRAIN for image in found.images):
+            _check_class_count(str(found.root), classes)
+        number = {label: n for n, label in enumerate(classes)}
+        root = str(found.root)
+        return cls(
+            root=found.root,
+            classes=tuple(classes),
+            sources=tuple(Path(root, image.name) for image in found.images),
+            names=tuple(image.name for image in found.images),
+            labels=np.array([number[image.label] for image in found.images], np.int32),
+            splits=np.array([str(image.split) for image in found.images]),
+            skipped=found.skipped,
+            has_split_folders=found.divided,
+        )
 
     @classmethod
     def from_sources(cls, sources: Iterable[Any], labels: ArrayLike | None = None) -> Dataset:
@@ -136,15 +98,15 @@ class Dataset:
 
         Args:
             sources: N paths, encoded images as bytes, or uint8 arrays (H, W) or (H, W, 3).
-            labels: N texts or numbers; their sorted text becomes the classes. None for images
+            labels: N texts or numbers; sorted, as text, they become the classes. None for images
                 without labels, which can only be predicted: no classes, labels of -1.
 
         Raises:
-            DatasetError: no images, lengths that differ, labels that cannot be sorted, or
-                fewer than two classes.
+            DatasetError: no images, lengths that differ, labels that are missing or neither
+                all texts nor all numbers, or fewer than two classes.
             SettingsError: an array of another shape or dtype.
         """
-        if isinstance(sources, str | bytes | os.PathLike):
+        if _is_one_image(sources):
             raise DatasetError(f"a list of images is needed, received one: {sources!r:.80}")
         read = tuple(as_source(source) for source in sources)
         if not read:
@@ -242,18 +204,46 @@ class Dataset:
             )
 
 
+def _is_one_image(sources: Any) -> bool:
+    if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike):
+        return True
+    # Rows of (W, 3) would pass for grey images.
+    colour = isinstance(sources, np.ndarray) and sources.ndim == 3 and sources.shape[2] in (3, 4)
+    return colour or not isinstance(sources, Iterable)
+
+
 def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
     """Returns the sorted classes as text, and each label's place among them."""
-    values = np.asarray(labels)
+    try:
+        values = np.asarray(labels)
+    except ValueError:
+        raise DatasetError("labels must be a list of texts or numbers, received lists") from None
     if values.ndim != 1:
         raise DatasetError(f"labels must be a list of texts or numbers, received {values.ndim}-d")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DatasetError("every image needs a label, received NaN or infinity among them")
+    _check_labels(values, labels)
     try:
         classes, numbers = np.unique(values, return_inverse=True)
     except TypeError as error:
         raise DatasetError(f"labels must be all texts or all numbers: {error}") from None
-    return [str(name) for name in classes], numbers
+    return [make_writable(str(name)) for name in classes], numbers
+
+
+def _check_labels(values: NDArray[Any], given: ArrayLike) -> None:
+    if values.dtype.kind not in "biufUTO":
+        raise DatasetError(f"labels must be texts or numbers, received {values.dtype}")
+    # NumPy makes texts of numbers that lie among them, and "nan" of a missing label.
+    objects = np.asarray(given, object) if values.dtype.kind in "UTO" else values
+    others = [label for label in objects.tolist() if not isinstance(label, str)]
+    if any(label is None or _is_not_finite(label) for label in others):
+        raise DatasetError("every image needs a label, received None, NaN or infinity among them")
+    if 0 < len(others) < len(objects):
+        raise DatasetError(
+            f"labels must be all texts or all numbers, received both, such as {others[0]!r}"
+        )
+
+
+def _is_not_finite(label: Any) -> bool:
+    return isinstance(label, float | np.floating) and not np.isfinite(label)
 
 
 def as_source(image: Any) -> Source:
@@ -272,124 +262,12 @@ def as_source(image: Any) -> Source:
     return encode_array(np.asarray(image))
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Returns the images in a folder and below, sorted, told by their suffixes."""
-    return sorted(folder / name for name in _walk(folder, "") if _is_image_name(name))
-
-
-class _Index:
-    """Collects images while folders are walked."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.rows: list[tuple[str, str, Split]] = []  # name, class, split
-        self.skipped: list[Skipped] = []
-
-    def add(self, split: Split, folders: dict[str, str]) -> None:
-        """Adds class folders: path within the root, by class name."""
-        for label, folder in sorted(folders.items()):
-            before = len(self.rows)
-            for name in sorted(_walk(self.root / folder, f"{folder}/")):
-                if _is_image_name(name):
-                    self.rows.append((name, label, split))
-                else:
-                    self.skipped.append(Skipped(name, "its name does not end like an image's"))
-            if len(self.rows) == before:
-                self.skipped.append(Skipped(f"{folder}/", "the class has no images"))
-
-    def finish(self, skipped: list[Skipped], divided: bool, strict: bool) -> Dataset:
-        skipped = skipped + self.skipped
-        if strict and skipped:
-            first = skipped[0]
-            raise DatasetError(
-                f"{self.root / first.path}: {first.reason}; remove it, or leave out --strict"
-            )
-        if not self.rows:
-            raise DatasetError(_explain_empty(self.root, skipped))
-        classes = sorted({label for _, label, _ in self.rows})
-        if any(split is Split.TRAIN for _, _, split in self.rows):
-            _check_class_count(str(self.root), classes)
-        number = {label: n for n, label in enumerate(classes)}
-        root = str(self.root)
-        return Dataset(
-            root=self.root,
-            classes=tuple(classes),
-            sources=tuple(Path(root, name) for name, _, _ in self.rows),
-            names=tuple(name for name, _, _ in self.rows),
-            labels=np.array([number[label] for _, label, _ in self.rows], np.int32),
-            splits=np.array([str(split) for _, _, split in self.rows]),
-            skipped=tuple(skipped),
-            has_split_folders=divided,
-        )
-
-
-def _list_top(folder: Path) -> tuple[set[str], list[str]]:
-    """Returns the names of the folders and of the images in a folder; notes may lie beside."""
-    folders, images = set[str](), list[str]()
-    for entry in _scan(folder):
-        if entry.is_dir():
-            folders.add(entry.name)
-        elif _is_image_name(entry.name):
-            images.append(entry.name)
-    return folders, sorted(images)
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """Yields the files below a folder as paths that start with `prefix`; follows no loops."""
-    pending, seen = [(str(folder), prefix)], set[str]()
-    while pending:
-        path, prefix = pending.pop()
-        real = os.path.realpath(path)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in _scan(Path(path)):
-            if entry.is_dir():
-                pending.append((entry.path, f"{prefix}{entry.name}/"))
-            else:
-                yield prefix + entry.name
-
-
-def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (fast for 100,000 names)
-
-
-def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in _LITTER:
-                    yield entry
-    except OSError as error:
-        raise DatasetError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
-def _check_split_names(root: Path, splits: dict[str, Split]) -> None:
-    for split in Split:
-        same = sorted(name for name, kind in splits.items() if kind is split)
-        if len(same) > 1:
-            raise DatasetError(
-                f"{root} has more than one {split} folder: {', '.join(same)}; keep one of them"
-            )
-
-
 def _check_class_count(where: str, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         raise DatasetError(
             f"at least 2 classes are needed, received one in {where}: {', '.join(classes)}. "
             "Each class is a folder with its images in it"
         )
-
-
-def _explain_empty(root: Path, skipped: Sequence[Skipped]) -> str:
-    endings = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-    loose = [item.path for item in skipped if _is_image_name(item.path)]
-    if loose:
-        return (
-            f"{root} holds images but no class folders; make one folder per class and put the "
-            f"images in them, such as {root}/cat/{Path(loose[0]).name}"
-        )
-    return f"{root} holds no images; it needs one folder per class with images ({endings})"
 
 
 def _choose_validation(

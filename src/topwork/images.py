@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ def read_bytes(source: Source) -> bytes:
         data = source
     else:
         try:
+            kind = source.stat().st_mode
+            # A pipe would keep us waiting and a device may never end.
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise ImageError("it is a pipe or device, not a file")
             data = source.read_bytes()
         except FileNotFoundError:
             raise ImageError("there is no such file") from None
@@ -69,6 +74,8 @@ def read_bytes(source: Source) -> bytes:
             raise ImageError("no permission to read it") from None
         except IsADirectoryError:
             raise ImageError("it is a folder") from None
+        except MemoryError:
+            raise ImageError("too large for this machine's memory") from None
         except (OSError, ValueError) as error:
             raise ImageError(
                 f"cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -15,9 +15,10 @@ import numpy as np
 from topwork.bases import Network, find_weights, get_base, prepare, weights_here
 from topwork.bundle import Samples, current_versions, save_model
 from topwork.config import Precision, Settings
-from topwork.dataset import Dataset, Skipped, Split
+from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
+from topwork.folder import Skipped, Split
 from topwork.heads import Floats, Task
 from topwork.history import History
 from topwork.images import RECIPE, Source
@@ -35,6 +36,9 @@ FEW = 32
 
 class Listener:
     """Hears how a recipe gets on; each method does nothing unless overridden."""
+
+    def waiting(self, what: str) -> None:
+        """Something takes seconds and has no steps to count; the next news ends it."""
 
     def found(self, dataset: Dataset) -> None:
         """The images, classes and splits are known."""
@@ -126,6 +130,7 @@ def train(
     dataset = dataset.select(dataset.splits != Split.TEST)
 
     started = time.perf_counter()
+    listener.waiting(f"preparing {settings.base}")
     network = prepare_network(settings, store)
     listener.shapes(network, settings, len(dataset.classes))
     space = make_space(network, settings)

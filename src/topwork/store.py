@@ -12,13 +12,14 @@ one, and its name is the hash of its content, so two runs that share a store can
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,10 @@ from numpy.typing import NDArray
 from topwork.errors import StoreError
 
 Floats = NDArray[np.float32]
+
+# What reading a damaged file may say; any other number from the system is about permission,
+# memory or open files, and such a part is left where it is.
+_DAMAGE = (None, errno.EIO, errno.ENOENT, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -107,16 +112,24 @@ class VectorStore:
 
         Raises:
             KeyError: an image has no vector here.
-            DamagedPartError: a part turned out to be damaged; call `refresh` and look again.
+            DamagedPartError: parts turned out to be damaged; call `refresh` and look again.
+            StoreError: a part cannot be read, though nothing says that it is damaged.
         """
         values = np.empty((len(images), self.vector_length), np.float32)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for place, image in enumerate(images):
             part, row = self._rows[image]
             wanted.setdefault(part, []).append((place, row))
+        damaged: list[str] = []
         for part, pairs in wanted.items():
             places, rows = np.array(pairs).T
-            values[places] = self._load(part)[rows]
+            try:
+                values[places] = self._load(part)[rows]
+            except DamagedPartError as error:
+                # Look at the others too: all of them are then computed again at once.
+                damaged.append(str(error))
+        if damaged:
+            raise DamagedPartError("; ".join(damaged))
         return values
 
     def write(self, images: Sequence[str], vectors: Floats) -> Path:
@@ -129,14 +142,13 @@ class VectorStore:
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
         """
-        flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
-        column = pa.FixedSizeListArray.from_arrays(flat, self.vector_length)
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.vector_length)
         table = pa.table({"image": pa.array(images, pa.string()), "vector": column})
-        digest = hashlib.sha256("".join(images).encode() + vectors.tobytes()).hexdigest()[:24]
-        part = self.folder / f"part-{digest}.parquet"
+        part = self.folder / _name_part(images, vectors)
         try:
             self._describe()
-            _write_whole(part, table)
+            _write_whole(part, lambda file: _write_table(table, file))
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(
@@ -151,20 +163,19 @@ class VectorStore:
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             content = json.dumps(asdict(self.space) | {"vector_length": self.vector_length})
-            temporary = path.with_name(f".space-{os.getpid()}.tmp")
-            temporary.write_text(content + "\n", encoding="utf-8")
-            temporary.replace(path)
+            _write_whole(path, lambda file: file.write(f"{content}\n".encode()))
 
     def _index(self, part: Path) -> None:
         try:
             with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                kind = file.schema_arrow.field("vector").type
-                if kind != pa.list_(pa.float32(), self.vector_length):
-                    raise pa.ArrowInvalid(f"vectors of type {kind}")
+                schema = file.schema_arrow
+                kinds = [schema.field(name).type for name in ("image", "vector")]
                 images = file.read(["image"])["image"].to_pylist()
+            if kinds != [pa.string(), pa.list_(pa.float32(), self.vector_length)] or not images:
+                raise pa.ArrowInvalid(f"{len(images)} rows of types {kinds}")
         except FileNotFoundError:
             return
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             self._put_aside(part, error)
             return
         self._add(part, images)
@@ -172,11 +183,14 @@ class VectorStore:
     def _load(self, part: Path) -> Floats:
         try:
             with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                column = file.read(["vector"])["vector"].combine_chunks()
+                table = file.read(["image", "vector"])
+            column = table["vector"].combine_chunks()
             values = column.flatten().to_numpy().reshape(-1, self.vector_length)
+            if _name_part(table["image"].to_pylist(), values) != part.name:
+                raise pa.ArrowInvalid("its content is not what was written")
             if not np.isfinite(values).all():
                 raise pa.ArrowInvalid("vectors that are not finite")
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             self._put_aside(part, error)
             raise DamagedPartError(f"{part}: {error}") from error
         return np.asarray(values)
@@ -187,7 +201,8 @@ class VectorStore:
             self._rows.setdefault(image, (part, row))
 
     def _put_aside(self, part: Path, error: Exception) -> None:
-        del error
+        if getattr(error, "errno", None) not in _DAMAGE:
+            raise StoreError(f"cannot read the part {part}: {error}") from error
         aside = part.with_suffix(".damaged")
         try:
             part.replace(aside)
@@ -198,20 +213,30 @@ class VectorStore:
                 f"the part {part} is damaged and cannot be set aside: {problem.strerror}"
             ) from problem
         self.set_aside.append(aside)
-        self._known.discard(part)
-        self._rows = {image: place for image, place in self._rows.items() if place[0] != part}
+        if part in self._known:
+            self._known.discard(part)
+            self._rows = {image: place for image, place in self._rows.items() if place[0] != part}
 
 
-def _write_whole(path: Path, table: pa.Table) -> None:
-    """Writes a Parquet file that is either there as a whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+def _name_part(images: Iterable[object], vectors: Floats) -> str:
+    digest = hashlib.sha256("".join(map(str, images)).encode())
+    digest.update(vectors.tobytes())
+    return f"part-{digest.hexdigest()[:24]}.parquet"
+
+
+def _write_table(table: pa.Table, file: BinaryIO) -> None:
+    pq.write_table(
+        table, file, compression="none", use_dictionary=False, write_statistics=False,
+        write_page_checksum=True,
+    )  # fmt: skip
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file that is either there as a whole or not at all."""
+    temporary = path.with_name(f".{path.stem}-{os.urandom(8).hex()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(
-                table, file, compression="none", use_dictionary=False, write_statistics=False,
-                write_page_checksum=True,
-            )  # fmt: skip
+        with temporary.open("xb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -105,23 +105,16 @@ def embed(
         StoreError: vectors cannot be written, or stay unreadable.
     """
     dataset, hashes = _hash_images(dataset, strict)
-    embedded: set[str] = set()
+    job = _Job(dataset, hashes, store, open_engine, strict, on_progress)
     for _ in range(ATTEMPTS):
-        store.refresh()
-        work = _plan(hashes, store)
-        if work:
-            reused = len({*hashes}) - len(work)
-            job = _Job(dataset, hashes, store, strict, on_progress)
-            failed = job.run(work, open_engine(), reused)
-            embedded |= {hashes[place] for place in work} - failed.keys()
-            dataset, hashes = _leave_out(
-                dataset, hashes, {n: failed[h] for n, h in enumerate(hashes) if h in failed}
-            )
+        job.complete()
         try:
-            values = store.read(hashes)
+            values = store.read(job.hashes)
         except DamagedPartError:
             continue
-        return dataset, Vectors(values, tuple(hashes), len(embedded), len(hashes) - len(embedded))
+        embedded = len(job.embedded)
+        reused = len(job.hashes) - embedded
+        return job.dataset, Vectors(values, tuple(job.hashes), embedded, reused)
     raise StoreError(
         f"vectors in {store.folder} are damaged as soon as they are written; check the disk or "
         "choose another place with --store"
@@ -200,55 +193,101 @@ def _plan(hashes: Sequence[str], store: VectorStore) -> list[int]:
 
 @dataclass
 class _Job:
-    """Runs the base over the images that are missing, and writes parts as they fill."""
+    """Runs the base over the images that are missing, and writes parts as they fill.
+
+    Attributes:
+        embedded: hashes that were run through the base.
+        failed: reasons by hash, of images that cannot be used.
+        gone: reasons by place, of files that are not what they were; an equal one may be.
+    """
 
     dataset: Dataset
     hashes: list[str]
     store: VectorStore
+    open_engine: Callable[[], OpenVINOEngine]
     strict: bool
     on_progress: OnProgress
+    engine: OpenVINOEngine | None = None
+    embedded: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    gone: dict[int, str] = field(default_factory=dict)
+    progress: Progress = Progress(0, 0, 0)
 
-    def run(self, work: list[int], engine: OpenVINOEngine, reused: int) -> dict[str, str]:
-        """Returns the hashes of the images that failed, each with its reason."""
-        failed: dict[str, str] = {}
-        images: list[str] = []
-        vectors: list[Floats] = []
+    def complete(self) -> None:
+        """Goes on until every image has a vector in the store or was left out."""
+        again = True
+        while again:
+            self.store.refresh()
+            work = _plan(self.hashes, self.store)
+            if not work:
+                return
+            self.engine = self.engine or self.open_engine()
+            self._run(work, self.engine)
+            bad = {n: self.failed[h] for n, h in enumerate(self.hashes) if h in self.failed}
+            again = bool(self.gone)
+            self.dataset, self.hashes = _leave_out(self.dataset, self.hashes, self.gone | bad)
+            self.gone = {}
+
+    def _run(self, work: list[int], engine: OpenVINOEngine) -> None:
+        there = sum(image in self.store for image in self.hashes if image not in self.embedded)
+        self.progress = Progress(self.progress.done, self.progress.done + len(work), there)
+        self.on_progress(self.progress)
+        finished: list[tuple[str, Floats]] = []
         written = time.monotonic()
-        done = 0
-        self.on_progress(Progress(0, len(work), reused))
         try:
-            for image, vector in engine.run(self._pixels(work, engine.image_size, failed)):
-                images.append(image)
-                vectors.append(vector)
-                done += 1
-                self.on_progress(Progress(done + len(failed), len(work), reused))
+            for place, vector in engine.run(self._pixels(work, engine.image_size)):
+                if not np.isfinite(vector).all():
+                    self._fail(place, ImageError("the base answers it with NaN or infinity"))
+                    continue
+                finished.append((self.hashes[place], vector))
+                self._step()
                 late = time.monotonic() - written > PART_AGE_S
-                if len(images) >= PART_VECTORS or late:
-                    self.store.write(images, np.stack(vectors))
-                    images, vectors, written = [], [], time.monotonic()
+                if len(finished) >= PART_VECTORS or late:
+                    self._write(finished)
+                    finished, written = [], time.monotonic()
         finally:
             # What was finished before an interruption is worth keeping.
-            if images:
-                self.store.write(images, np.stack(vectors))
-        return failed
+            if finished:
+                self._write(finished)
 
-    def _pixels(
-        self, work: list[int], size_px: int, failed: dict[str, str]
-    ) -> Iterator[tuple[str, Pixels]]:
+    def _write(self, finished: list[tuple[str, Floats]]) -> None:
+        images, vectors = zip(*finished, strict=True)
+        self.store.write(images, np.stack(vectors))
+        self.embedded.update(images)
+
+    def _pixels(self, work: list[int], size_px: int) -> Iterator[tuple[int, Pixels]]:
         interpolation = Interpolation(self.store.space.interpolation)
 
         def load(place: int) -> Pixels | ImageError:
             try:
                 data = read_bytes(self.dataset.sources[place])
-                if image_hash(data) != self.hashes[place]:
-                    return ImageError("the file changed while it was being read")
+            except ImageError as error:
+                return _GoneError(str(error))
+            if image_hash(data) != self.hashes[place]:
+                return _GoneError("the file changed while it was being read")
+            try:
                 return decode(data, size_px, interpolation)
             except ImageError as error:
                 return error
 
         for place, pixels in zip(work, in_threads(load, work), strict=True):
             if isinstance(pixels, ImageError):
-                _refuse(self.dataset.names[place], str(pixels), self.strict)
-                failed[self.hashes[place]] = str(pixels)
+                self._fail(place, pixels)
             else:
-                yield self.hashes[place], pixels
+                yield place, pixels
+
+    def _fail(self, place: int, error: ImageError) -> None:
+        _refuse(self.dataset.names[place], str(error), self.strict)
+        if isinstance(error, _GoneError):
+            self.gone[place] = str(error)
+        else:
+            self.failed[self.hashes[place]] = str(error)
+        self._step()
+
+    def _step(self) -> None:
+        self.progress = replace(self.progress, done=self.progress.done + 1)
+        self.on_progress(self.progress)
+
+
+class _GoneError(ImageError):
+    """A file is not what it was a moment ago."""

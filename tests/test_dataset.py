@@ -1,0 +1,463 @@
+import os
+import random
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topwork.config import Interpolation
+from topwork.dataset import Dataset, SplitMade
+from topwork.errors import DatasetError, SettingsError
+from topwork.folder import Skipped, Split, list_images
+from topwork.images import decode
+
+FLAT = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
+
+
+def make(root, *names):
+    """Makes empty files, and folders where a name ends with a slash."""
+    for name in names:
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
+    return root
+
+
+def index(root, *names, **options):
+    return Dataset.from_folder(make(root, *names), **options)
+
+
+def rows(dataset):
+    labels = (dataset.classes[label] for label in dataset.labels)
+    return list(zip(dataset.names, labels, dataset.splits.tolist(), strict=True))
+
+
+def numbered(labels, splits=None):
+    """A dataset of images that are never read."""
+    dataset = Dataset.from_sources([b"x"] * len(labels), labels)
+    if splits is None:
+        return dataset
+    kept = dataset.__dict__ | {"splits": np.array([str(split) for split in splits])}
+    return Dataset(**kept)
+
+
+def test_each_folder_is_a_class(tmp_path):
+    dataset = index(tmp_path, *FLAT)
+    assert rows(dataset) == [
+        ("cat/1.jpg", "cat", "train"), ("cat/2.jpg", "cat", "train"), ("dog/3.jpg", "dog", "train")
+    ]  # fmt: skip
+    assert dataset.sources == tuple(tmp_path / name for name in FLAT)
+    assert dataset.labels.dtype == np.int32
+    assert not dataset.has_split_folders
+    assert not dataset.skipped
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "valid", "VAL", "Validation"])
+@pytest.mark.parametrize("train", ["train", "Train", "TRAIN"])
+def test_split_folders_are_known_in_any_case(tmp_path, train, validation):
+    names = (f"{train}/a/1.png", f"{train}/b/2.png", f"{validation}/a/3.png", "Test/b/4.png")
+    dataset = index(tmp_path, *names)
+    assert dataset.has_split_folders
+    assert sorted(rows(dataset)) == sorted(
+        (name, name.split("/")[1], split)
+        for name, split in zip(names, ["train", "train", "validation", "test"], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/a/1.png", "train/b/1.png", "val/a/2.png", "valid/a/2.png"),
+        ("train/a/1.png", "Train/b/1.png"),
+        ("test/a/1.png", "TEST/b/1.png"),
+    ],
+)
+def test_two_folders_for_one_split_are_refused(tmp_path, names):
+    with pytest.raises(DatasetError, match="more than one"):
+        index(tmp_path, *names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/a/1.png", "train/b/1.png", "extra/a/2.png"),
+        ("Train/a/1.png", "cat/1.png", "dog/2.png"),
+        ("cat/1.png", "dog/2.png", "test/cat/3.png", "test/dog/4.png"),
+        ("cat/1.png", "dog/2.png", "val/dog/4.png"),
+    ],
+)
+def test_splits_beside_other_folders_are_refused(tmp_path, names):
+    with pytest.raises(DatasetError, match="beside other folders"):
+        index(tmp_path, *names)
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    dataset = index(tmp_path, "exam/1.png", "test/2.png", "test/deep/3.png", "val/4.png")
+    assert dataset.classes == ("exam", "test", "val")
+    assert {split for _, _, split in rows(dataset)} == {"train"}
+
+
+def test_a_test_folder_alone_may_hold_one_class(tmp_path):
+    assert index(tmp_path, "test/a/1.png").counts()["test"] == {"a": 1}
+
+
+def test_what_is_hidden_or_litter_is_passed_over_in_silence(tmp_path):
+    dataset = index(
+        tmp_path, *FLAT, ".git/1.jpg", ".hidden.jpg", "Thumbs.db", "README.md", "notes.txt",
+        "__MACOSX/cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini",
+        "cat/._1.jpg", "cat/.cache/9.jpg", "dog/__MACOSX/9.jpg", strict=True,
+    )  # fmt: skip
+    assert dataset.names == FLAT
+
+
+def test_suffixes_are_known_in_any_case_and_images_may_lie_deep(tmp_path):
+    dataset = index(tmp_path, "a/x/y/z/1.JPG", "a/z.Jpeg", "b/3.PNG", "b/c.jpg/4.tif")
+    assert dataset.names == ("a/x/y/z/1.JPG", "a/z.Jpeg", "b/3.PNG", "b/c.jpg/4.tif")
+
+
+def test_what_is_no_image_is_named_with_the_reason(tmp_path):
+    dataset = index(tmp_path, *FLAT, "cat/notes.txt", "cat/jpg", "top.png", "bird/", "fish/a.doc")
+    named = {item.path: item.reason for item in dataset.skipped}
+    assert named.keys() == {"cat/notes.txt", "cat/jpg", "top.png", "bird/", "fish/a.doc", "fish/"}
+    assert named["top.png"] == "it lies beside the class folders"
+    assert named["bird/"] == named["fish/"] == "the class has no images"
+    assert "does not end like an image's" in named["cat/notes.txt"]
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.names == FLAT
+
+
+@pytest.mark.parametrize("bad", ["cat/notes.txt", "top.png", "bird/"])
+def test_strict_raises_at_what_would_be_left_out(tmp_path, bad):
+    with pytest.raises(DatasetError, match="leave out --strict") as caught:
+        index(tmp_path, *FLAT, bad, strict=True)
+    assert bad.rstrip("/") in str(caught.value)
+
+
+def test_images_beside_the_classes_of_a_split_are_named(tmp_path):
+    dataset = index(tmp_path, "train/a/1.png", "train/b/2.png", "train/3.png", "test/a/4.png")
+    assert dataset.skipped == (Skipped("train/3.png", "it lies beside the class folders"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with space", "with\nnewline", "\N{PILE OF POO}", "قط", "'quoted\"", "100%", "*?[x]",
+        os.fsdecode(b"latin-\xe9"),
+    ],
+)  # fmt: skip
+def test_odd_names_are_kept_as_they_are(tmp_path, name):
+    dataset = index(tmp_path, f"{name}/{name}.png", "other/1.png")
+    # A model's files are UTF-8, which cannot hold undecodable bytes.
+    assert name.replace("\udce9", r"\udce9") in dataset.classes
+    "".join(dataset.classes).encode()
+    assert f"{name}/{name}.png" in dataset.names
+    assert all(path.is_file() for path in dataset.sources)
+
+
+def test_one_name_in_two_encodings_is_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
+    names = [f"train/{composed}/1.png", "train/b/2.png", f"test/{decomposed}/{decomposed}.png"]
+    dataset = index(tmp_path, *names)
+    assert dataset.classes == (composed, "b")
+    assert sorted(dataset.names) == sorted(names)
+    assert dataset.counts()["test"] == {composed: 1, "b": 0}
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    make(tmp_path, *FLAT, "elsewhere/4.png")
+    (tmp_path / "elsewhere").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    (tmp_path / "bird").symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    (tmp_path / "dog" / "5.jpg").symlink_to(tmp_path / "cat" / "1.jpg")
+    dataset = Dataset.from_folder(tmp_path)
+    assert dataset.names == ("bird/4.png", "cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/5.jpg")
+
+
+def test_links_that_lead_nowhere_break_nothing(tmp_path):
+    make(tmp_path, *FLAT)
+    for path in (tmp_path / "loop", tmp_path / "cat" / "loop", tmp_path / "cat" / "9.jpg"):
+        path.symlink_to(path.name)
+    (tmp_path / "dog" / "lost.png").symlink_to("nowhere")
+    dataset = Dataset.from_folder(tmp_path)
+    assert set(dataset.names) == {*FLAT, "cat/9.jpg", "dog/lost.png"}
+    assert [item.path for item in dataset.skipped] == ["cat/loop"]
+
+
+def test_two_links_to_one_folder_count_its_images_once(tmp_path):
+    make(tmp_path, "a/real/1.png", "b/2.png")
+    (tmp_path / "a" / "link").symlink_to("real")
+    assert len(Dataset.from_folder(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ((), "holds no images"),
+        (("cat/", "dog/notes.txt"), "holds no images"),
+        (("1.png", "2.png"), "such as {root}/cat/1.png"),
+        (("train/1.png", "test/2.png"), "such as {root}/t.*/cat/"),
+        (("cat/1.png",), "at least 2 classes are needed, received one in {root}: cat"),
+        (("train/cat/1.png", "test/cat/2.png"), "at least 2 classes"),
+    ],
+)
+def test_a_folder_without_two_classes_of_images_is_refused(tmp_path, names, reason):
+    with pytest.raises(DatasetError, match=reason.format(root=tmp_path)):
+        index(tmp_path, *names)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("none", "no such folder"), ("file", "it is a file"), ("x" * 300, "no such folder")],
+)
+def test_what_is_no_folder_is_refused(tmp_path, name, reason):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=reason):
+        Dataset.from_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize("locked", [".", "cat", "cat/deep"])
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_absence(tmp_path, monkeypatch, locked):
+    make(tmp_path, *FLAT, "cat/deep/4.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == tmp_path / locked:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DatasetError, match=r"cannot read the folder .*: Permission denied"):
+        Dataset.from_folder(tmp_path)
+
+
+def test_the_order_of_listing_changes_nothing(tmp_path, monkeypatch):
+    names = [f"{label}/{n % 3}/{n}.png" for label in ("a", "b", "c") for n in range(12)]
+    make(tmp_path, *names)
+    (tmp_path / "a" / "link").symlink_to("1")
+    plain = Dataset.from_folder(tmp_path).with_validation(0.25, 3)
+    scandir, chance = os.scandir, random.Random(0)
+
+    class Shuffled:
+        def __init__(self, path):
+            with scandir(path) as entries:
+                self.entries = chance.sample(found := list(entries), len(found))
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Shuffled)
+    for _ in range(5):
+        shuffled = Dataset.from_folder(tmp_path).with_validation(0.25, 3)
+        assert rows(shuffled) == rows(plain)
+
+
+def test_images_in_a_folder_are_listed_sorted(tmp_path):
+    make(tmp_path, "b.png", "a/c.JPG", "notes.txt", ".hidden.png")
+    assert list_images(tmp_path) == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.9])
+def test_the_validation_split_has_the_shares_of_the_classes(fraction):
+    labels = np.repeat(["a", "b", "c"], [200, 100, 40])
+    made = numbered(labels).with_validation(fraction, 0)
+    assert made.split_made == SplitMade(fraction, 0)
+    for name, images in (("a", 200), ("b", 100), ("c", 40)):
+        counts = made.counts()
+        assert abs(counts["validation"][name] - fraction * images) <= 1
+        assert counts["train"][name] + counts["validation"][name] == images
+
+
+def test_the_seed_decides_the_validation_split():
+    dataset = numbered(np.arange(100) % 4)
+    first, again, other = (dataset.with_validation(0.2, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.splits, again.splits)
+    assert not np.array_equal(first.splits, other.splits)
+    assert dataset.split_made is None
+    assert (dataset.splits == "train").all()
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_every_class_keeps_an_image_for_training_and_a_single_one_stays_there(fraction):
+    made = numbered(["a"] * 3 + ["b"] * 2 + ["single"]).with_validation(fraction, 0)
+    counts = made.counts()
+    assert counts["train"]["single"] == 1
+    assert min(counts["train"].values()) >= 1
+    assert counts["validation"]["a"] >= 1
+    assert counts["validation"]["b"] == 1
+
+
+def test_two_images_in_all_are_too_few_to_divide():
+    with pytest.raises(DatasetError, match=r"too few images .* received 2 images of 2 classes"):
+        numbered(["a", "b"]).with_validation(0.2, 0)
+
+
+def test_a_validation_split_in_the_data_is_left_as_it_is(tmp_path):
+    dataset = index(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png")
+    assert dataset.with_validation(0.5, 0) is dataset
+
+
+def test_the_test_split_is_never_touched():
+    splits = ["train"] * 40 + ["test"] * 20
+    made = numbered(np.arange(60) % 2, splits).with_validation(0.5, 0)
+    assert (made.splits[40:] == "test").all()
+    assert (made.splits == "validation").sum() == 20
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("train/a/1.png", "train/b/2.png", "val/c/3.png"), "validation has images of c"),
+        (("train/a/1.png", "train/b/2.png", "test/c/3.png"), "test has images of c"),
+        (("test/a/1.png", "test/b/2.png"), "no training images in .*add a folder train/"),
+        (("val/a/1.png", "val/b/2.png", "train/"), "no training images"),
+        (("train/a/1.png", "train/a/2.png", "test/b/3.png"), "test has images of b"),
+    ],
+)
+def test_a_class_that_cannot_be_learnt_is_refused(tmp_path, names, reason):
+    with pytest.raises(DatasetError, match=reason):
+        index(tmp_path, *names).with_validation(0.2, 0)
+
+
+def test_images_may_be_paths_bytes_and_arrays_mixed():
+    array = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    dataset = Dataset.from_sources(["a.png", Path("b.png"), b"abc", array], list("xyxy"))
+    assert dataset.sources[:3] == (Path("a.png"), Path("b.png"), b"abc")
+    assert dataset.names == ("a.png", "b.png", "image 2", "image 3")
+    assert np.array_equal(decode(dataset.sources[3], 7, Interpolation.NEAREST)[0], array[0])
+    assert dataset.root is None
+    assert dataset.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_images_without_labels_have_no_classes():
+    dataset = Dataset.from_sources(iter([b"a", b"b"]))
+    assert dataset.classes == ()
+    assert dataset.labels.tolist() == [-1, -1]
+    assert dataset.counts() == {"train": {}, "validation": {}, "test": {}}
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        (["b", "a", "b"], ("a", "b"), [1, 0, 1]),
+        (np.array(["b", "a", "b"], object), ("a", "b"), [1, 0, 1]),
+        ([10, 9, 10], ("9", "10"), [1, 0, 1]),
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
+        ([0.5, -1.0, 0.5], ("-1.0", "0.5"), [1, 0, 1]),
+        (("", " ", ""), ("", " "), [0, 1, 0]),
+        (["nan", "None", "nan"], ("None", "nan"), [1, 0, 1]),
+        (["caf\udce9", "b", "caf\udce9"], ("b", r"caf\udce9"), [1, 0, 1]),
+    ],
+)
+def test_labels_are_texts_or_numbers(labels, classes, numbers):
+    dataset = Dataset.from_sources([b"x"] * 3, labels)
+    assert dataset.classes == classes
+    assert dataset.labels.tolist() == numbers
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (["a", None, "b"], "received None, NaN"),
+        ([1, None, 2], "received None, NaN"),
+        ([None, None, None], "received None, NaN"),
+        ([1.0, NAN, 2.0], "received None, NaN"),
+        ([1.0, float("inf"), 2.0], "infinity"),
+        (["a", NAN, "b"], "received None, NaN"),
+        (np.array(["a", NAN, "b"], object), "received None, NaN"),
+        (np.array([1.0, NAN, 2.0], object), "received None, NaN"),
+        (["a", 1, "b"], "received both, such as 1"),
+        ([{}, "a", {}], "received both"),
+        ([{}, {}, {}], "all texts or all numbers"),
+        ([b"a", b"b", b"a"], "received .S1"),
+        ([1j, 2j, 1j], "complex"),
+        (["a", "b"], "received 3 images and 2 labels"),
+        ([], "received 3 images and 0 labels"),
+        ([[1, 0], [0, 1], [1, 0]], "received 2-d"),
+        ([[1], [1, 2], [3]], "received lists"),
+        ("abc", "received 0-d"),
+        (["a", "a", "a"], "at least 2 classes are needed, received one in the labels: a"),
+    ],
+)
+def test_other_labels_are_refused(labels, reason):
+    with pytest.raises(DatasetError, match=reason):
+        Dataset.from_sources([b"x"] * 3, labels)
+
+
+@pytest.mark.parametrize(
+    ("sources", "error", "reason"),
+    [
+        ([], DatasetError, "received none"),
+        ("photo.png", DatasetError, "received one: 'photo.png'"),
+        (Path("photo.png"), DatasetError, "received one"),
+        (b"\x89PNG", DatasetError, "received one"),
+        (bytearray(b"\x89PNG"), DatasetError, "received one"),
+        (np.zeros((9, 9, 3), np.uint8), DatasetError, "received one"),
+        (7, DatasetError, "received one: 7"),
+        (None, DatasetError, "received one: None"),
+        ([np.zeros((9, 9), np.float32)], SettingsError, "uint8"),
+        ([None], SettingsError, "uint8"),
+        (np.zeros((9, 9), np.uint8), SettingsError, "uint8"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(sources, error, reason):
+    with pytest.raises(error, match=reason):
+        Dataset.from_sources(sources, ["a", "b"])
+
+
+def test_an_array_of_grey_images_is_a_list_of_images():
+    assert len(Dataset.from_sources(np.zeros((5, 9, 9), np.uint8))) == 5
+
+
+@st.composite
+def datasets(draw):
+    size = draw(st.integers(2, 30))
+    labels = draw(st.lists(st.sampled_from("abcd"), min_size=size, max_size=size))
+    splits = draw(st.lists(st.sampled_from(list(Split)), min_size=size, max_size=size))
+    return numbered([*labels, "a", "b"], [*splits, Split.TRAIN, Split.TRAIN])
+
+
+@given(datasets(), st.data())
+def test_selecting_and_dropping_keep_images_labels_and_splits_together(dataset, data):
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(dataset))))[: len(dataset)]
+    kept = dataset.select(chosen)
+    assert rows(kept) == [row for row, there in zip(rows(dataset), chosen, strict=True) if there]
+    assert kept.classes == dataset.classes
+    reasons = {int(place): f"reason {place}" for place in np.flatnonzero(~chosen)[::-1]}
+    dropped = dataset.drop(reasons)
+    assert rows(dropped) == rows(kept)
+    assert dropped.skipped == tuple(
+        Skipped(dataset.names[place], reasons[place]) for place in sorted(reasons)
+    )
+
+
+@given(datasets())
+def test_counts_are_those_of_a_loop(dataset):
+    counts = {str(split): dict.fromkeys(dataset.classes, 0) for split in Split}
+    for _, label, split in rows(dataset):
+        counts[split][label] += 1
+    assert dataset.counts() == counts
+
+
+@given(datasets(), st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
+def test_a_validation_split_moves_training_images_only_or_says_why_not(dataset, fraction, seed):
+    try:
+        made = dataset.with_validation(fraction, seed)
+    except DatasetError as error:
+        assert str(error)
+        return
+    assert (made.splits == Split.VALIDATION).any()
+    moved = made.splits != dataset.splits
+    assert (dataset.splits[moved] == Split.TRAIN).all()
+    assert (made.splits[moved] == Split.VALIDATION).all()
+    assert {*made.labels[made.splits == "train"]} == {*made.labels[dataset.splits == "train"]}
