@@ -29,6 +29,7 @@ WIDTH = 80
 SHOWN_SKIPPED = 10
 SHOWN_CLASSES = 20
 PLAIN_EVERY_S = 10.0
+BAR_EVERY_S = 0.1
 
 
 def make_console(stderr: bool) -> Console:
@@ -45,8 +46,8 @@ class Screen(Listener):
         self.console = console
         self._bar: Progress | None = None
         self._spinner: Status | None = None
-        self._started = self._spoke = 0.0
-        self._last: vectors.Progress | None = None
+        self._counted = ""
+        self._started = self._shown = 0.0
 
     def __enter__(self) -> Screen:
         return self
@@ -78,27 +79,19 @@ class Screen(Listener):
             self.console.print(line, style="cyan")
         self.console.print()
 
+    def read(self, done: int, total: int) -> None:
+        """Shows how many images were read."""
+        self._count("images read", done, total, "")
+
     def progressed(self, progress: vectors.Progress) -> None:
-        """Moves the bar, or says how far it is every ten seconds."""
-        if self._last is None:
-            self._started = self._spoke = time.monotonic()
-        self._last = progress
-        if self.console.is_terminal:
-            self._move(progress)
-        elif time.monotonic() - self._spoke > PLAIN_EVERY_S:
-            self._spoke = time.monotonic()
-            rate = progress.done / (self._spoke - self._started)
-            left = (progress.total - progress.done) / rate if rate else 0
-            self.console.print(
-                f"vectors {progress.done} of {progress.total}, {rate:.0f} images/s, "
-                f"{left:.0f} s left, {progress.reused} reused"
-            )
+        """Shows how many vectors are made and how many were there."""
+        self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
 
     def embedded(self, dataset: Dataset, vectors: vectors.Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         line = f"{len(vectors.hashes)} vectors: {vectors.embedded} new, {vectors.reused} reused"
-        if self._last is not None and vectors.embedded:
+        if self._counted == "vectors" and vectors.embedded:
             rate = vectors.embedded / max(time.monotonic() - self._started, 1e-9)
             line += f", {rate:.0f} images/s"
         self.console.print(line)
@@ -108,22 +101,39 @@ class Screen(Listener):
         """Prints a line per epoch."""
         show_history(self.console, history)
 
-    def _move(self, progress: vectors.Progress) -> None:
-        if self._bar is None:
+    def _count(self, what: str, done: int, total: int, note: str) -> None:
+        """Moves a bar, or without a terminal says every ten seconds how far it is."""
+        now = time.monotonic()
+        if what != self._counted:
             self._stop()
+            self._counted = what
+            self._started = self._shown = now
+        if now - self._shown < (BAR_EVERY_S if self.console.is_terminal else PLAIN_EVERY_S):
+            return
+        self._shown = now
+        if self.console.is_terminal:
+            self._move(what, done, total, note)
+        else:
+            rate = done / (now - self._started)
+            line = f"{what} {done} of {total}, {rate:.0f} images/s"
+            line += f", {(total - done) / rate:.0f} s left" if rate else ""
+            self.console.print(f"{line}, {note}" if note else line)
+
+    def _move(self, what: str, done: int, total: int, note: str) -> None:
+        if self._bar is None:
             self._bar = Progress(
-                TextColumn("vectors"),
+                TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
                 TextColumn("{task.completed:.0f}/{task.total:.0f}"),
                 _RateColumn(),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[reused]} reused"),
+                TextColumn("{task.fields[note]}"),
                 console=self.console,
                 transient=True,
             )
-            self._bar.add_task("vectors", total=progress.total, reused=progress.reused)
+            self._bar.add_task(what, note=note)
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=progress.done)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
 
     def _stop(self) -> None:
         for live in (self._bar, self._spinner):

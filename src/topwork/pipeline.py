@@ -46,6 +46,9 @@ class Listener:
     def shapes(self, network: Network, settings: Settings, classes: int) -> None:
         """The shapes on the way through the network are known."""
 
+    def read(self, done: int, total: int) -> None:
+        """An image more has been read, to find out whether its vector is there."""
+
     def progressed(self, progress: Progress) -> None:
         """An image more has been run through the base."""
 
@@ -144,6 +147,7 @@ def train(
         VectorStore(store, space, network.vector_length),
         lambda: OpenVINOEngine(network.openvino_path, space.image_size, Precision(space.precision)),
         strict=settings.strict,
+        on_read=listener.read,
         on_progress=listener.progressed,
     )
     listener.embedded(dataset, vectors)
@@ -273,6 +277,7 @@ def evaluate(
         VectorStore(store, model.space, model.base.vector_length),
         lambda: model.engine,
         strict=strict,
+        on_read=listener.read,
         on_progress=listener.progressed,
     )
     listener.embedded(dataset, vectors)

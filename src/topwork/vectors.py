@@ -76,6 +76,7 @@ class Vectors:
     reused: int
 
 
+OnRead = Callable[[int, int], None]
 OnProgress = Callable[[Progress], None]
 
 
@@ -85,6 +86,7 @@ def embed(
     open_engine: Callable[[], OpenVINOEngine],
     *,
     strict: bool = False,
+    on_read: OnRead = lambda done, total: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> tuple[Dataset, Vectors]:
     """Returns every image's vector, from the store where it has it, else from the base.
@@ -94,7 +96,9 @@ def embed(
         store: where vectors of this base, size and preprocessing are kept.
         open_engine: compiles the base; called only if a vector is missing.
         strict: raise at the first image that cannot be used.
-        on_progress: called after every image, in the caller's thread.
+        on_read: called in the caller's thread after every image that was read and hashed, to
+            find out whether its vector is there, with how many were and how many there are.
+        on_progress: called in the caller's thread after every image that was run.
 
     Returns:
         The dataset without the images that could not be read or decoded (they are in its
@@ -104,7 +108,7 @@ def embed(
         DatasetError: no image could be used, or `strict` and one could not.
         StoreError: vectors cannot be written, or stay unreadable.
     """
-    dataset, hashes = _hash_images(dataset, strict)
+    dataset, hashes = _hash_images(dataset, strict, on_read)
     job = _Job(dataset, hashes, store, open_engine, strict, on_progress)
     for _ in range(ATTEMPTS):
         job.complete()
@@ -144,7 +148,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
                 future.cancel()
 
 
-def _hash_images(dataset: Dataset, strict: bool) -> tuple[Dataset, list[str]]:
+def _hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> tuple[Dataset, list[str]]:
     """Hashes every image's bytes and leaves out those that cannot be read."""
 
     def hash_source(source: Source) -> str | ImageError:
@@ -160,6 +164,7 @@ def _hash_images(dataset: Dataset, strict: bool) -> tuple[Dataset, list[str]]:
             bad[place] = str(result)
             _refuse(dataset.names[place], str(result), strict)
         hashes.append(str(result))
+        on_read(place + 1, len(dataset))
     return _leave_out(dataset, hashes, bad)
 
 
