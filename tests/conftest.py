@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pictures import make_photos
 
@@ -11,6 +12,10 @@ from topwork.config import Settings
 
 # No screen here; and no test may find what this machine's user has stored.
 os.environ["MPLBACKEND"] = "agg"
+
+# No test is about time, and machines are shared.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

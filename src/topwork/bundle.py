@@ -26,6 +26,7 @@ from topwork.heads import Floats, Head, Task
 from topwork.history import History
 from topwork.images import Source
 from topwork.model import BaseFacts, DataFacts, ImageTable, Model, Validation
+from topwork.runtime import import_openvino
 from topwork.store import Space
 from topwork.vectors import read_pixels
 
@@ -186,9 +187,8 @@ def _draw(model: Model, path: Path) -> None:
 
 def write_openvino_file(network: Path, head: Head, path: Path) -> None:
     """Writes the base with the head on it as OpenVINO IR in f32, outputs `logits`, `vectors`."""
-    import openvino
-    from openvino import opset13 as ops
-
+    openvino = import_openvino()
+    ops = openvino.opset13
     model = openvino.Core().read_model(network)
     vectors = model.output(0).get_node().input_value(0)
     product = ops.matmul(vectors, ops.constant(head.kernel), False, False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,11 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from topwork import pipeline
 from topwork.bases import write_keras_file
-from topwork.bundle import KERAS_FILE, copy_model, load_model
+from topwork.bundle import KERAS_FILE, copy_model, find_keras_file, load_model
 from topwork.config import Settings, default_store
 from topwork.console import Screen, make_console
-from topwork.dataset import SHOWN, Dataset, Skipped, Split
+from topwork.dataset import SHOWN, Dataset
 from topwork.errors import DatasetError
+from topwork.folder import Skipped, Split
 from topwork.heads import Floats, Task, probabilities
 from topwork.history import History
 
@@ -130,13 +133,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.history_ = trained.model.history
         self.skipped_ = trained.skipped
         self._trained: pipeline.Trained | None = trained
-        if trained.skipped:
-            some = "; ".join(f"{item.path}: {item.reason}" for item in trained.skipped[:SHOWN])
-            warnings.warn(
-                f"{len(trained.skipped)} images or folders were left out ({some}); see skipped_",
-                UserWarning,
-                stacklevel=2,
-            )
+        _warn_of(trained.skipped, "see skipped_")
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
@@ -145,7 +142,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DatasetError: an image cannot be read.
         """
-        return np.asarray(self.classes_[self._logits(X).argmax(axis=1)])
+        best = self._logits(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> Floats:  # noqa: N803
         """Returns the probabilities (N, C) float32 of the classes in the order of `classes_`.
@@ -167,11 +165,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: N images as in `fit`, or a `Dataset`, whose test split is used.
             y: N true labels; none for a `Dataset`.
             sample_weight: (N,) how much each image counts; not for a `Dataset`.
+
+        Raises:
+            DatasetError: labels are missing or too many, or an image cannot be read.
+
+        Warns:
+            UserWarning: images of a `Dataset` were left out, unless `strict`.
         """
-        if not isinstance(X, Dataset):
-            return float(super().score(X, y, sample_weight))
         check_is_fitted(self, "model_")
-        found = pipeline.evaluate(self.model_, X, str(Split.TEST), self._store)
+        if not isinstance(X, Dataset):
+            if y is None:
+                raise DatasetError("score needs a Dataset, or images and a label for each")
+            return float(super().score(X, y, sample_weight))
+        if y is not None or sample_weight is not None:
+            raise DatasetError("a Dataset has its own labels; call score(dataset) without any")
+        found = pipeline.evaluate(self.model_, X, str(Split.TEST), self._store, strict=self.strict)
+        _warn_of(found.skipped, "they do not count")
         return found.report.accuracy
 
     def save(self, path: str | Path) -> None:
@@ -194,13 +203,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         images as `model_.interpolation` says.
         """
         check_is_fitted(self, "model_")
-        undecided = "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ
-        if undecided and importlib.util.find_spec("tensorflow") is None:
-            os.environ["KERAS_BACKEND"] = "jax"
+        _choose_keras_backend()
         import keras
 
         if self._trained is None:
-            return keras.saving.load_model(self._folder / KERAS_FILE, compile=False)
+            return keras.saving.load_model(find_keras_file(self._folder), compile=False)
         head = self.model_.head
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, KERAS_FILE)
@@ -209,7 +216,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _store(self) -> Path:
-        return default_store() if self.store is None else Path(self.store)
+        return (default_store() if self.store is None else Path(self.store)).absolute()
 
     @property
     def _folder(self) -> Path:
@@ -240,6 +247,30 @@ def _as_dataset(images: Any, labels: ArrayLike | None) -> Dataset:
     return Dataset.from_sources(images, labels)
 
 
+def _warn_of(skipped: Sequence[Skipped], advice: str) -> None:
+    if skipped:
+        some = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:SHOWN])
+        warnings.warn(
+            f"{len(skipped)} images or folders were left out ({some}); {advice}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _choose_keras_backend() -> None:
+    """Chooses JAX where nobody chose a backend and Keras' own choice, TensorFlow, is absent."""
+    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
+        return
+    home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
+    try:
+        chosen = json.loads(Path(home, "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        chosen = "tensorflow"
+    # Keras itself writes "tensorflow" there, so that one may be nobody's choice.
+    if chosen == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+        os.environ["KERAS_BACKEND"] = "jax"
+
+
 def load(path: str | Path) -> Classifier:
     """Opens a model that `topwork train` or `Classifier.save` wrote.
 
@@ -252,7 +283,7 @@ def load(path: str | Path) -> Classifier:
     Raises:
         ModelError: it is not a model, was made by a newer Topwork, or is damaged.
     """
-    model = load_model(path)
+    model = load_model(Path(path).absolute())
     classifier = Classifier(**model.settings.model_dump(mode="json"))
     classifier.classes_ = np.array(model.classes)
     classifier.model_ = model

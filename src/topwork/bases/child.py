@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """What runs in the child process: everything that needs Keras, on its OpenVINO backend.
 
 `python -m topwork.bases.child` reads one request from stdin and writes one answer to a file.
@@ -14,7 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from topwork.runtime import import_openvino
+
+import_openvino()  # before Keras does
+
 import keras
+import numpy as np
 from keras import layers
 
 from topwork.bases.graph import mend_graph
@@ -48,7 +54,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
     base = build_base(spec, size, top=False)
     if request["weights"] is not None:
         load_weights(base, spec, Path(request["weights"]))
-    base.trainable = False
+    freeze(base)
 
     image = keras.Input((size, size, 3), name="image")
     features = base(preprocess(image, spec.preprocessing), training=False)
@@ -101,6 +107,18 @@ def build_base(spec: BaseSpec, image_size: int, *, top: bool) -> keras.Model:
     return make(weights=None, include_top=top, input_shape=(size, size, 3))
 
 
+def freeze(base: keras.Model) -> None:
+    """Makes a base the same function in training and in inference.
+
+    Keras hands `training=True` down into the base of a reopened file, whatever it was called
+    with here: a frozen normalization keeps its statistics even so, but dropout would drop.
+    """
+    base.trainable = False
+    for layer in base.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+
+
 def preprocess(image: Any, kind: Preprocessing) -> Any:
     """Brings RGB in 0..255 to what the base was trained on."""
     match kind:
@@ -117,17 +135,11 @@ def preprocess(image: Any, kind: Preprocessing) -> Any:
             # slices it saves, reloads and runs the same on every backend.
             turn = layers.Conv2D(3, 1, trainable=False, name="preprocess")
             turned = turn(image)
-            kernel = [[[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]]
-            turn.set_weights([keras.ops.convert_to_numpy(k) for k in _floats(kernel, MEAN_BGR_255)])
+            kernel = np.array([[[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]], np.float32)
+            turn.set_weights([kernel, -np.array(MEAN_BGR_255, np.float32)])
             return turned
         case Preprocessing.INSIDE:
             return image
-
-
-def _floats(kernel: list[Any], mean: tuple[float, ...]) -> list[Any]:
-    import numpy as np
-
-    return [np.array(kernel, np.float32), -np.array(mean, np.float32)]
 
 
 def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
@@ -145,21 +157,30 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
                 f"{path} does not hold the weights of {spec.name}: {error}"
             ) from None
         return
+    corrected = spec.family == "EfficientNet"
     try:
         if path.suffix == ".keras":
-            _copy_weights(keras.saving.load_model(path, compile=False, safe_mode=True), base)
+            whole = keras.saving.load_model(path, compile=False, safe_mode=True)
+            _copy_weights(whole, base)
+            scalings = [layer for layer in whole.layers if isinstance(layer, layers.Rescaling)]
+            # A whole network says itself whether it is the published one.
+            corrected = corrected and len(scalings) > 1
         else:
             _load_h5(base, spec, path)
-    except (OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path} is not a file of Keras weights, or is damaged: {reason}"
+            f"{path} is not a file of Keras weights, or is damaged: {_first_line(error)}"
         ) from None
     except (ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path} does not hold the weights of {spec.name}: {reason}") from None
-    if spec.family == "EfficientNet":
+        raise WeightsError(
+            f"{path} does not hold the weights of {spec.name}: {_first_line(error)}"
+        ) from None
+    if corrected:
         _correct_normalization(base)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:
@@ -175,10 +196,13 @@ def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:
 
 
 def _copy_weights(whole: keras.Model, base: keras.Model) -> None:
-    there = {layer.name: layer for layer in whole.layers}
-    for layer in base.layers:
-        if layer.weights:
-            layer.set_weights(there[layer.name].get_weights())
+    """Fills a base from a network that starts with it, in order: names may have counted up."""
+    there = [layer for layer in whole.layers if layer.weights]
+    here = [layer for layer in base.layers if layer.weights]
+    if len(there) < len(here):
+        raise ValueError(f"it has {len(there)} layers with weights instead of {len(here)}")
+    for layer, source in zip(here, there, strict=False):
+        layer.set_weights(source.get_weights())
 
 
 def _correct_normalization(base: keras.Model) -> None:
@@ -189,7 +213,7 @@ def _correct_normalization(base: keras.Model) -> None:
     """
     layer = next(found for found in base.layers if isinstance(found, layers.Normalization))
     mean, variance, *count = layer.get_weights()
-    layer.set_weights([mean, variance * _floats([], DEVIATION_RGB)[1] * -1, *count])
+    layer.set_weights([mean, variance * np.array(DEVIATION_RGB, np.float32), *count])
     layer.finalize_state()
 
 

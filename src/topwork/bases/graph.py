@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from topwork.runtime import import_openvino
+
 TO_FIRST = (0, 3, 1, 2)
 TO_LAST = (0, 2, 3, 1)
 SWAP = (0, 3, 2, 1)
@@ -29,8 +31,7 @@ _BINARY = ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract")
 
 def mend_graph(path: Path) -> None:
     """Rewrites an IR file so that features stay channels first and the batch may have any size."""
-    import openvino
-
+    openvino = import_openvino()
     model = openvino.Core().read_model(path)
     _free_batch(model)
     _straighten_normalizations(model)
@@ -47,8 +48,7 @@ def mend_graph(path: Path) -> None:
 
 def _free_batch(model: Any) -> None:
     """Lets reshapes pass on the size of the batch, which Keras writes down as 1."""
-    from openvino import opset13 as ops
-
+    ops = import_openvino().opset13
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Reshape" or not _is_constant(node.input_value(1)):
             continue
@@ -186,8 +186,7 @@ def _rank(node: Any) -> int:
 
 
 def _transpose(value: Any, order: tuple[int, ...]) -> Any:
-    from openvino import opset13 as ops
-
+    ops = import_openvino().opset13
     return ops.transpose(value, _order_constant(order).get_node()).output(0)
 
 
@@ -196,6 +195,5 @@ def _order_constant(order: tuple[int, ...]) -> Any:
 
 
 def _constant(data: Any) -> Any:
-    from openvino import opset13 as ops
-
+    ops = import_openvino().opset13
     return ops.constant(np.ascontiguousarray(data)).output(0)

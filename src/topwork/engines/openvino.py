@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from topwork.config import Precision
 from topwork.errors import NetworkError, SettingsError
+from topwork.runtime import import_openvino
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -34,9 +35,7 @@ def resolve_precision(wanted: Precision) -> Precision:
     """
     if wanted is Precision.F32:
         return wanted
-    import openvino
-
-    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted is Precision.BF16 and not able:
         raise SettingsError(
             "precision: bf16 needs a CPU with bf16 arithmetic (AVX512-BF16 or AMX), and this "
@@ -75,8 +74,7 @@ class OpenVINOEngine:
         batch_size: int = BATCH_SIZE,
         streams: int | None = None,
     ) -> None:
-        import openvino
-
+        openvino = import_openvino()
         self.image_size = image_size
         self.precision = precision
         self.batch_size = batch_size

@@ -6,6 +6,7 @@ B: rows, C: outputs. Logits are (B, C). Targets are class indices (B,) int32 for
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -17,8 +18,9 @@ def loss_of_rows(task: Task, logits: Array, targets: Array) -> Array:
     """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`."""
     match task:
         case Task.CLASSES:
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-            return jnp.asarray(loss)
+            # The largest logit is taken off first: large ones would swallow the difference.
+            logs = jax.nn.log_softmax(logits)
+            return -jnp.take_along_axis(logs, targets[:, None], axis=-1)[:, 0]
         case Task.BINARY | Task.LABELS:
             return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, targets)).mean(axis=-1)
         case Task.NUMBER:

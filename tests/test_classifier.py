@@ -1,0 +1,443 @@
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from pictures import COLOURS, encode, picture
+from PIL import Image
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks as checks
+
+import topwork
+from topwork.config import Settings
+from topwork.errors import DatasetError, ModelError, SettingsError
+
+SMALL = {
+    "image_size": 32,
+    "epochs": 10,
+    "learning_rate": 0.01,
+    "batch_size": 8,
+    "precision": "f32",
+}
+
+
+def make(**changes):
+    return topwork.Classifier(**SMALL | changes)
+
+
+@pytest.fixture(scope="module")
+def images(photos):
+    """Paths and labels, 36 images of three colours."""
+    paths = [p for p in sorted(photos.rglob("*.png")) if p.parent.parent.name != "test"]
+    return [str(path) for path in paths], [path.parent.name for path in paths]
+
+
+@pytest.fixture(scope="module")
+def fitted(images, store):
+    return make(store=store).fit(*images)
+
+
+@pytest.fixture(scope="module")
+def new_images():
+    """A few that no classifier was trained on."""
+    return [encode(picture(colour, seed=900 + n)) for n, colour in enumerate(COLOURS.values())]
+
+
+def run_python(code, *args, **env):
+    """Runs code in a fresh process and returns the JSON it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# The checks that feed numbers to `fit` have no meaning for images.
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.check_do_not_raise_errors_in_init_or_set_params,
+        checks.check_estimator_cloneable,
+        checks.check_estimator_repr,
+        checks.check_estimator_tags_renamed,
+        checks.check_estimators_unfitted,
+        checks.check_get_params_invariance,
+        checks.check_mixin_order,
+        checks.check_no_attributes_set_in_init,
+        checks.check_parameters_default_constructible,
+        checks.check_set_params,
+        checks.check_valid_tag_types,
+    ],
+)
+def test_scikit_learn_finds_its_manners(check):
+    check("Classifier", topwork.Classifier())
+
+
+def test_parameters_are_read_set_and_cloned(fitted):
+    classifier = make(optimizer="sgd", seed=3)
+    assert classifier.get_params()["optimizer"] == "sgd"
+    assert classifier.set_params(seed=4, base="xception") is classifier
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert clone(fitted).get_params() == fitted.get_params()
+    assert not hasattr(clone(fitted), "model_")
+    with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
+        classifier.set_params(epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", "adamw"), ("epochs", 0), ("learning_rate", -1), ("image_size", 16),
+        ("base", "no-such-base"), ("seed", None), ("precision", "f16"), ("strict", "perhaps"),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_named_when_fitting(name, value, images):
+    with pytest.raises(SettingsError, match=f"{name}.*{value}"):
+        make(**{name: value}).fit(*images)
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda c, p, y: c.fit(p), "a label for each"),
+        (lambda c, p, y: c.fit(p, y[1:]), "36 images and 35 labels"),
+        (lambda c, p, y: c.fit(p, ["red"] * 36), "2 classes"),
+        (lambda c, p, y: c.fit([], []), "at least one image"),
+        (lambda c, p, y: c.fit(p[0], y[:1]), "a list of images"),
+        (lambda c, p, y: c.fit(topwork.Dataset.from_sources(p, y), y), "its own labels"),
+    ],
+)
+def test_what_cannot_be_fitted_says_why(call, reason, images):
+    with pytest.raises(DatasetError, match=reason):
+        call(make(), *images)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c.predict(["a.jpg"]),
+        lambda c: c.predict_proba(["a.jpg"]),
+        lambda c: c.score(["a.jpg"], ["a"]),
+        lambda c: c.score(topwork.Dataset.from_sources(["a.jpg", "b.jpg"], ["a", "b"])),
+        lambda c: c.save("model"),
+        lambda c: c.to_keras(),
+    ],
+)
+def test_before_fit_there_is_nothing_to_use(call):
+    with pytest.raises(NotFittedError):
+        call(topwork.Classifier())
+
+
+def test_probabilities_are_rows_in_the_order_of_the_classes(fitted, images, new_images):
+    paths, _ = images
+    assert fitted.classes_.tolist() == ["blue", "green", "red"]
+    chances = fitted.predict_proba(paths)
+    assert chances.shape == (36, 3)
+    assert chances.dtype == np.float32
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(fitted.predict(paths), fitted.classes_[chances.argmax(axis=1)])
+    assert fitted.predict(new_images).tolist() == list(COLOURS)
+    assert fitted.skipped_ == ()
+
+
+def test_many_images_are_predicted_as_few_are(fitted, images):
+    paths, _ = images
+    many = fitted.predict_proba(paths)
+    few = np.concatenate([fitted.predict_proba(paths[n : n + 9]) for n in range(0, 36, 9)])
+    np.testing.assert_allclose(many, few, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Path", "bytes", "uint8 array", "Dataset"])
+def test_images_are_taken_in_any_form(kind, fitted, images, new_images):
+    paths, labels = images
+    given = {
+        "Path": lambda: ([Path(p) for p in paths], labels),
+        "bytes": lambda: ([Path(p).read_bytes() for p in paths], labels),
+        "uint8 array": lambda: (np.stack([np.asarray(Image.open(p)) for p in paths]), labels),
+        "Dataset": lambda: (topwork.Dataset.from_sources(paths, labels),),
+    }[kind]()
+    classifier = make()
+    assert classifier.fit(*given) is classifier
+    assert classifier.classes_.tolist() == fitted.classes_.tolist()
+    np.testing.assert_allclose(
+        classifier.predict_proba(new_images), fitted.predict_proba(new_images), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        classifier.predict_proba(given[0]), fitted.predict_proba(paths), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"red": "r", "green": "g\u00fcn", "blue": "b"},
+        {"red": 10, "green": 9, "blue": -1},
+        {"red": True, "green": False, "blue": False},
+        {"red": 1.0, "green": 2.0, "blue": 10.0},
+    ],
+)
+def test_labels_keep_their_dtype(named, images, new_images):
+    paths, colours = images
+    labels = np.array([named[colour] for colour in colours])
+    classifier = make().fit(paths, labels)
+    assert classifier.classes_.dtype == labels.dtype
+    assert classifier.classes_.tolist() == sorted({*named.values()})
+    assert classifier.predict(paths).dtype == labels.dtype
+    assert classifier.predict(new_images).tolist() == [named[colour] for colour in COLOURS]
+    assert classifier.score(paths, labels) > 0.9
+
+
+def test_score_is_the_accuracy(fitted, images, photos):
+    paths, _ = images
+    right = fitted.predict(paths)
+    labels = right.copy()
+    labels[:9] = np.where(labels[:9] == "red", "blue", "red")
+    assert fitted.score(paths, labels) == pytest.approx(27 / 36)
+    weights = np.r_[np.full(9, 5.0), np.ones(27)]
+    assert fitted.score(paths, labels, weights) == pytest.approx(27 / 72)
+    with pytest.raises(DatasetError, match="a label for each"):
+        fitted.score(paths)
+
+
+def test_score_of_a_dataset_is_of_its_test_split(fitted, photos):
+    paths = sorted((photos / "test").rglob("*.png"))
+    labels = ["red", "red", *(path.parent.name for path in paths[2:])]  # two are wrong
+    dataset = topwork.Dataset.from_folder(photos)
+    places = np.flatnonzero(dataset.splits == "test")
+    dataset.labels[places[:2]] = sorted(COLOURS).index("red")
+    assert fitted.score(dataset) == pytest.approx(fitted.score(paths, labels))
+    assert 0.5 < fitted.score(dataset) <= 10 / 12
+    labels = ["red"] * len(dataset)
+    with pytest.raises(DatasetError, match="its own labels"):
+        fitted.score(dataset, labels)
+    with pytest.raises(DatasetError, match="its own labels"):
+        fitted.score(dataset, sample_weight=np.ones(len(dataset)))
+
+
+def test_a_bad_test_image_is_left_out_of_the_score_and_said(fitted, photos, tmp_path):
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "test" / "red" / "bad.png").write_bytes(b"no image")
+    dataset = topwork.Dataset.from_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 images.*test/red/bad.png: .*not an image") as caught:
+        score = fitted.score(dataset)
+    assert caught[0].filename == __file__
+    assert score == fitted.score(topwork.Dataset.from_folder(photos))
+    strict = pickle.loads(pickle.dumps(fitted)).set_params(strict=True)
+    with pytest.raises(DatasetError, match=r"bad\.png"):
+        strict.score(dataset)
+
+
+@pytest.mark.parametrize("count", [2, 36])
+def test_a_bad_image_to_predict_is_named(count, fitted, images, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    given = [*images[0][: count - 1], tmp_path / "bad.png"]
+    for call in (fitted.predict, fitted.predict_proba):
+        with pytest.raises(DatasetError, match=r"bad\.png: .*not an image"):
+            call(given)
+    with pytest.raises(DatasetError, match=r"image 1: .*not an image"):
+        fitted.predict([images[0][0], b"no image"])
+
+
+def test_bad_images_are_left_out_of_fit_with_a_warning_that_names_them(images, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    missing = tmp_path / "none.png"
+    given = [*images[0], tmp_path / "bad.png", missing], [*images[1], "red", "red"]
+    with pytest.warns(UserWarning, match=r"2 images .*see skipped_") as caught:
+        classifier = make().fit(*given)
+    assert caught[0].filename == __file__
+    reasons = {Path(item.path).name: item.reason for item in classifier.skipped_}
+    assert reasons.keys() == {"bad.png", "none.png"}
+    assert "not an image" in reasons["bad.png"]
+    assert "no such file" in reasons["none.png"]
+    with pytest.raises(DatasetError, match=r"(bad|none)\.png"):
+        make(strict=True).fit(*given)
+
+
+FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
+
+
+def test_it_is_cross_validated(images):
+    scores = cross_val_score(make(), *images, cv=FOLDS)
+    assert scores.shape == (2,)
+    assert scores.min() > 0.8
+
+
+@pytest.mark.slow
+def test_cross_validation_in_two_processes_gives_the_same(images):
+    alone, together = (cross_val_score(make(), *images, cv=FOLDS, n_jobs=n) for n in (1, 2))
+    assert np.array_equal(alone, together)
+
+
+def test_a_grid_search_finds_the_learning_rate(images, new_images):
+    search = GridSearchCV(make(), {"learning_rate": [1e-6, 0.01]}, cv=FOLDS).fit(*images)
+    assert search.best_params_ == {"learning_rate": 0.01}
+    assert search.predict(new_images).tolist() == list(COLOURS)
+
+
+def test_it_ends_a_pipeline(images, photos):
+    paths, labels = images
+    names = [str(Path(path).relative_to(photos)) for path in paths]
+    find = FunctionTransformer(lambda names: [photos / name for name in names])
+    pipeline = Pipeline([("find", find), ("classify", make())])
+    pipeline.set_params(classify__learning_rate=0.02).fit(names, labels)
+    assert pipeline.score(names, labels) > 0.9
+    assert pipeline[-1].model_.settings.learning_rate == 0.02
+
+
+def test_the_same_seed_gives_the_same_classifier(fitted, images, new_images):
+    again = clone(fitted).fit(*images)
+    assert again.history_ == fitted.history_
+    assert np.array_equal(again.predict_proba(new_images), fitted.predict_proba(new_images))
+    assert clone(fitted).set_params(seed=1).fit(*images).history_ != fitted.history_
+
+
+def test_the_history_is_drawn(fitted):
+    ax = fitted.history_.plot()
+    assert isinstance(ax, plt.Axes)
+    assert fitted.history_.epochs == 10
+    plt.close(ax.figure)
+
+
+def test_verbose_shows_on_stderr_and_quiet_nowhere(images, capfd):
+    make().fit(*images)
+    assert capfd.readouterr() == ("", "")
+    make(verbose=True).fit(*images)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "36" in err
+
+
+OPEN_AND_PREDICT = """
+import json, sys, topwork
+classifier = topwork.load(sys.argv[1])
+chances = classifier.predict_proba(sys.argv[2:])
+heavy = sorted({"keras", "jax"} & {*sys.modules})
+print(json.dumps([classifier.classes_.tolist(), chances.tolist(), heavy]))
+"""
+
+
+def test_a_saved_classifier_predicts_the_same_in_another_process(fitted, images, tmp_path):
+    fitted.save(tmp_path / "model")
+    classes, chances, heavy = run_python(OPEN_AND_PREDICT, tmp_path / "model", *images[0][:5])
+    assert heavy == []
+    assert classes == fitted.classes_.tolist()
+    np.testing.assert_allclose(chances, fitted.predict_proba(images[0][:5]), atol=1e-5)
+
+
+def test_a_loaded_classifier_is_whole(saved, small, photos, new_images, tmp_path):
+    loaded = topwork.load(saved)
+    settings = Settings.create(
+        **{k: v for k, v in loaded.get_params().items() if k in Settings.model_fields}
+    )
+    assert settings == small
+    assert loaded.skipped_ == ()
+    assert loaded.history_.epochs == small.epochs
+    assert loaded.classes_.tolist() == sorted(COLOURS)
+    chances = loaded.predict_proba(new_images)
+
+    loaded.save(tmp_path / "copy")
+    copy = topwork.load(tmp_path / "copy")
+    copy.save(tmp_path / "copy")  # onto itself
+    assert np.array_equal(copy.predict_proba(new_images), chances)
+    again = topwork.load(str(tmp_path / "copy"))
+    assert np.array_equal(again.predict_proba(new_images), chances)
+    assert clone(again).fit(topwork.Dataset.from_folder(photos)).history_ == loaded.history_
+
+
+def test_relative_paths_still_hold_in_another_folder(saved, images, new_images, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    loaded = topwork.load(saved.name)
+    monkeypatch.chdir("/")
+    assert loaded.predict(new_images).tolist() == list(COLOURS)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_save_leaves_alone_what_is_in_the_way(loaded, fitted, saved, tmp_path):
+    classifier = topwork.load(saved) if loaded else fitted
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("one")
+    (tmp_path / "note").write_text("two")
+    for name in ("thesis", "note"):
+        with pytest.raises(ModelError, match=f"{name} exists and is not a Topwork model"):
+            classifier.save(tmp_path / name)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "one"
+    assert (tmp_path / "note").read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note", "thesis"]
+
+
+def test_what_is_no_model_is_not_loaded(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ModelError, match=path.name):
+            topwork.load(path)
+
+
+def test_a_pickled_classifier_predicts_and_saves(fitted, new_images, tmp_path):
+    fitted.predict(new_images)  # opens the engine, which cannot be pickled
+    joblib.dump(fitted, tmp_path / "classifier.joblib")
+    for copy in (joblib.load(tmp_path / "classifier.joblib"), pickle.loads(pickle.dumps(fitted))):
+        assert np.array_equal(copy.predict_proba(new_images), fitted.predict_proba(new_images))
+    copy.save(tmp_path / "model")
+    loaded = topwork.load(tmp_path / "model")
+    np.testing.assert_allclose(
+        loaded.predict_proba(new_images), fitted.predict_proba(new_images), atol=1e-5
+    )
+
+
+TO_KERAS = """
+import json, sys, warnings, joblib, numpy, topwork
+from pathlib import Path
+path = Path(sys.argv[1])
+model = (topwork.load(path) if path.is_dir() else joblib.load(path)).to_keras()
+warnings.simplefilter("ignore")  # what Keras warns of after that is its own affair
+import keras
+kernel = model.layers[-1].get_weights()[0].tolist()
+logits = [model.predict(numpy.load(file), verbose=0).tolist() for file in sys.argv[2:]]
+print(json.dumps([keras.backend.backend(), kernel, *logits]))
+"""
+
+
+def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, tmp_path):
+    joblib.dump(fitted, tmp_path / "classifier")
+    (tmp_path / "keras.json").write_text('{"backend": "openvino"}')
+    backend, kernel = run_python(TO_KERAS, tmp_path / "classifier", KERAS_HOME=str(tmp_path))
+    assert backend == "openvino"
+    assert np.array_equal(np.float32(kernel), fitted.model_.head.kernel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fitted", "loaded"])
+def test_the_keras_model_gives_the_same_logits_on_jax(kind, fitted, images, tmp_path):
+    from topwork.vectors import read_pixels
+
+    if kind == "loaded":
+        fitted.save(tmp_path / "classifier")
+    else:
+        joblib.dump(fitted, tmp_path / "classifier")
+    paths, model = [Path(path) for path in images[0][::4]], fitted.model_
+    pixels = [read_pixels(path, 32, model.interpolation) for path in paths]
+    np.save(tmp_path / "pixels.npy", np.stack(pixels).astype(np.float32))
+    # Keras writes this itself: nobody chose it.
+    (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
+    backend, _, logits = run_python(
+        TO_KERAS, tmp_path / "classifier", tmp_path / "pixels.npy", KERAS_HOME=str(tmp_path)
+    )
+    wanted = model.predict(paths).logits
+    assert backend == "jax"
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(softmax(logits, axis=1), fitted.predict_proba(paths), atol=1e-3)
