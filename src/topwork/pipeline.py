@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from topwork.bases import Network, find_weights, get_base, prepare, weights_here
 from topwork.bundle import Samples, current_versions, save_model
 from topwork.config import Precision, Settings
-from topwork.dataset import Dataset
+from topwork.dataset import SHOWN, Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
 from topwork.folder import Skipped, Split
@@ -314,12 +314,19 @@ def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
     """
     if len(dataset) < FEW:
         found = model.predict(dataset.sources)
-        for place, reason in found.failed.items():
-            raise DatasetError(f"{dataset.names[place]}: {reason}")
+        _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
     vectors_of = VectorStore(store, model.space, model.base.vector_length)
-    _, vectors = embed(dataset, vectors_of, lambda: model.engine, strict=True)
+    usable, vectors = embed(dataset, vectors_of, lambda: model.engine)
+    _refuse_any(usable.skipped[len(dataset.skipped) :])
     return model.head.logits(vectors.values)
+
+
+def _refuse_any(failed: Iterable[Skipped]) -> None:
+    names = [f"{item.path}: {item.reason}" for item in failed]
+    if names:
+        more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise DatasetError(f"every image must be readable; {'; '.join(names[:SHOWN])}{more}")
 
 
 @dataclass(frozen=True)

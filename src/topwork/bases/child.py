@@ -160,6 +160,8 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
     corrected = spec.family == "EfficientNet"
     try:
         if path.suffix == ".keras":
+            if not zipfile.is_zipfile(path):
+                raise zipfile.BadZipFile("it is no zip archive")
             whole = keras.saving.load_model(path, compile=False, safe_mode=True)
             _copy_weights(whole, base)
             scalings = [layer for layer in whole.layers if isinstance(layer, layers.Rescaling)]

@@ -7,6 +7,7 @@ run any code, so the unpickler here knows only the handful of names that a state
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from topwork.errors import WeightsError
 
 MAGIC = 0x1950A86A20F9469CFC6C
+ZIP = b"PK\x03\x04"
 _STORAGES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -42,18 +44,20 @@ class _Tensor:
     stride: tuple[int, ...]
 
     def array(self) -> NDArray[Any]:
-        assert self.storage.values is not None
-        size = self.storage.dtype.itemsize
+        values = self.storage.values
+        if values is None:
+            raise ValueError("a tensor's storage is missing")
+        if 0 in self.shape:
+            return np.empty(self.shape, self.storage.dtype)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        if (
-            not 0 <= self.offset <= last < max(self.storage.count, 1)
-            or min(self.stride, default=0) < 0
-        ):
+        if not 0 <= self.offset <= last < len(values) or min(self.stride, default=0) < 0:
             raise ValueError("a tensor reaches beyond its storage")
+        if math.prod(self.shape) > len(values):
+            raise ValueError("a tensor is larger than its storage")
         view = np.lib.stride_tricks.as_strided(
-            self.storage.values[self.offset :], self.shape, [s * size for s in self.stride]
+            values[self.offset :], self.shape, [s * values.itemsize for s in self.stride]
         )
-        return np.ascontiguousarray(view)
+        return np.ascontiguousarray(view).reshape(self.shape)
 
 
 def _rebuild_tensor(
@@ -92,6 +96,11 @@ def read_torch_state(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with path.open("rb") as file:
+            if file.peek(len(ZIP))[: len(ZIP)] == ZIP:
+                raise ValueError(
+                    "it is in PyTorch's newer, zipped layout; write it again with "
+                    "torch.save(state, FILE, _use_new_zipfile_serialization=False)"
+                )
             if _Unpickler(file).load() != MAGIC:
                 raise ValueError("it does not start with PyTorch's magic number")
             for _ in ("protocol", "system"):
