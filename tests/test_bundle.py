@@ -190,7 +190,7 @@ def wrong_head(model):
 def test_an_openvino_file_that_predicts_something_else_is_refused(trained, tmp_path, monkeypatch):
     write = bundle.write_openvino_file
     monkeypatch.setattr(
-        bundle, "write_openvino_file", lambda n, h, p: write(n, wrong_head(trained.model), p)
+        bundle, "write_openvino_file", lambda n, k, b, p: write(n, *wrong_head(trained.model), p)
     )
     with pytest.raises(ModelError, match="the openvino file does not predict what was trained"):
         trained.save(tmp_path / "m")

@@ -18,7 +18,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
-from topwork.bases import Network, read_keras_head, reopen_keras_file, write_keras_file
+from topwork.bases import (
+    Network,
+    read_keras_head,
+    reopen_keras_file,
+    write_keras_file,
+    write_openvino_file,
+)
 from topwork.config import Precision, Settings
 from topwork.engines import OpenVINOEngine
 from topwork.errors import ModelError
@@ -26,7 +32,6 @@ from topwork.heads import Floats, Head, Task
 from topwork.history import History
 from topwork.images import Source
 from topwork.model import BaseFacts, DataFacts, ImageTable, Model, Validation
-from topwork.runtime import import_openvino
 from topwork.store import Space
 from topwork.vectors import read_pixels
 
@@ -152,8 +157,8 @@ def _write_files(
     from safetensors.numpy import save_file
 
     save_file({"kernel": model.head.kernel, "bias": model.head.bias}, folder / HEAD_FILE)
-    write_openvino_file(model.network, model.head, folder / OPENVINO_FILE)
-    write_keras_file(network, model.head.kernel, model.head.bias, folder / KERAS_FILE)
+    write_openvino_file(model.network, *model.head, folder / OPENVINO_FILE)
+    write_keras_file(network, *model.head, folder / KERAS_FILE)
     _write_json(folder / HISTORY_FILE, model.history.to_json())
     _write_images(model.images, folder / IMAGES_FILE)
     # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
@@ -183,30 +188,6 @@ def _draw(model: Model, path: Path) -> None:
     title = f"{model.space.base}, {model.space.image_size} px: validation {model.history.metric} "
     title += f"{model.validation.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
     model.history.save_plot(path, title)
-
-
-def write_openvino_file(network: Path, head: Head, path: Path) -> None:
-    """Writes the base with the head on it as OpenVINO IR in f32, outputs `logits`, `vectors`."""
-    openvino = import_openvino()
-    ops = openvino.opset13
-    model = openvino.Core().read_model(network)
-    vectors = model.output(0).get_node().input_value(0)
-    product = ops.matmul(vectors, ops.constant(head.kernel), False, False)
-    logits = ops.add(product, ops.constant(head.bias[None]))
-    results = [ops.result(logits, name="logits"), ops.result(vectors, name="vectors")]
-    whole = openvino.Model(results, model.get_parameters(), "topwork")
-    whole.output(0).get_tensor().set_names({"logits"})
-    whole.output(1).get_tensor().set_names({"vectors"})
-    try:
-        openvino.save_model(whole, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        # OpenVINO does not say why; a full disk is the likeliest reason.
-        needed = network.with_suffix(".bin").stat().st_size / 1e6
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise OSError(
-            f"OpenVINO could not write {path.name}, which needs {needed:.0f} MB; {free:.0f} MB are "
-            "free there"
-        ) from error
 
 
 def check_parity(

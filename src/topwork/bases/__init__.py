@@ -6,6 +6,7 @@ process, since Keras' backend is fixed for a whole process.
 
 from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_keras_file
 from topwork.bases.network import Network, prepare
+from topwork.bases.openvino_file import write_openvino_file
 from topwork.bases.spec import BaseSpec, get_base, list_bases
 from topwork.bases.weights import Weights, find_weights, weights_here
 
@@ -21,4 +22,5 @@ __all__ = [
     "reopen_keras_file",
     "weights_here",
     "write_keras_file",
+    "write_openvino_file",
 ]
