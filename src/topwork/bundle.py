@@ -28,6 +28,7 @@ from topwork.bases import (
 from topwork.config import Precision, Settings
 from topwork.engines import OpenVINOEngine
 from topwork.errors import ModelError
+from topwork.files import write_folder
 from topwork.heads import Floats, Head, Task
 from topwork.history import History
 from topwork.images import Source
@@ -104,7 +105,7 @@ def save_model(model: Model, network: Network, path: Path, samples: Samples) -> 
         ModelError: the folder is not ours to replace, the disk is full, or a saved file does
             not predict the same logits.
     """
-    return _write_folder(path, lambda folder: _write_files(model, network, folder, samples))
+    return _save_folder(path, lambda folder: _write_files(model, network, folder, samples))
 
 
 def check_target(path: Path) -> None:
@@ -127,28 +128,17 @@ def copy_model(folder: Path, path: Path) -> None:
     """
     load_model(folder)
     find_keras_file(folder)
-    _write_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
+    _save_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
 
 
-def _write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
-    """Makes a model folder of what `write` puts into an empty one: all at once or not at all."""
+def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     path = path.absolute()
     check_target(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        raise ModelError(f"cannot write a model to {path}: {error.strerror}") from error
-    try:
-        written = write(folder)
-        folder.chmod(0o755)
-        _swap(folder, path)
+        return write_folder(path, write)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write a model to {path}: {reason}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return written
 
 
 def _write_files(
@@ -370,14 +360,3 @@ def _write_json(path: Path, content: Any) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Puts a finished folder in place of an older one, which is gone only after that."""
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", suffix=".tmp", dir=path.parent))
-        path.replace(old)
-        new.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.replace(path)

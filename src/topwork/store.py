@@ -15,8 +15,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from topwork.errors import StoreError
+from topwork.files import write_file
 
 Floats = NDArray[np.float32]
 
@@ -148,7 +148,7 @@ class VectorStore:
         part = self.folder / _name_part(images, vectors)
         try:
             self._describe()
-            _write_whole(part, lambda file: _write_table(table, file))
+            write_file(part, lambda file: _write_table(table, file))
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(
@@ -163,7 +163,7 @@ class VectorStore:
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             content = json.dumps(asdict(self.space) | {"vector_length": self.vector_length})
-            _write_whole(path, lambda file: file.write(f"{content}\n".encode()))
+            write_file(path, lambda file: file.write(f"{content}\n".encode()))
 
     def _index(self, part: Path) -> None:
         try:
@@ -229,17 +229,3 @@ def _write_table(table: pa.Table, file: BinaryIO) -> None:
         table, file, compression="none", use_dictionary=False, write_statistics=False,
         write_page_checksum=True,
     )  # fmt: skip
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file that is either there as a whole or not at all."""
-    temporary = path.with_name(f".{path.stem}-{os.urandom(8).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

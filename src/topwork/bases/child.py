@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import zipfile
@@ -27,11 +28,13 @@ from topwork.bases.graph import mend_graph
 from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
-from topwork.errors import NetworkError, WeightsError
+from topwork.errors import NetworkError, StoreError, WeightsError
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 DOWNLOAD_TIMEOUT_S = 30
+# Of the weights, in float32, that lie on the disk while a base is built.
+COPIES = 3.2
 # Per channel, RGB. Source: ImageNet's statistics as in `keras.applications.imagenet_utils`.
 MEAN_RGB = (0.485, 0.456, 0.406)
 DEVIATION_RGB = (0.229, 0.224, 0.225)
@@ -55,6 +58,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
     if request["weights"] is not None:
         load_weights(base, spec, Path(request["weights"]))
     freeze(base)
+    _check_room(folder, base.count_params())
 
     image = keras.Input((size, size, 3), name="image")
     features = base(preprocess(image, spec.preprocessing), training=False)
@@ -73,6 +77,16 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
         "vector_length": vectors.shape[1],
         "parameters": base.count_params(),
     }
+
+
+def _check_room(folder: Path, parameters: int) -> None:
+    """Raises before a disk is full: what OpenVINO and HDF5 say after that tells nobody why."""
+    needed, free = parameters * 4 * COPIES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(
+            f"the base needs {needed / 1e6:.0f} MB in the store {folder.parent}, and "
+            f"{free / 1e6:.0f} MB are free; make room or choose another place with --store"
+        )
 
 
 def reopen(request: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +244,7 @@ def main() -> None:
     task = tasks[content["task"]]
     try:
         answer: dict[str, Any] = {"result": task(content["request"])}
-    except (NetworkError, WeightsError) as error:
+    except (NetworkError, StoreError, WeightsError) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     Path(content["answer"]).write_text(json.dumps(answer), encoding="utf-8")
     sys.stdout.flush()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +12,7 @@ from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
 from topwork.errors import NetworkError, StoreError
+from topwork.files import write_folder
 
 # Part of every vector's key: raise it when the network around a base changes.
 RECIPE = "1"
@@ -91,41 +90,26 @@ def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Ne
 
 
 def _build(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".base-", suffix=".tmp", dir=folder.parent))
-    except OSError as error:
-        raise StoreError(f"cannot write to the store {folder.parent}: {error.strerror}") from error
-    try:
-        facts = ask_keras(
-            "build",
-            {
-                "name": spec.name,
-                "image_size": image_size,
-                "weights": str(weights.path.absolute()) if weights.path else None,
-                "seed": weights.seed,
-                "folder": str(scratch),
-            },
-        )
+    def build(scratch: Path) -> None:
+        request = {
+            "name": spec.name,
+            "image_size": image_size,
+            "weights": str(weights.path.absolute()) if weights.path else None,
+            "seed": weights.seed,
+            "folder": str(scratch),
+        }
+        facts = ask_keras("build", request)
         facts["bytes"] = {name: (scratch / name).stat().st_size for name in FILES}
         (scratch / "network.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        _move(scratch, folder)
+
+    try:
+        write_folder(folder, build)
     except OSError as error:
-        raise StoreError(f"cannot write to the store {folder.parent}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise StoreError(
+            f"cannot write to the store {folder.parent}: {error.strerror}; make room or choose "
+            "another place with --store"
+        ) from error
     network = _read(spec, image_size, weights, folder)
     if network is None:
         raise NetworkError(f"the base in {folder} is damaged as soon as it is built")
     return network
-
-
-def _move(scratch: Path, folder: Path) -> None:
-    """Puts the finished folder in its place; one that is there is damaged, or another run's."""
-    try:
-        scratch.rename(folder)
-    except OSError:
-        old = Path(tempfile.mkdtemp(prefix=".old-", suffix=".tmp", dir=folder.parent))
-        folder.rename(old / "base")
-        scratch.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)

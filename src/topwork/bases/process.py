@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from topwork.errors import NetworkError, WeightsError
+from topwork.errors import NetworkError, StoreError, WeightsError
 
-ERRORS = {error.__name__: error for error in (NetworkError, WeightsError)}
+ERRORS = {error.__name__: error for error in (NetworkError, StoreError, WeightsError)}
 
 
 def ask_keras(task: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def ask_keras(task: str, request: dict[str, Any]) -> dict[str, Any]:
         request: its arguments, as JSON.
 
     Raises:
-        NetworkError, WeightsError: as the child raised them; NetworkError also when it broke,
-            with the last line it wrote.
+        NetworkError, StoreError, WeightsError: as the child raised them; NetworkError also when
+            it broke, with the last line it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="topwork-") as folder:
         answer = Path(folder) / "answer.json"

@@ -1,0 +1,95 @@
+"""Files and folders that are there as a whole or not at all, whenever a process is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+Written = TypeVar("Written")
+
+# What a killed process left behind is removed when it is this old.
+STALE_S = 24 * 3600.0
+
+# How often processes that replace the same folder may get in each other's way.
+ATTEMPTS = 20
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file under another name, syncs it, and gives it its name.
+
+    Args:
+        path: the file; one that is there is replaced.
+        write: writes the content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = path.with_name(f".{path.stem}-{os.urandom(8).hex()}.tmp")
+    try:
+        with new.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
+    """Makes a folder of what `write` puts into an empty one.
+
+    Args:
+        path: the folder; one that is there is replaced, and gone only after that.
+        write: fills the folder that it is given.
+
+    Returns:
+        What `write` returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    new = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
+    try:
+        result = write(new)
+        new.chmod(0o755)
+        _put_in_place(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return result
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Renames a folder; what has its name is moved away, by whichever process comes first."""
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}-", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
+    ) as old:
+        for attempt in range(ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(Path(old, str(attempt)))
+            try:
+                new.rename(path)
+            except OSError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+            else:
+                return
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}-*.tmp"):
+        try:
+            stale = time.time() - left.stat().st_mtime > STALE_S
+        except OSError:
+            continue
+        if stale:
+            shutil.rmtree(left, ignore_errors=True)
