@@ -203,8 +203,8 @@ def test_describe_shows_the_way_from_pixels_to_logits(store):
 
 
 def test_describe_needs_no_weights(store):
-    layers = pipeline.describe(Settings.create(base="mobilenetv3small", image_size=32), 2, store)
-    assert layers[1].output_shape == (32, 1, 1, 576)
+    layers = pipeline.describe(Settings.create(base="vgg16", image_size=32), 2, store)
+    assert layers[1].output_shape == (32, 1, 1, 512)
 
 
 @pytest.mark.parametrize(

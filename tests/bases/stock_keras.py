@@ -37,16 +37,21 @@ def reference(application, size, folder, gain):
         facts["file"] = name
         return str(folder / "weights.h5")
 
-    original = imagenet_utils.obtain_input_shape
+    def load_weights(network, path, *args, **kwargs):
+        # Published at the moment that Keras reads them: the network is there, and built once.
+        publish(network, folder, gain)
+        return load(network, path, *args, **kwargs)
+
+    original, load = imagenet_utils.obtain_input_shape, keras.Model.load_weights
     imagenet_utils.obtain_input_shape, file_utils.get_file = obtain, get_file
+    keras.Model.load_weights = load_weights
     try:
         network = build_smallest(make)
         facts["smallest"] = network.input_shape[1]
-        publish(network, folder, gain)
-        keras.utils.clear_session()
-        network = make(weights="imagenet", include_top=False, input_shape=(size, size, 3))
+        if size != facts["smallest"]:
+            network = make(weights="imagenet", include_top=False, input_shape=(size, size, 3))
     finally:
-        imagenet_utils.obtain_input_shape = original
+        imagenet_utils.obtain_input_shape, keras.Model.load_weights = original, load
     module = sys.modules[inspect.unwrap(make).__module__]
     pixels = np.load(folder / "pixels.npy").astype(np.float32)
     features = network.predict(module.preprocess_input(pixels), verbose=0)
@@ -62,7 +67,7 @@ def build_smallest(make):
     """Returns the smallest network that Keras does not refuse, of those near a known bound."""
     for size in (31, 32, 70, 71, 74, 75):
         with contextlib.suppress(ValueError):
-            return make(weights=None, include_top=False, input_shape=(size, size, 3))
+            return make(weights="imagenet", include_top=False, input_shape=(size, size, 3))
     return None
 
 
@@ -109,11 +114,14 @@ def reload(path, pixels, output):
     return {"trainable": [weight.path for weight in model.trainable_weights], "same": same}
 
 
+def make_pixels():
+    return np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8).astype(np.float32)
+
+
 def write_files(folder):
-    """Writes a MobileNetV3Small in every layout, and an EfficientNetB0 in two versions."""
+    """Writes a MobileNetV3Small in every layout."""
     folder = Path(folder)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    pixels = pixels.astype(np.float32)
+    pixels = make_pixels()
     apps = keras.applications
     whole = apps.MobileNetV3Small(weights=None, input_shape=(32, 32, 3))
     publish(whole, folder, 2)
@@ -128,7 +136,14 @@ def write_files(folder):
         model.save_weights(folder / f"{name}.weights.h5")
     whole.save(folder / "model.h5")
     np.save(folder / "vectors.npy", base.predict(pixels, verbose=0).mean((1, 2)))
+    return {}
 
+
+def write_efficientnets(folder):
+    """Writes an EfficientNetB0 in two versions: one's own, and as Keras publishes it."""
+    folder = Path(folder)
+    pixels = make_pixels()
+    apps = keras.applications
     own = apps.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
     publish(own, folder, 2)
     file_utils.get_file = lambda *_, **__: str(folder / "weights.h5")
@@ -162,7 +177,9 @@ def main():
         openvino.compile_model = functools.partial(openvino.compile_model, config=hints)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    tasks = {"reference": reference, "reload": reload, "build": build, "write_files": write_files}
+    tasks = {
+        task.__name__: task for task in (reference, reload, build, write_files, write_efficientnets)
+    }
     for line in sys.stdin:
         task, request = json.loads(line)
         try:

