@@ -71,7 +71,10 @@ def main() -> None:
     ]
     for name, seconds, accuracy in rows:
         print(f"{name:34}{seconds:9.1f}{ten_s / seconds:10.1f}{accuracy:10.4f}")
-    print(f"\none epoch of (a): {epoch_s:.1f} s; (e) takes {default_s / epoch_s:.3f} of it")
+    print(f"\nepochs of (a): {', '.join(f'{s:.0f}' for s in usual['epochs'])} s")
+    print(
+        f"one epoch of (a), the median: {epoch_s:.1f} s; (e) takes {default_s / epoch_s:.3f} of it"
+    )
     print(f"warm runs: {', '.join(f'{s:.2f}' for _, s, _ in warm)} s")
     low, high = test["interval"]
     print(

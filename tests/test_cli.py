@@ -282,12 +282,12 @@ def test_bases_fit_in_80_columns_and_json_has_them_all(run):
 
 
 def test_describe_prints_the_shape_table(run, store):
-    lines = lines_of(run("describe", "--image-size", 64, "--classes", 7)[1])
+    lines = lines_of(run("describe", "--image-size", 32, "--classes", 7)[1])
     assert [line.split()[0] for line in lines[1:]] == ["INPUTS", "BASE", "VECTORS", "OUTPUTS"]
-    assert "(32, 2, 2, 1280)" in lines[2]
+    assert "(32, 1, 1, 1280)" in lines[2]
     assert "frozen" in lines[2]
     assert "trained" in lines[4]
-    content = json.loads(run("describe", "--image-size", 64, "--classes", 7, "--json")[1])
+    content = json.loads(run("describe", "--image-size", 32, "--classes", 7, "--json")[1])
     assert content["layers"][3]["output_shape"] == [32, 7]
 
 

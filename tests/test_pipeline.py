@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from topwork import pipeline
 from topwork.bundle import load_model
-from topwork.config import Settings
+from topwork.config import Precision, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, NetworkError, SettingsError, WeightsError
 from topwork.images import image_hash
@@ -27,6 +27,13 @@ def flat(tmp_path_factory):
 @pytest.fixture(scope="module")
 def flat_trained(flat, small, store):
     return pipeline.train(Dataset.from_folder(flat), small, store)
+
+
+@pytest.fixture
+def other_store(trained, store, tmp_path):
+    """A store with the network and without vectors."""
+    shutil.copytree(store / "bases", tmp_path / "store" / "bases")
+    return tmp_path / "store"
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):
@@ -47,16 +54,18 @@ def test_the_figures_are_of_the_kept_head_on_the_validation_images(trained, phot
     assert kept["val_accuracy"] == max(history.history["val_accuracy"])
 
 
-def test_training_never_looks_at_the_test_images(trained, photos, small, tmp_path):
+def test_training_never_looks_at_the_test_images(trained, photos, small, tmp_path, other_store):
     tests = {image_hash(path.read_bytes()) for path in (photos / "test").rglob("*.png")}
     assert not tests & {*trained.model.images.hashes}
     without = shutil.copytree(photos, tmp_path / "p", ignore=shutil.ignore_patterns("test"))
-    again = pipeline.train(Dataset.from_folder(without), small, tmp_path / "store")
+    again = pipeline.train(Dataset.from_folder(without), small, other_store)
     assert again.model.history == trained.model.history
 
 
-def test_the_same_seed_gives_the_same_result_in_another_store(flat, flat_trained, small, tmp_path):
-    again = pipeline.train(Dataset.from_folder(flat), small, tmp_path)
+def test_the_same_seed_gives_the_same_result_in_another_store(
+    flat, flat_trained, small, other_store
+):
+    again = pipeline.train(Dataset.from_folder(flat), small, other_store)
     assert again.model.history == flat_trained.model.history
     assert np.array_equal(again.model.head.kernel, flat_trained.model.head.kernel)
     assert again.model.data == flat_trained.model.data
@@ -193,18 +202,34 @@ def test_predictions_without_the_store_equal_those_with_it(trained, photos, stor
     np.testing.assert_allclose(direct, stored, rtol=0, atol=1e-4)
 
 
+def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp_path, monkeypatch):
+    model = replace(trained.model, space=replace(trained.model.space, precision="bf16"))
+    monkeypatch.setattr("topwork.model.resolve_precision", lambda wanted: Precision.F32)
+    assert model.engine.precision is Precision.F32
+    found = pipeline.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
+    assert len(found) == 12
+    # Its vectors are not taken for those of bf16.
+    (space,) = (tmp_path / "vectors").glob("*/space.json")
+    assert json.loads(space.read_text())["precision"] == "f32"
+
+
 def test_describe_shows_the_way_from_pixels_to_logits(store):
-    layers = pipeline.describe(Settings.create(image_size=64), 7, store)
+    layers = pipeline.describe(Settings.create(image_size=32), 7, store)
     assert [layer.stage for layer in layers] == ["INPUTS", "BASE", "VECTORS", "OUTPUTS"]
     shapes = [layer.output_shape for layer in layers]
-    assert shapes == [(32, 64, 64, 3), (32, 2, 2, 1280), (32, 1280), (32, 7)]
+    assert shapes == [(32, 32, 32, 3), (32, 1, 1, 1280), (32, 1280), (32, 7)]
     assert [layer.trained for layer in layers] == [False, False, False, True]
     assert layers[-1].parameters == 1280 * 7 + 7
 
 
-def test_describe_needs_no_weights(store):
-    layers = pipeline.describe(Settings.create(base="vgg16", image_size=32), 2, store)
-    assert layers[1].output_shape == (32, 1, 1, 512)
+def test_describe_needs_no_weights(trained, store, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pipeline, "prepare_network", lambda settings, _: asked.append(settings) or trained.network
+    )
+    pipeline.describe(Settings.create(base="vgg16"), 2, store)
+    pipeline.describe(Settings.create(), 2, store)
+    assert [settings.weights for settings in asked] == ["random", None]
 
 
 @pytest.mark.parametrize(

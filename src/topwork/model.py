@@ -15,7 +15,7 @@ A prediction runs `model.xml` and the head; it needs neither Keras nor JAX.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from topwork.config import Interpolation, Precision, Settings
-from topwork.engines import OpenVINOEngine
+from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import ImageError
 from topwork.heads import Floats, Head, Task, probabilities
 from topwork.history import History
@@ -141,20 +141,24 @@ class Model:
         """The filter that every image is resized with."""
         return Interpolation(self.space.interpolation)
 
+    @property
+    def local_space(self) -> Space:
+        """What a vector is on this machine: in f32 where its CPU lacks the bf16 of training."""
+        if self.space.precision == Precision.F32:
+            return self.space
+        return replace(self.space, precision=str(resolve_precision(Precision.AUTO)))
+
     @cached_property
     def engine(self) -> OpenVINOEngine:
         """The base, compiled once for this CPU; its outputs are vectors."""
-        return self.open_engine(Precision(self.space.precision))
+        space = self.local_space
+        return OpenVINOEngine(
+            self.network, space.image_size, Precision(space.precision), output=self.network_output
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled network belongs to its process.
         return {name: value for name, value in self.__dict__.items() if name != "engine"}
-
-    def open_engine(self, precision: Precision) -> OpenVINOEngine:
-        """Compiles the base for another precision than the one it was trained with."""
-        return OpenVINOEngine(
-            self.network, self.space.image_size, precision, output=self.network_output
-        )
 
     def predict(self, sources: Sequence[Source]) -> Predictions:
         """Predicts images, replaying the model's own preprocessing.

@@ -274,7 +274,7 @@ def evaluate(
         dataset = _choose(dataset, dataset.splits == split, split)
     dataset, vectors = embed(
         dataset,
-        VectorStore(store, model.space, model.base.vector_length),
+        VectorStore(store, model.local_space, model.base.vector_length),
         lambda: model.engine,
         strict=strict,
         on_read=listener.read,
@@ -316,7 +316,7 @@ def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
         found = model.predict(dataset.sources)
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
-    vectors_of = VectorStore(store, model.space, model.base.vector_length)
+    vectors_of = VectorStore(store, model.local_space, model.base.vector_length)
     usable, vectors = embed(dataset, vectors_of, lambda: model.engine)
     _refuse_any(usable.skipped[len(dataset.skipped) :])
     return model.head.logits(vectors.values)
