@@ -8,10 +8,10 @@ demo: .venv/topwork  ## train on 1,797 real images that need no network
 	$(BIN)/topwork demo
 
 test: .venv/dev  ## the tests, in less than two minutes
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/dev  ## every base, and the reference photographs if ../shared has them
-	$(BIN)/pytest -n auto --dist loadfile -m slow
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 check: .venv/dev  ## format, lint, types, and which module may import which
 	$(BIN)/ruff format --check .

@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(written, tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", ["cut", "lambda"])
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "lambda"])
 def test_what_keras_does_not_open_is_refused(written, tmp_path, damage):
     whole = written[3]
     path = tmp_path / "bad.keras"
