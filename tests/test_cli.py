@@ -113,6 +113,14 @@ def test_evaluate_shows_every_class_and_the_confusion(run, saved, photos):
     assert sum(int(cell) for line in matrix for cell in line.split()[2:] if cell != "·") == 12
 
 
+def test_evaluate_names_a_bad_image_once(run, here, saved):
+    (here / "photos" / "test" / "red" / "page.jpg").write_bytes(b"<html>")
+    lines = lines_of(run("evaluate", saved, "photos")[1])
+    assert [line for line in lines if "page.jpg" in line] == [
+        "  test/red/page.jpg: not an image: it starts like a web page"
+    ]
+
+
 def test_evaluate_json_has_the_whole_report(run, saved, photos, trained, store):
     code, out, _ = run("evaluate", saved, photos, "--split", "validation", "--json")
     content = json.loads(out)

@@ -1,5 +1,6 @@
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,23 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
         with pytest.raises(OSError, match="No space"):
             write_folder(path, failing)
     assert (path / "a.txt").read_text() == "two"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    write_folder(path, fill("one"))
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == path and (self / "a.txt").read_text() == "two":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        write_folder(path, fill("two"))
+    assert (path / "a.txt").read_text() == "one"
     assert names(tmp_path) == ["folder"]
 
 

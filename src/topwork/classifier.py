@@ -23,9 +23,9 @@ from topwork.bases import write_keras_file
 from topwork.bundle import KERAS_FILE, copy_model, find_keras_file, load_model
 from topwork.config import Settings, default_store
 from topwork.console import Screen, make_console
-from topwork.dataset import SHOWN, Dataset
+from topwork.dataset import Dataset
 from topwork.errors import DatasetError
-from topwork.folder import Skipped, Split
+from topwork.folder import SHOWN, Skipped, Split
 from topwork.heads import Floats, Task, probabilities
 from topwork.history import History
 

@@ -287,7 +287,6 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
     """Prints accuracy, a row per class and the confusion matrix."""
     report = result.report
     low, high = report.interval
-    show_skipped(console, result.skipped)
     if result.seen and result.split in ("test", "all"):
         console.print(
             f"{result.seen} of these images were used in training or validation: "

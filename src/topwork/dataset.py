@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topwork.errors import DatasetError
-from topwork.folder import Skipped, Split, make_writable, read_folder
+from topwork.folder import SHOWN, Skipped, Split, make_writable, read_folder
 from topwork.images import Source, encode_array
-
-SHOWN = 10
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     """Makes a folder of what `write` puts into an empty one.
 
     Args:
-        path: the folder; one that is there is replaced, and gone only after that.
+        path: the folder; one that is there is moved away first, and back if that fails.
         write: fills the folder that it is given.
 
     Returns:
@@ -74,11 +74,15 @@ def _put_in_place(new: Path, path: Path) -> None:
         prefix=f".{path.name}-", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
     ) as old:
         for attempt in range(ATTEMPTS):
+            moved = Path(old, str(attempt))
             with contextlib.suppress(FileNotFoundError):
-                path.rename(Path(old, str(attempt)))
+                path.rename(moved)
             try:
                 new.rename(path)
             except OSError:
+                # Back with it, unless another process has put its own there by now.
+                with contextlib.suppress(OSError):
+                    moved.rename(path)
                 if attempt + 1 == ATTEMPTS:
                     raise
             else:

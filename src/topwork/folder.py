@@ -18,6 +18,7 @@ from topwork.images import SUFFIXES
 
 # What other programs leave in folders, besides everything that is hidden.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
+# How many names a message lists.
 SHOWN = 10
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from topwork.bases import Network, find_weights, get_base, prepare, weights_here
 from topwork.bundle import Samples, current_versions, save_model
 from topwork.config import Precision, Settings
-from topwork.dataset import SHOWN, Dataset
+from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
-from topwork.folder import Skipped, Split
+from topwork.folder import SHOWN, Skipped, Split
 from topwork.heads import Floats, Task
 from topwork.history import History
 from topwork.images import RECIPE, Source
