@@ -1,12 +1,13 @@
 """Generated pictures and folders, one store for the whole run, and the reference data."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
-from pictures import make_photos
+from pictures import COLOURS, fill, make_photos
 
 from topwork.config import Settings
 
@@ -63,6 +64,54 @@ def saved(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "colours.model"
     trained.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def flat(tmp_path_factory):
+    """Class folders without splits."""
+    root = tmp_path_factory.mktemp("data") / "flat"
+    for place, (name, colour) in enumerate(COLOURS.items()):
+        fill(root / name, 10, colour, start=20 * place)
+    return root
+
+
+@pytest.fixture(scope="session")
+def flat_trained(flat, small, store):
+    from topwork import pipeline
+    from topwork.dataset import Dataset
+
+    return pipeline.train(Dataset.from_folder(flat), small, store)
+
+
+@pytest.fixture(scope="session")
+def stacked(photos, store):
+    """Two sizes of a base side by side, each the mean over mirror images, and an inner layer."""
+    from topwork import pipeline
+    from topwork.dataset import Dataset
+
+    settings = Settings.create(
+        base="efficientnet-lite0@64,efficientnet-lite0@32",
+        flip=True,
+        inner_units=8,
+        epochs=5,
+        learning_rate=0.003,
+        precision="f32",
+    )
+    return pipeline.train(Dataset.from_folder(photos), settings, store)
+
+
+@pytest.fixture(scope="session")
+def stacked_saved(stacked, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "stacked.model"
+    stacked.save(path)
+    return path
+
+
+@pytest.fixture
+def other_store(trained, store, tmp_path):
+    """A store with the networks and without vectors."""
+    shutil.copytree(store / "bases", tmp_path / "store" / "bases")
+    return tmp_path / "store"
 
 
 @pytest.fixture

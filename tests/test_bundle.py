@@ -4,13 +4,17 @@ import shutil
 import numpy as np
 import pytest
 from pictures import encode, picture
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from topwork import bundle
+from topwork.bases import reopen_keras_file
 from topwork.bundle import LOADED_FILES, copy_model, find_keras_file, load_model
+from topwork.config import Precision
+from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.heads import Head
+from topwork.heads import Dense
 from topwork.images import image_hash
+from topwork.vectors import read_pixels
 
 
 @pytest.fixture
@@ -36,6 +40,12 @@ def seal(folder, name):
     change(folder / "model.json", files=card["files"] | {name: digest})
 
 
+def assert_same_head(found, wanted):
+    for layer, other in zip(found.layers, wanted.layers, strict=True):
+        assert np.array_equal(layer.kernel, other.kernel)
+        assert np.array_equal(layer.bias, other.bias)
+
+
 def left_behind(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -48,9 +58,11 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
         ]
     )  # fmt: skip
     card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
-    assert card["schema_version"] == 1
+    assert card["schema_version"] == 2
     assert card["classes"] == ["blue", "green", "red"]
-    assert card["space"]["image_size"] == 32
+    (member,) = card["members"]
+    assert member["space"]["image_size"] == 32
+    assert (member["feature_shape"], member["vector_length"]) == ([1, 1, 1280], 1280)
     assert card["settings"]["epochs"] == 5
     assert card["data"]["counts"]["train"] == {"blue": 8, "green": 8, "red": 8}
     assert card["parity"].keys() == {"openvino", "keras"}
@@ -60,10 +72,97 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
 
 def test_a_loaded_model_is_the_one_that_was_saved(trained, saved):
     loaded, model = load_model(saved), trained.model
-    for name in ("classes", "task", "history", "space", "base", "settings", "data", "validation"):
-        assert getattr(loaded, name) == getattr(model, name)
-    assert loaded.images == model.images
-    assert np.array_equal(loaded.head.kernel, model.head.kernel)
+    for name in (
+        "classes", "task", "history", "members", "settings", "data", "validation", "search",
+        "images", "versions", "interpolation", "precision", "vector_length",
+    ):  # fmt: skip
+        assert getattr(loaded, name) == getattr(model, name), name
+    assert loaded.calibration.to_json() == model.calibration.to_json()
+    assert_same_head(loaded.head, model.head)
+
+
+def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved):
+    card = json.loads((stacked_saved / "model.json").read_text(encoding="utf-8"))
+    assert [member["space"]["image_size"] for member in card["members"]] == [64, 32]
+    assert {member["space"]["view"] for member in card["members"]} == {"flip"}
+    assert card["parity"].keys() == {"openvino", "keras"}
+    assert max(card["parity"].values()) < 1e-3
+    loaded = load_model(stacked_saved)
+    assert [file.output for file in loaded.networks] == ["vectors_1", "vectors_2"]
+    assert loaded.members == stacked.model.members
+    assert [len(layer.bias) for layer in loaded.head.layers] == [8, 3]
+    assert_same_head(loaded.head, stacked.model.head)
+
+
+def read_stack(model, folder, images):
+    """Logits of the saved networks, and of the vectors that they give."""
+    pixels = {
+        f"image_{size}": np.stack(
+            [read_pixels(image, size, model.interpolation) for image in images]
+        )
+        for size in (32, 64)
+    }
+
+    def run(output):
+        return run_file(folder / "model.xml", pixels, Precision.F32, output=output)
+
+    vectors = np.concatenate([run("vectors_1"), run("vectors_2")], axis=1)
+    return run("logits"), model.head.logits(vectors), pixels
+
+
+def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_saved, images):
+    wanted = stacked.model.predict(images).logits
+    limit = {"rtol": 0, "atol": 1e-3 * np.abs(wanted).max()}
+    np.testing.assert_allclose(load_model(stacked_saved).predict(images).logits, wanted, **limit)
+    for logits in read_stack(stacked.model, stacked_saved, images)[:2]:
+        np.testing.assert_allclose(logits, wanted, **limit)
+    # What was stored in training is what a prediction sees.
+    samples = stacked.samples
+    np.testing.assert_allclose(
+        stacked.model.predict(samples.sources).logits,
+        stacked.model.head.logits(samples.vectors),
+        **limit,
+    )
+
+
+@pytest.mark.slow
+def test_stock_keras_opens_a_stack_and_agrees(stacked, stacked_saved, images, tmp_path):
+    wanted = stacked.model.predict(images).logits
+    pixels = read_stack(stacked.model, stacked_saved, images)[2]
+    reopened = reopen_keras_file(find_keras_file(stacked_saved), tmp_path)
+    found = run_file(reopened, pixels, Precision.F32)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_every_layer_of_a_head_is_compared(stacked_saved, tmp_path, place):
+    copy = shutil.copytree(stacked_saved, tmp_path / "copy.model")
+    arrays = load_file(copy / "head.safetensors")
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "inner_kernel": (2560, 8), "inner_bias": (8,), "kernel": (8, 3), "bias": (3,)
+    }  # fmt: skip
+    name = ("inner_kernel", "kernel")[place]
+    save_file(arrays | {name: arrays[name][:-1].copy()}, copy / "head.safetensors")
+    seal(copy, "head.safetensors")
+    with pytest.raises(ModelError, match=rf"{name} must be float32 \({arrays[name].shape[0]}, "):
+        load_model(copy)
+
+
+def test_the_temperature_is_in_the_head_and_on_the_card(trained, saved):
+    card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    found = card["calibration"]
+    assert found == trained.model.calibration.to_json()
+    assert found["temperature"] == trained.model.calibration.temperature != 1
+    assert found["source"] == "validation"
+    assert len(found["scores"]) == 12
+
+
+@pytest.mark.parametrize("values", [{"temperature": -1}, {"scores": []}, {"source": "test"}])
+def test_a_calibration_that_was_edited_badly_is_refused(copy, values):
+    card = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    change(copy / "model.json", calibration=card["calibration"] | values)
+    with pytest.raises(ModelError, match=r"cannot be read: .*; train it again"):
+        load_model(copy)
 
 
 def test_a_loaded_model_needs_nothing_but_its_folder(trained, copy, images, monkeypatch, tmp_path):
@@ -97,8 +196,16 @@ def test_a_damaged_file_is_named(copy, name, damage):
         ("{", "damaged"),
         ("[]", "damaged"),
         ("{}", "schema_version"),
-        ('{"schema_version": 1}', "classes"),
-        ('{"schema_version": 2}', r"newer Topwork \(schema 2; this one reads up to 1\); upgrade"),
+        ('{"schema_version": 2}', "classes"),
+        ('{"schema_version": "2"}', "classes"),
+        (
+            '{"schema_version": 1}',
+            r"older Topwork \(schema 1; this one reads 2\); train it again with topwork train",
+        ),
+        (
+            '{"schema_version": 3}',
+            r"newer Topwork \(schema 3; this one reads 2\); upgrade with pip install -U topwork",
+        ),
     ],
 )
 def test_a_card_that_is_no_card_is_refused(copy, text, reason):
@@ -112,8 +219,10 @@ def test_a_card_that_is_no_card_is_refused(copy, text, reason):
     [
         ("classes", "blue"),
         ("task", "guess"),
-        ("space", {"base": 1}),
-        ("base", {"feature_shape": [1, 1], "vector_length": 1280, "parameters": 1}),
+        ("members", {"base": 1}),
+        ("members", [{"feature_shape": [1, 1], "vector_length": 1280, "parameters": 1}]),
+        ("calibration", "good"),
+        ("search", {"heads": "many"}),
         ("settings", {"epochs": 0}),
         ("data", None),
         ("validation", {"accuracy": "good"}),
@@ -183,27 +292,39 @@ def test_saving_replaces_a_model_and_nothing_else(trained, copy, tmp_path):
     assert left_behind(tmp_path) == []
 
 
-def wrong_head(model):
-    return Head(model.head.kernel[:, ::-1].copy(), model.head.bias)
+def wrong_layers(layers):
+    *inner, last = layers
+    return (*inner, Dense(np.ascontiguousarray(last.kernel[:, ::-1]), last.bias))
 
 
 def test_an_openvino_file_that_predicts_something_else_is_refused(trained, tmp_path, monkeypatch):
     write = bundle.write_openvino_file
     monkeypatch.setattr(
-        bundle, "write_openvino_file", lambda n, k, b, p: write(n, *wrong_head(trained.model), p)
+        bundle, "write_openvino_file", lambda s, layers, p: write(s, wrong_layers(layers), p)
     )
     with pytest.raises(ModelError, match="the openvino file does not predict what was trained"):
         trained.save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_in_another_order_are_refused(stacked, tmp_path, monkeypatch):
+    write = bundle.write_openvino_file
+
+    def swap(stack, layers, path):
+        inner, last = layers
+        kernel = np.ascontiguousarray(np.roll(inner.kernel, 1280, axis=0))
+        write(stack, (Dense(kernel, inner.bias), last), path)
+
+    monkeypatch.setattr(bundle, "write_openvino_file", swap)
+    with pytest.raises(ModelError, match="the openvino file does not predict what was trained"):
+        stacked.save(tmp_path / "m")
+
+
 def test_a_keras_file_that_predicts_something_else_is_refused(trained, copy, monkeypatch):
     write = bundle.write_keras_file
     before = (copy / "model.json").read_bytes()
     monkeypatch.setattr(
-        bundle,
-        "write_keras_file",
-        lambda n, k, b, p: write(n, np.ascontiguousarray(k[:, ::-1]), b, p),
+        bundle, "write_keras_file", lambda f, layers, p: write(f, wrong_layers(layers), p)
     )
     with pytest.raises(ModelError, match="the keras file does not predict what was trained"):
         trained.save(copy)
@@ -212,7 +333,7 @@ def test_a_keras_file_that_predicts_something_else_is_refused(trained, copy, mon
 
 
 def test_logits_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle.OpenVINOEngine, "run_all", lambda *_: np.full((8, 3), np.nan))
+    monkeypatch.setattr(bundle, "run_file", lambda *_, **__: np.full((8, 3), np.nan))
     with pytest.raises(ModelError, match="does not predict what was trained"):
         trained.save(tmp_path / "m")
 

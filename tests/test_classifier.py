@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -21,7 +22,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks as checks
 
 import topwork
-from topwork.config import Settings
+from topwork import pipeline
+from topwork.config import Preset, Settings
 from topwork.errors import DatasetError, ModelError, SettingsError
 
 SMALL = {
@@ -105,6 +107,7 @@ def test_parameters_are_read_set_and_cloned(fitted):
     [
         ("optimizer", "adamw"), ("epochs", 0), ("learning_rate", -1), ("image_size", 16),
         ("base", "no-such-base"), ("seed", None), ("precision", "f16"), ("strict", "perhaps"),
+        ("learning_rate", "fast"), ("preset", "fastest"), ("head", "svm"), ("views", -1),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named_when_fitting(name, value, images):
@@ -290,14 +293,162 @@ def test_a_grid_search_finds_the_learning_rate(images, new_images):
     assert search.predict(new_images).tolist() == list(COLOURS)
 
 
+def test_a_grid_search_over_two_options_trains_only_heads(images, new_images, store, monkeypatch):
+    make(store=store).fit(*images)
+    monkeypatch.setattr("topwork.examples.OpenVINOEngine", None)  # every vector is there
+    grid = {"learning_rate": [1e-6, 0.01], "weight_decay": [0.0, 0.1]}
+    search = GridSearchCV(make(store=store), grid, cv=2).fit(*images)
+    assert search.best_params_["learning_rate"] == 0.01
+    tried = [(p["learning_rate"], p["weight_decay"]) for p in search.cv_results_["params"]]
+    assert len({*tried}) == 4
+    scores = dict(zip(tried, search.cv_results_["mean_test_score"], strict=True))
+    assert scores[0.01, 0.0] > scores[1e-6, 0.0]
+    assert search.best_estimator_.model_.settings.weight_decay in grid["weight_decay"]
+    monkeypatch.undo()
+    assert search.predict(new_images).tolist() == list(COLOURS)
+
+
+@pytest.fixture(scope="module")
+def tuned(photos, store):
+    """Chosen among few recipes: the rest is pinned."""
+    return topwork.tune(photos, folds=2, store=store, **PINNED)
+
+
+PINNED = {"image_size": 32, "precision": "f32", "epochs": 3, "head": "dense", "dropout": 0,
+          "inner_units": 0, "weight_decay": 0, "label_smoothing": 0}  # fmt: skip
+
+
+def test_tune_returns_a_fitted_classifier_whose_arguments_are_what_was_chosen(
+    tuned, photos, new_images
+):
+    assert tuned.classes_.tolist() == sorted(COLOURS)
+    assert tuned.predict(new_images).tolist() == list(COLOURS)
+    assert len(tuned.trials_) > 20
+    found = tuned.get_params()
+    assert {name: found[name] for name in PINNED} == PINNED
+    chosen = tuned.model_.settings
+    assert found["learning_rate"] == chosen.learning_rate
+    assert found["normalize"] == chosen.normalize
+    assert any(trial.settings == chosen.head_settings() for trial in tuned.trials_)
+    again = clone(tuned).fit(topwork.Dataset.from_folder(photos))
+    assert again.history_ == tuned.history_
+    assert again.trials_ == ()
+
+
+def test_tune_writes_its_trials_down_and_goes_on_from_them(tuned, photos, store, tmp_path):
+    trials = tmp_path / "trials.jsonl"
+    first = topwork.tune(photos, trials=trials, budget=6, folds=2, store=store, **PINNED)
+    lines = trials.read_text().splitlines()
+    assert len(lines) == 6
+    assert len(first.trials_) == 3
+    dataset = topwork.Dataset.from_folder(photos)
+    again = topwork.tune(dataset, trials=str(trials), budget="6", folds=2, store=store, **PINNED)
+    assert trials.read_text().splitlines() == lines
+    assert again.get_params() == first.get_params()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"folds": 1}, "folds: .*received 1"),
+        ({"budget": 0}, "budget: .*received '0'"),
+        ({"budget": "-5s"}, "budget: .*received '-5s'"),
+        ({"seeds": 0}, "seeds: .*received 0"),
+        ({"epoch": 3}, "unknown setting 'epoch'"),
+        ({"head": "logistic", "dropout": 0.5}, "the logistic head has no dropout"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(values, reason, photos):
+    with pytest.raises(SettingsError, match=reason):
+        topwork.tune(photos, image_size=32, **values)
+
+
+def test_bad_images_are_left_out_of_a_search_with_a_warning(photos, store, tmp_path):
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "train" / "red" / "bad.png").write_bytes(b"no image")
+    plan = {"budget": 2, "folds": 2, "store": store, **PINNED}
+    with pytest.warns(UserWarning, match=r"1 images.*bad.png: .*see skipped_") as caught:
+        found = topwork.tune(tmp_path, **plan)
+    assert caught[0].filename == __file__
+    assert [item.path for item in found.skipped_] == ["train/red/bad.png"]
+    with pytest.raises(DatasetError, match=r"bad\.png"):
+        topwork.tune(tmp_path, strict=True, **plan)
+
+
+@pytest.fixture
+def settings_of(monkeypatch, images):
+    """Returns the settings that a classifier would train with."""
+
+    def find(classifier):
+        seen = []
+
+        def stop(dataset, settings, *_):
+            seen.append(settings)
+            raise DatasetError("enough")
+
+        with monkeypatch.context() as patched, pytest.raises(DatasetError, match="enough"):
+            patched.setattr(pipeline, "train", stop)
+            classifier.fit(*images)
+        return seen[0]
+
+    return find
+
+
+@pytest.mark.parametrize("name", list(Preset))
+def test_a_preset_fills_in_the_arguments_that_are_left_alone(name, settings_of):
+    assert settings_of(topwork.Classifier(preset=str(name))) == Settings.create(preset=name)
+    # What equals its default counts as left alone.
+    changes = {"base": "vgg16", "epochs": 3, "seed": 1, "image_size": 64, "penalty": 0.5}
+    found = settings_of(topwork.Classifier(preset=name, normalize=False, **changes))
+    assert found == Settings.create(preset=name, **changes)
+    assert {key: getattr(found, key) for key in changes} == changes
+
+
+def test_a_model_of_a_preset_is_fitted_again_as_it_was(trained, saved, settings_of, tmp_path):
+    """What was said beside the preset is not lost, though it may equal a default."""
+    settings = trained.model.settings.model_copy(update={"preset": Preset.BEST})
+    assert not settings.normalize
+    model = replace(trained.model, settings=settings)
+    replace(trained, model=model).save(tmp_path / "m")
+    loaded = topwork.load(tmp_path / "m")
+    assert loaded.model_.settings.preset == Preset.BEST
+    found = settings_of(clone(loaded))
+    assert found == trained.model.settings
+    assert not found.normalize
+
+
+def test_what_is_left_open_is_chosen_and_recorded(images, new_images, store):
+    classifier = make(learning_rate="auto", store=store).fit(*images)
+    chosen = classifier.model_.settings.learning_rate
+    assert classifier.learning_rate == "auto"
+    assert chosen in {trial.settings.learning_rate for trial in classifier.trials_}
+    assert classifier.predict(new_images).tolist() == list(COLOURS)
+    again = make(learning_rate=chosen, store=store).fit(*images)
+    assert again.history_ == classifier.history_
+
+
+@pytest.mark.slow
+def test_a_stack_is_fitted_pickled_and_loaded(stacked, stacked_saved, photos, new_images):
+    loaded = topwork.load(stacked_saved)
+    assert loaded.base == "efficientnet-lite0@64,efficientnet-lite0@32"
+    assert (loaded.flip, loaded.inner_units) == (True, 8)
+    chances = loaded.predict_proba(new_images)
+    wanted = stacked.model.predict(new_images).probabilities
+    np.testing.assert_allclose(chances, wanted, rtol=0, atol=1e-3)
+    assert np.array_equal(pickle.loads(pickle.dumps(loaded)).predict_proba(new_images), chances)
+    again = clone(loaded).fit(topwork.Dataset.from_folder(photos))
+    assert again.history_ == stacked.model.history
+    assert again.score(topwork.Dataset.from_folder(photos)) > 0.5
+
+
 def test_it_ends_a_pipeline(images, photos):
     paths, labels = images
     names = [str(Path(path).relative_to(photos)) for path in paths]
     find = FunctionTransformer(lambda names: [photos / name for name in names])
-    pipeline = Pipeline([("find", find), ("classify", make())])
-    pipeline.set_params(classify__learning_rate=0.02).fit(names, labels)
-    assert pipeline.score(names, labels) > 0.9
-    assert pipeline[-1].model_.settings.learning_rate == 0.02
+    steps = Pipeline([("find", find), ("classify", make())])
+    steps.set_params(classify__learning_rate=0.02).fit(names, labels)
+    assert steps.score(names, labels) > 0.9
+    assert steps[-1].model_.settings.learning_rate == 0.02
 
 
 def test_the_same_seed_gives_the_same_classifier(fitted, images, new_images):
@@ -417,7 +568,7 @@ def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, 
     (tmp_path / "keras.json").write_text('{"backend": "openvino"}')
     backend, kernel = run_python(TO_KERAS, tmp_path / "classifier", KERAS_HOME=str(tmp_path))
     assert backend == "openvino"
-    assert np.array_equal(np.float32(kernel), fitted.model_.head.kernel)
+    assert np.array_equal(np.float32(kernel), fitted.model_.head.layers[-1].kernel)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 from pictures import COLOURS, encode, fill, picture
 
 from topwork import cli, pipeline
-from topwork.config import Settings
+from topwork.config import Preset, Search, Settings
+from topwork.errors import DatasetError
 
 SMALL = ("--image-size", 32, "--precision", "f32", "--learning-rate", 0.01)
 
@@ -76,8 +77,12 @@ def test_train_json_is_one_object_on_stdout(run, here):
     assert 0 <= validation["macro_accuracy"] <= 1
     assert content["images"]["embedded"] + content["images"]["reused"] == 36
     assert content["images"]["skipped"] == 0
-    assert content["seconds"].keys() == {"total", "vectors", "head"}
-    assert content["seconds"]["total"] >= content["seconds"]["vectors"] + content["seconds"]["head"]
+    seconds = content["seconds"]
+    assert seconds.keys() == {"total", "vectors", "search", "head", "save"}
+    assert seconds["total"] >= sum(seconds.values()) - seconds["total"]
+    assert content["search"] is None
+    assert content["settings"]["learning_rate"] == 0.01
+    assert content["calibration"]["source"] == "validation"
 
     again = json.loads(run("train", "photos", "-o", "my.model", "--json", *SMALL)[1])
     assert again["images"] == {"embedded": 0, "reused": 36, "skipped": 0}
@@ -212,7 +217,11 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(run, saved, pile):
         (("train", "photos", "--epoch", "3"), 2, "--epoch"),
         (("train", "photos", "--epochs", "0"), 2, "epochs: .*received 0"),
         (("train", "photos", "--epochs", "ten"), 2, "--epochs.*integer"),
-        (("train", "photos", "--learning-rate", "nan"), 2, "learning_rate: .*received nan"),
+        (
+            ("train", "photos", "--learning-rate", "nan"),
+            2,
+            "learning_rate: .*finite .*received 'nan'",
+        ),
         (("train", "photos", "--base", "xeption"), 2, "did you mean xception"),
         (("train", "photos", "--precision", "f16"), 2, "f16"),
         (("train", "photos", "--base", "xception", "--image-size", "32"), 2, "at least 71 pixels"),
@@ -257,17 +266,287 @@ def test_no_arguments_show_the_help(run):
     assert "topwork train DATA" in out + err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "describe", "bases", "demo"])
+@pytest.mark.parametrize(
+    "command", ["train", "tune", "evaluate", "predict", "describe", "bases", "demo"]
+)
 def test_help_fits_and_names_the_defaults(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
     text = " ".join(" ".join(lines_of(out)).split())
-    if command == "train":
-        for name, field in Settings.model_fields.items():
-            assert f"--{name.replace('_', '-')}" in text
-            assert " ".join(field.description.split()) in text
-            if name not in ("image_size", "weights", "strict"):
-                assert f"[default: {field.default}]" in text
+    fields = {
+        "train": Settings.model_fields,
+        "tune": Settings.model_fields | Search.model_fields,
+    }.get(command, {})
+    for name, field in fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        assert flag in text
+        described = " ".join(field.description.split())
+        assert described in text
+        if field.annotation is bool:
+            assert name == "strict" or f"{flag} / --no-{flag[2:]}" in text
+        elif field.default is not None:
+            assert f"{described} [default: {field.default}]" in text
+    assert ("--precision <auto|bf16|f32>" in text) == bool(fields)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--abstain-below", "-0.1", r"abstain_below: must be 0 to 1, received -0\.1"),
+        ("--abstain-below", "1.5", r"abstain_below: must be 0 to 1, received 1\.5"),
+        ("--abstain-below", "nan", "abstain_below: must be 0 to 1, received nan"),
+        ("--abstain-below", "half", "--abstain-below.*valid number"),
+        ("--coverage", "0", "coverage must lie between 0 and 1, .*got 0"),
+        ("--coverage", "1", "coverage must lie between 0 and 1, .*got 1"),
+        ("--coverage", "-0.5", "coverage must lie between 0 and 1"),
+        ("--coverage", "all", "--coverage.*valid number"),
+    ],
+)
+def test_a_share_that_is_none_is_said_in_one_line(
+    run, saved, photos, command, option, value, message
+):
+    code, out, err = run(command, saved, photos, option, value)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert re.match(f"topwork: .*{message}", line), line
+
+
+def middle_of(run, model, folder):
+    """A probability that some of a folder's images reach and some do not."""
+    lines = run("predict", model, folder, "--json")[1].splitlines()
+    tops = sorted(json.loads(line)["predictions"][0]["probability"] for line in lines)
+    return (tops[len(tops) // 2 - 1] + tops[len(tops) // 2]) / 2
+
+
+def test_evaluate_says_what_the_probabilities_are_worth(run, saved, photos):
+    lines = lines_of(run("evaluate", saved, photos)[1])
+    text = " ".join(" ".join(lines).split())
+    assert re.search(r"Expected calibration error 0\.\d{3} \(0\.\d{3} before the temperature", text)
+    assert "Answers" not in text
+    assert "Label sets" not in text
+
+    options = ("--abstain-below", middle_of(run, saved, photos / "test"), "--coverage", 0.9)
+    text = run("evaluate", saved, photos, *options)[1]
+    assert all(len(line) <= 80 for line in text.splitlines())
+    told = re.search(r"Answers ([\d.]+)% of the images, ([\d.]+)% of those right", text)
+    sets = re.search(r"hold the true class for ([\d.]+)% of the images, ([\d.]+) classes", text)
+    found = json.loads(run("evaluate", saved, photos, *options, "--json")[1])["calibration"]
+    assert float(told[1]) == pytest.approx(100 * found["answered"], abs=0.06)
+    assert float(told[2]) == pytest.approx(100 * found["answered_accuracy"], abs=0.06)
+    assert float(sets[1]) == pytest.approx(100 * found["covered"], abs=0.06)
+    assert float(sets[2]) == pytest.approx(found["set_size"], abs=0.006)
+    assert 0 <= found["error"] <= 1
+    assert found["error"] != found["error_before"]
+
+    nobody = run("evaluate", saved, photos, "--abstain-below", 1, "--json")[1]
+    found = json.loads(nobody)["calibration"]
+    assert (found["answered"], found["answered_accuracy"], found["covered"]) == (0, None, None)
+
+
+def test_predict_is_not_sure_below_a_probability_and_gives_sets(run, saved, photos):
+    folder = photos / "test" / "green"
+    threshold = middle_of(run, saved, folder)
+    options = ("--abstain-below", threshold, "--coverage", 0.9)
+    answers = [
+        json.loads(line)
+        for line in run("predict", saved, folder, *options, "--json")[1].splitlines()
+    ]
+    lines = run("predict", saved, folder, *options)[1].splitlines()
+    plain = run("predict", saved, folder)[1].splitlines()
+    assert len(answers) == len(lines) == len(plain) == 4
+    for answer, line, before in zip(answers, lines, plain, strict=True):
+        top = answer["predictions"][0]
+        assert answer["abstained"] == (top["probability"] < threshold)
+        assert answer["labels"][0] == top["label"]
+        said = before.partition(": ")[2]
+        said = f"not sure ({said})" if answer["abstained"] else said
+        assert line.partition(": ")[2] == f"{said}; one of: {', '.join(answer['labels'])}"
+    assert {answer["abstained"] for answer in answers} == {True, False}
+    # Twelve images promise 0.99 only with all labels.
+    (line,) = run("predict", saved, next(folder.iterdir()), "--coverage", 0.99, "--json")[
+        1
+    ].splitlines()
+    assert {*json.loads(line)["labels"]} == {*COLOURS}
+
+
+@pytest.mark.parametrize("options", [(), ("--coverage", 0.9), ("--abstain-below", 0.5)])
+def test_an_image_that_cannot_be_read_is_named_whatever_is_asked(run, saved, pile, options):
+    (pile / "broken.jpg").write_bytes(b"")
+    code, out, err = run("predict", saved, "pile", *options)
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err == "pile/broken.jpg: the file is empty (0 bytes)\n"
+    code, out, err = run("predict", saved, "pile/broken.jpg", *options)
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "pile/broken.jpg: the file is empty (0 bytes)",
+        "topwork: none of the 1 images could be read",
+    ]
+
+
+def test_train_chooses_what_is_left_open_and_says_how(run, here):
+    code, out, err = run("train", "photos", *SMALL[:4], "--epochs", 5, "--json")
+    assert code == 0
+    content = json.loads(out)
+    (line,) = [line for line in lines_of(err) if line.startswith("Learning rate")]
+    found = re.fullmatch(r"Learning rate (\S+), chosen among (\d+) on 3 folds: accuracy .* %", line)
+    assert content["settings"]["learning_rate"] == pytest.approx(float(found[1]))
+    search = content["search"]
+    assert search["recipes"] == int(found[2])
+    assert (search["folds"], search["replicates"]) == (True, 3)
+    assert search["heads"] == 3 * search["recipes"]
+    assert f"accuracy {search['mean'] * 100:.1f} ± {search['error'] * 100:.1f} %" in line
+    assert content["calibration"]["source"] == "folds"
+    card = json.loads(Path("photos.model/model.json").read_text(encoding="utf-8"))
+    assert card["search"] == search
+    assert card["settings"] == content["settings"]
+    assert card["calibration"] == content["calibration"]
+    assert Path("photos.model/tuning.png").is_file()
+    assert "the search in photos.model/tuning.png" in " ".join(lines_of(err))
+
+
+PINNED = (*SMALL[:4], "--epochs", 3, "--head", "dense", "--dropout", 0, "--inner-units", 0)
+PLAN = (*PINNED, "--weight-decay", 0, "--folds", 2)
+
+
+def test_tune_shows_what_it_compared_and_a_second_run_trains_nothing(run, here):
+    code, out, err = run("tune", "photos", *PLAN)
+    assert (code, err) == (0, "")
+    lines = lines_of(out)
+    (title,) = [line for line in lines if "recipes on 2 folds" in line]
+    heads, recipes = map(int, re.match(r"(\d+) heads: (\d+) recipes", title).groups())
+    assert heads == 2 * recipes > 40
+    assert sum(line.endswith("chosen") for line in lines) == 1
+    text = " ".join(lines)
+    assert "the search in photos.model/tuning.png" in text
+    assert lines[-1] == "Next: topwork evaluate photos.model photos"
+    assert {path.name for path in here.iterdir()} == {
+        "photos", "photos.model", "photos.model.trials.jsonl"
+    }  # fmt: skip
+    trials = Path("photos.model.trials.jsonl").read_bytes()
+    records = [json.loads(line) for line in trials.splitlines()]
+    assert len(records) == heads
+    for name, value in (("epochs", 3), ("dropout", 0), ("inner_units", 0), ("weight_decay", 0)):
+        assert {record["settings"][name] for record in records} == {value}
+
+    code, out, err = run("tune", "photos", *PLAN, "--json")
+    assert code == 0
+    assert Path("photos.model.trials.jsonl").read_bytes() == trials
+    content = json.loads(out)
+    assert content["search"]["heads"] == heads
+    assert content["search"]["recipes"] == recipes
+    chosen = content["settings"]
+    assert any(record["settings"].items() <= chosen.items() for record in records)
+    code, out, _ = run("evaluate", "photos.model", "photos", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 12)
+
+
+def test_a_search_with_a_budget_goes_on_from_its_trials(run, here):
+    options = ("--trials", "deep/all.jsonl", "-o", "m")
+    code, out, err = run("tune", "photos", *PLAN, *options, "--budget", 2)
+    assert (code, err) == (0, "")
+    assert "tuning.png" not in out  # there was no choice
+    assert not Path("m/tuning.png").exists()
+    before = Path("deep/all.jsonl").read_bytes()
+    code, out, _ = run("tune", "photos", *PLAN, *options, "--budget", "0.001s", "--json")
+    assert code == 0
+    after = Path("deep/all.jsonl").read_bytes()
+    assert after.startswith(before)
+    # The first recipes are compared whatever they cost.
+    assert json.loads(out)["search"]["recipes"] == after.count(b"\n") / 2 > 2
+    assert Path("m/tuning.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--budget", "0"), 2, "budget: must be a number of heads such as 500, .*received '0'"),
+        (("--budget", "-5s"), 2, "budget: .*above 0, received '-5s'"),
+        (("--budget", "1"), 2, "budget: must be at least 5 heads, .*received 1"),
+        (("--folds", "1"), 2, "folds: must be 0 .* or 2 or more, received 1"),
+        (("--folds", "1000"), 2, "folds: must be 2 to 8, .*class blue has 8 .*received 1000"),
+        (("--folds", "-1"), 2, "folds: .*received -1"),
+        (("--folds", "some"), 2, "--folds.*valid integer"),
+        (("--seeds", "0"), 2, "seeds: .*received 0"),
+        (("--trials", "photos"), 1, "cannot read and write the trials in photos: Is a directory"),
+        (("--trials", "notes.txt"), 1, "notes.txt does not hold trials; choose another file"),
+        (("-o", "photos"), 1, "photos exists and is not a Topwork model"),
+        (("--preset", "fastest"), 2, "--preset.*'fastest' is not one of"),
+        (("--learning-rate", "automatic"), 2, "learning_rate: .*received 'automatic'"),
+        (("--precision", "f16"), 2, "--precision.*'f16' is not one of"),
+        (("--head", "logistic", "--dropout", "0.5"), 2, "the logistic head has no dropout"),
+        (("--base", "vgg16,vgg16"), 2, "vgg16 at 32 pixels is named twice"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(run, here, options, code, message):
+    Path("notes.txt").write_text("no trials")
+    found, _, err = run("tune", "photos", "--image-size", 32, *options)
+    assert found == code
+    (line,) = err.splitlines()
+    assert re.search(message, line), line
+    assert not Path("photos.model").exists()
+    assert Path("notes.txt").read_text() == "no trials"
+
+
+@pytest.fixture
+def asked(run, here, monkeypatch):
+    """Returns the settings, and what else `tune` is given, that a command line means."""
+
+    def ask(*arguments):
+        seen = []
+
+        def stop(dataset, settings, *_, **options):
+            seen.append((settings, options))
+            raise DatasetError("enough")
+
+        monkeypatch.setattr(pipeline, arguments[0], stop)
+        assert run(arguments[0], "photos", *arguments[1:])[2] == "topwork: enough\n"
+        return seen[0]
+
+    return ask
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+@pytest.mark.parametrize("preset", list(Preset))
+def test_a_preset_fills_in_what_is_not_said(asked, command, preset):
+    assert asked(command, "--preset", preset)[0] == Settings.create(preset=preset)
+    said = ("--no-flip", "--no-normalize", "--head", "dense", "--class-weight", "none")
+    found, options = asked(command, "--preset", preset, *said, "--learning-rate", "auto")
+    values = {"flip": False, "normalize": False, "head": "dense", "class_weight": "none"}
+    assert found == Settings.create(preset=preset, **values)
+    assert (found.base, found.head) == (Settings.create(preset=preset).base, "dense")
+    if command == "tune":
+        assert options["pinned"] == {"preset", "learning_rate", *values}
+
+
+def test_options_that_are_not_given_are_not_pinned(asked):
+    settings, options = asked("tune", "--epochs", 10, "--strict", "--folds", 3)
+    assert settings == Settings.create(strict=True)
+    assert options["pinned"] == {"epochs"}
+    assert options["plan"] == Search.create(folds=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_preset_trains_saves_and_evaluates(run, here, preset):
+    code, out, err = run("train", "photos", "--preset", preset, "--json")
+    assert code == 0, err
+    lines_of(err)
+    assert json.loads(out)["settings"]["preset"] == preset
+    code, out, _ = run("evaluate", "photos.model", "photos", "--json")
+    assert json.loads(out)["accuracy"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_whole_search_shows_and_draws_its_recipes(run, here):
+    code, out, err = run("tune", "photos", *SMALL[:4], "--views", 1)
+    assert (code, err) == (0, "")
+    lines = lines_of(out)
+    assert sum(line.endswith("chosen") for line in lines) == 1
+    records = map(json.loads, Path("photos.model.trials.jsonl").read_text().splitlines())
+    assert {"dense", "logistic"} == {record["settings"]["head"] for record in records}
+    code, out, _ = run("evaluate", "photos.model", "photos", "--json")
+    assert json.loads(out)["accuracy"] > 0.9
 
 
 def test_bases_fit_in_80_columns_and_json_has_them_all(run):
@@ -303,7 +582,7 @@ def test_ctrl_c_says_that_nothing_is_lost(run, here, monkeypatch):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "embed", interrupt)
+    monkeypatch.setattr("topwork.examples.embed_columns", interrupt)
     code, _, err = run("train", "photos", *SMALL)
     assert code == cli.INTERRUPTED
     assert err == "topwork: interrupted; finished vectors are kept, run again to go on\n"
@@ -313,7 +592,7 @@ def test_a_bug_is_not_hidden(run, here, monkeypatch):
     def break_down(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline, "embed", break_down)
+    monkeypatch.setattr("topwork.examples.embed_columns", break_down)
     with pytest.raises(ZeroDivisionError):
         run("train", "photos", *SMALL)
 

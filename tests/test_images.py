@@ -289,3 +289,10 @@ def test_arrays_survive_encoding(shape):
 def test_other_arrays_are_refused(array):
     with pytest.raises(SettingsError, match="uint8"):
         encode_array(array)
+
+
+@pytest.mark.parametrize("interpolation", Interpolation)
+def test_the_original_is_the_view_without_a_name(interpolation):
+    data = encode(picture(size=(77, 45)))
+    named = decode(data, SIZE, interpolation, "original")
+    assert np.array_equal(decode(data, SIZE, interpolation), named)

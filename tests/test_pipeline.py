@@ -4,36 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pictures import COLOURS, encode, fill, make_photos, picture
-from sklearn.metrics import balanced_accuracy_score
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from topwork import pipeline
-from topwork.bundle import load_model
-from topwork.config import Precision, Settings
+from topwork import pipeline, training
+from topwork.calibration import fit_temperature
+from topwork.config import HeadSettings, Search, Settings
 from topwork.dataset import Dataset
-from topwork.errors import DatasetError, NetworkError, SettingsError, WeightsError
+from topwork.errors import DatasetError, SettingsError, WeightsError
 from topwork.images import image_hash
-
-
-@pytest.fixture(scope="module")
-def flat(tmp_path_factory):
-    """Class folders without splits."""
-    root = tmp_path_factory.mktemp("data") / "flat"
-    for place, (name, colour) in enumerate(COLOURS.items()):
-        fill(root / name, 10, colour, start=20 * place)
-    return root
-
-
-@pytest.fixture(scope="module")
-def flat_trained(flat, small, store):
-    return pipeline.train(Dataset.from_folder(flat), small, store)
-
-
-@pytest.fixture
-def other_store(trained, store, tmp_path):
-    """A store with the network and without vectors."""
-    shutil.copytree(store / "bases", tmp_path / "store" / "bases")
-    return tmp_path / "store"
+from topwork.listener import Listener
+from topwork.trials import Journal
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):
@@ -67,7 +48,7 @@ def test_the_same_seed_gives_the_same_result_in_another_store(
 ):
     again = pipeline.train(Dataset.from_folder(flat), small, other_store)
     assert again.model.history == flat_trained.model.history
-    assert np.array_equal(again.model.head.kernel, flat_trained.model.head.kernel)
+    assert_same_head(again.model.head, flat_trained.model.head)
     assert again.model.data == flat_trained.model.data
     assert again.embedded == 30
 
@@ -84,63 +65,7 @@ def test_the_split_that_was_made_is_recorded(flat_trained, small):
     assert flat_trained.model.data.counts["validation"] == {"blue": 2, "green": 2, "red": 2}
 
 
-def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
-    data = shutil.copytree(flat, tmp_path / "more")
-    fill(data / "red", 3, COLOURS["red"], start=200)
-    fill(data / "blue", 1, COLOURS["blue"], start=300)
-    # Moved and renamed: the content tells what an image is.
-    (data / "green" / "025.png").rename(data / "green" / "other.PNG")
-    sizes = {}
-    for split in ("train", "validation", "test", "all"):
-        found = pipeline.evaluate(flat_trained.model, Dataset.from_folder(data), split, store)
-        sizes[split] = (len(found), found.seen)
-    assert sizes == {"train": (24, 24), "validation": (6, 6), "test": (4, 0), "all": (34, 30)}
-    again = pipeline.evaluate(flat_trained.model, Dataset.from_folder(data), "validation", store)
-    assert again.report.accuracy == flat_trained.report.accuracy
-
-
-def test_evaluate_takes_the_folders_of_a_divided_dataset(trained, photos, store):
-    for split in ("train", "validation", "test"):
-        found = pipeline.evaluate(trained.model, Dataset.from_folder(photos), split, store)
-        paths = sorted((photos / split).rglob("*.png"))
-        predicted = trained.model.predict(paths).logits.argmax(axis=1)
-        true = [trained.model.classes.index(path.parent.name) for path in paths]
-        assert found.report.accuracy == pytest.approx(np.mean(predicted == true))
-        assert found.seen == (0 if split == "test" else len(paths))
-
-
-def test_a_training_image_copied_into_the_test_folder_is_noticed(trained, photos, store, tmp_path):
-    leaky = shutil.copytree(photos, tmp_path / "leaky")
-    source = next((leaky / "train" / "red").iterdir())
-    shutil.copy(source, leaky / "test" / "red" / "copy.png")
-    found = pipeline.evaluate(trained.model, Dataset.from_folder(leaky), "test", store)
-    assert (len(found), found.seen) == (13, 1)
-
-
-def test_evaluate_wants_classes_that_the_model_knows(trained, store, tmp_path):
-    data = make_photos(tmp_path / "p", train=0, validation=0, test=2)
-    shutil.rmtree(data / "test" / "green")
-    found = pipeline.evaluate(trained.model, Dataset.from_folder(data), "test", store)
-    assert found.report.support.tolist() == [2, 0, 2]
-    fill(data / "test" / "pink", 1, (250, 100, 200))
-    with pytest.raises(DatasetError, match=r"knows the classes blue, green, red; .* has pink"):
-        pipeline.evaluate(trained.model, Dataset.from_folder(data), "test", store)
-
-
-def test_evaluate_names_the_splits_there_are(trained, flat_trained, flat, photos, store, tmp_path):
-    without = shutil.copytree(photos, tmp_path / "p", ignore=shutil.ignore_patterns("test"))
-    with pytest.raises(DatasetError, match=r"no images in the split 'test'.*train, validation"):
-        pipeline.evaluate(trained.model, Dataset.from_folder(without), "test", store)
-    with pytest.raises(DatasetError, match="the model was trained with all of them"):
-        pipeline.evaluate(flat_trained.model, Dataset.from_folder(flat), "test", store)
-
-
-def test_figures_become_json_even_where_there_are_none(trained, store, tmp_path):
-    data = make_photos(tmp_path / "p", train=0, validation=0, test=1)
-    shutil.rmtree(data / "test" / "green")
-    found = pipeline.evaluate(trained.model, Dataset.from_folder(data), "test", store)
-    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert content["recall"][1] is None
+def test_figures_become_json_even_where_there_are_none(trained):
     diverged = replace(
         trained.model.history,
         history={name: [float("nan")] * 5 for name in trained.model.history.history},
@@ -148,6 +73,7 @@ def test_figures_become_json_even_where_there_are_none(trained, store, tmp_path)
     model = replace(trained.model, history=diverged)
     content = json.loads(json.dumps(replace(trained, model=model).to_json(), allow_nan=False))
     assert content["history"]["val_loss"] == [None] * 5
+    assert content["search"] is None
 
 
 def test_a_class_whose_images_all_fail_is_named(photos, small, store, tmp_path):
@@ -166,53 +92,6 @@ def test_a_validation_split_whose_images_all_fail_is_named(photos, small, store,
         pipeline.train(Dataset.from_folder(data), small, store)
 
 
-@pytest.mark.parametrize("count", [1, 5, 13])
-def test_predictions_come_in_chunks_and_in_order(trained, monkeypatch, count):
-    monkeypatch.setattr(pipeline, "PREDICT_CHUNK", 4)
-    colours = list(COLOURS.values())
-    images = [encode(picture(colours[n % 3], seed=n)) for n in range(count)]
-    if count > 4:
-        images[3] = b"broken"
-    chunks = list(pipeline.predict(trained.model, images))
-    assert [start for start, _ in chunks] == list(range(0, count, 4))
-    logits = np.full((count, 3), np.nan, np.float32)
-    failed = {}
-    for start, found in chunks:
-        logits[start + found.places] = found.logits
-        failed |= {start + place: reason for place, reason in found.failed.items()}
-    assert failed.keys() == ({3} if count > 4 else set())
-    for place, image in enumerate(images):
-        if place not in failed:
-            alone = trained.model.predict([image]).logits[0]
-            np.testing.assert_allclose(logits[place], alone, rtol=0, atol=1e-4)
-
-
-def test_probabilities_are_the_softmax_of_the_logits(trained):
-    found = trained.model.predict([encode(picture(seed=n)) for n in range(3)])
-    wanted = np.exp(found.logits) / np.exp(found.logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found.probabilities, wanted, atol=1e-6)
-
-
-def test_predictions_without_the_store_equal_those_with_it(trained, photos, store, monkeypatch):
-    dataset = Dataset.from_folder(photos)
-    monkeypatch.setattr(pipeline, "FEW", 10_000)
-    direct = pipeline.predict_all(trained.model, dataset, store)
-    monkeypatch.setattr(pipeline, "FEW", 0)
-    stored = pipeline.predict_all(trained.model, dataset, store)
-    np.testing.assert_allclose(direct, stored, rtol=0, atol=1e-4)
-
-
-def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp_path, monkeypatch):
-    model = replace(trained.model, space=replace(trained.model.space, precision="bf16"))
-    monkeypatch.setattr("topwork.model.resolve_precision", lambda wanted: Precision.F32)
-    assert model.engine.precision is Precision.F32
-    found = pipeline.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
-    assert len(found) == 12
-    # Its vectors are not taken for those of bf16.
-    (space,) = (tmp_path / "vectors").glob("*/space.json")
-    assert json.loads(space.read_text())["precision"] == "f32"
-
-
 def test_describe_shows_the_way_from_pixels_to_logits(store):
     layers = pipeline.describe(Settings.create(image_size=32), 7, store)
     assert [layer.stage for layer in layers] == ["INPUTS", "BASE", "VECTORS", "OUTPUTS"]
@@ -225,11 +104,26 @@ def test_describe_shows_the_way_from_pixels_to_logits(store):
 def test_describe_needs_no_weights(trained, store, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        pipeline, "prepare_network", lambda settings, _: asked.append(settings) or trained.network
+        pipeline, "prepare_networks", lambda settings, _: asked.append(settings) or trained.stack
     )
-    pipeline.describe(Settings.create(base="vgg16"), 2, store)
-    pipeline.describe(Settings.create(), 2, store)
-    assert [settings.weights for settings in asked] == ["random", None]
+    for base in ("vgg16", "efficientnet-lite0", "efficientnet-lite0,vgg16"):
+        pipeline.describe(Settings.create(base=base), 2, store)
+    assert [settings.weights for settings in asked] == ["random", None, "random"]
+
+
+def test_describe_shows_every_base_of_a_stack_and_the_inner_layer(stacked, store):
+    settings = stacked.model.settings
+    layers = pipeline.describe(settings, 3, store)
+    assert [(layer.stage, layer.output_shape, layer.parameters) for layer in layers] == [
+        ("INPUTS", (32, 64, 64, 3), 0),
+        ("BASE", (32, 2, 2, 1280), stacked.model.members[0].parameters),
+        ("INPUTS", (32, 32, 32, 3), 0),
+        ("BASE", (32, 1, 1, 1280), stacked.model.members[1].parameters),
+        ("VECTORS", (32, 2560), 0),
+        ("INNER", (32, 8), 2561 * 8),
+        ("OUTPUTS", (32, 3), 9 * 3),
+    ]
+    assert [layer.trained for layer in layers] == [False] * 5 + [True] * 2
 
 
 @pytest.mark.parametrize(
@@ -238,6 +132,12 @@ def test_describe_needs_no_weights(trained, store, monkeypatch):
         ({"base": "xeption"}, SettingsError, r"no base 'xeption'; did you mean xception"),
         ({"base": "xception", "image_size": 70}, SettingsError, "at least 71 pixels, received 70"),
         ({"weights": "/nowhere.pth"}, WeightsError, r"cannot be read from /nowhere\.pth"),
+        ({"base": "vgg16,vgg16"}, SettingsError, "vgg16 at 224 pixels is named twice"),
+        (
+            {"base": "vgg16@64,vgg19", "weights": "w.h5"},
+            SettingsError,
+            "weights: several bases need a name for each file, such as vgg16=FILE,vgg19=FILE",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_run(photos, store, values, error, reason):
@@ -245,8 +145,246 @@ def test_wrong_settings_are_refused_before_anything_is_run(photos, store, values
         pipeline.train(Dataset.from_folder(photos), Settings.create(**values), store)
 
 
-def test_a_model_whose_network_is_gone_says_so(saved, tmp_path, photos):
-    model = load_model(shutil.copytree(saved, tmp_path / "m"))
-    (tmp_path / "m" / "model.xml").unlink()
-    with pytest.raises(NetworkError, match=r"model\.xml"):
-        model.predict(sorted((photos / "test").rglob("*.png")))
+def with_values(settings, **values):
+    return Settings.create(**settings.model_dump() | values)
+
+
+@pytest.fixture(scope="module")
+def left_open(flat, small, store):
+    """Trained with a learning rate that was left to Topwork, which is the default."""
+    assert Settings.create().learning_rate == "auto"
+    return pipeline.train(
+        Dataset.from_folder(flat), with_values(small, learning_rate="auto"), store
+    )
+
+
+def test_the_chosen_learning_rate_and_how_it_was_chosen_are_recorded(left_open):
+    chosen = left_open.model.settings.learning_rate
+    facts = left_open.model.search
+    rates = [trial.settings.learning_rate for trial in left_open.trials]
+    assert len(rates) == len({*rates}) == facts.recipes > 5
+    assert chosen in rates
+    (trial,) = [t for t in left_open.trials if t.settings.learning_rate == chosen]
+    assert (facts.folds, facts.replicates, facts.heads) == (True, 3, 3 * len(rates))
+    assert (facts.mean, facts.error) == (trial.mean, trial.error)
+    assert facts.mean >= max(t.mean for t in left_open.trials) - 0.2
+    assert left_open.to_json()["search"] == facts.model_dump()
+    assert left_open.to_json()["settings"]["learning_rate"] == chosen
+
+
+def test_what_was_chosen_trains_like_what_was_asked_for(left_open, flat, store):
+    asked = pipeline.train(Dataset.from_folder(flat), left_open.model.settings, store)
+    assert asked.trials == ()
+    assert asked.model.search is None
+    assert asked.model.history == left_open.model.history
+    # Only the temperature may differ: it comes from the folds there are.
+    assert (left_open.model.calibration.source, asked.model.calibration.source) == (
+        "folds", "validation"
+    )  # fmt: skip
+    ratio = left_open.model.calibration.temperature / asked.model.calibration.temperature
+    for found, wanted in zip(left_open.model.head.layers, asked.model.head.layers, strict=True):
+        np.testing.assert_allclose(found.kernel * ratio, wanted.kernel, rtol=1e-5, atol=1e-7)
+
+
+def test_with_too_few_images_for_folds_the_validation_images_choose(photos, small, store, tmp_path):
+    data = shutil.copytree(photos, tmp_path / "p")
+    for path in sorted((data / "train" / "green").iterdir())[1:]:
+        path.unlink()
+    found = pipeline.train(
+        Dataset.from_folder(data), with_values(small, learning_rate="auto"), store
+    )
+    facts = found.model.search
+    assert (facts.folds, facts.replicates, facts.error) == (False, 1, None)
+    assert found.model.calibration.source == "validation"
+    best = max(trial.mean for trial in found.trials)
+    assert facts.mean == found.report.accuracy == best
+
+
+def test_the_penalty_of_a_logistic_head_is_chosen_too(flat, small, store):
+    values = {"head": "logistic", "normalize": True, "learning_rate": "auto"}
+    found = pipeline.train(Dataset.from_folder(flat), with_values(small, **values), store)
+    penalties = {trial.settings.penalty for trial in found.trials}
+    assert found.model.settings.penalty in penalties
+    assert found.model.search.recipes == len(penalties) > 2
+    assert found.model.history.epochs == 1
+    asked = pipeline.train(Dataset.from_folder(flat), found.model.settings, store)
+    assert asked.trials == ()
+    assert asked.report.accuracy == found.report.accuracy
+
+
+def test_the_temperature_is_folded_into_the_head(flat, small, store, monkeypatch):
+    kept = []
+
+    def keep(fit):
+        kept.append(training.keep(fit))
+        return kept[-1]
+
+    monkeypatch.setattr(pipeline, "keep", keep)
+    model = pipeline.train(Dataset.from_folder(flat), small, store).model
+    ((head, history),) = kept
+    places = np.array(model.images.splits) == "validation"
+    paths = [
+        flat / name for name, held_out in zip(model.images.names, places, strict=True) if held_out
+    ]
+    found = model.predict(paths).logits
+    labels = np.array([model.classes.index(path.parent.name) for path in paths])
+    raw = found * model.calibration.temperature
+    assert model.calibration.temperature == pytest.approx(fit_temperature(raw, labels), rel=0.01)
+    assert model.calibration.temperature != 1
+    for layer, cooled in zip(head.layers, model.head.layers, strict=True):
+        wanted = layer.kernel / np.float32(model.calibration.temperature)
+        np.testing.assert_allclose(cooled.kernel, wanted, rtol=1e-5)
+    # The record is of the training, before the temperature.
+    assert model.history == history
+    assert np.array_equal(raw.argmax(axis=1), found.argmax(axis=1))
+    loss = history.row(history.best_epoch)["val_loss"]
+    assert log_loss(labels, softmax(raw.astype(float), axis=1)) == pytest.approx(loss, rel=1e-3)
+    assert model.validation.loss == loss
+
+
+@pytest.fixture(scope="module")
+def with_views(flat, small, store):
+    return pipeline.train(Dataset.from_folder(flat), with_values(small, views=2), store)
+
+
+def test_training_with_views_learns_from_them_and_is_the_same_again(
+    with_views, flat_trained, flat, small, store
+):
+    again = pipeline.train(Dataset.from_folder(flat), with_values(small, views=2), store)
+    assert (again.embedded, again.reused) == (0, 30 + 2 * 24)
+    assert again.model.history == with_views.model.history
+    assert_same_head(again.model.head, with_views.model.head)
+    history, plain = with_views.model.history.history, flat_trained.model.history.history
+    # The first epoch is of the images themselves, the second of their first view.
+    assert history["loss"][0] == plain["loss"][0]
+    assert history["loss"][1] != plain["loss"][1]
+    assert with_views.model.history != flat_trained.model.history
+    assert with_views.model.data == flat_trained.model.data
+
+
+def assert_same_head(found, wanted):
+    for layer, other in zip(found.layers, wanted.layers, strict=True):
+        assert np.array_equal(layer.kernel, other.kernel)
+        assert np.array_equal(layer.bias, other.bias)
+
+
+PINNED = {"head": "dense", "dropout": 0, "inner_units": 0, "epochs": 3, "label_smoothing": 0.1}
+
+
+class Hears(Listener):
+    def chosen(self, tuner, trial):
+        self.tuner, self.trial = tuner, trial
+
+
+def tune(data, store, trials, **options):
+    hears = Hears()
+    settings = Settings.create(image_size=32, precision="f32", **PINNED)
+    found = pipeline.tune(
+        Dataset.from_folder(data),
+        settings,
+        store,
+        pinned=frozenset(PINNED),
+        journal=Journal(trials),
+        listener=hears,
+        **options,
+    )
+    return found, hears
+
+
+@pytest.fixture(scope="module")
+def tuned(flat, store, tmp_path_factory):
+    trials = tmp_path_factory.mktemp("tuning") / "deep" / "trials.jsonl"
+    return trials, *tune(flat, store, trials, plan=Search.create(folds=2))
+
+
+def test_a_search_compares_recipes_on_folds_and_writes_every_head_down(tuned):
+    trials, found, hears = tuned
+    facts = found.model.search
+    lines = [json.loads(line) for line in trials.read_text().splitlines()]
+    assert facts.heads == len(lines) == hears.tuner.trained == 2 * facts.recipes
+    assert (facts.folds, facts.replicates) == (True, 2)
+    assert facts.recipes == len(found.trials) > 20
+    assert {line["replicate"] for line in lines} == {"fold 1 of 2, seed 0", "fold 2 of 2, seed 0"}
+    varied = {
+        name
+        for name in HeadSettings.model_fields
+        if len({line["settings"][name] for line in lines}) > 1
+    }
+    assert varied == {"learning_rate", "normalize", "weight_decay", "class_weight"}
+
+
+def test_what_is_pinned_stays_as_it_is(tuned):
+    _, found, _ = tuned
+    for settings in (found.model.settings, *(trial.settings for trial in found.trials)):
+        assert {name: getattr(settings, name) for name in PINNED} == PINNED
+
+
+def test_a_second_search_trains_no_head_and_finds_the_same(tuned, flat, store):
+    trials, first, _ = tuned
+    before = trials.read_bytes()
+    again, hears = tune(flat, store, trials, plan=Search.create(folds=2))
+    assert (hears.tuner.trained, hears.tuner.reused) == (0, first.model.search.heads)
+    assert trials.read_bytes() == before
+    assert again.model.settings == first.model.settings
+    assert again.model.search == first.model.search
+    assert_same_head(again.model.head, first.model.head)
+
+
+def test_a_search_that_was_cut_off_goes_on(tuned, flat, store, tmp_path):
+    trials, first, _ = tuned
+    cut = tmp_path / "trials.jsonl"
+    content = trials.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    lines = cut.read_bytes().count(b"\n")
+    again, hears = tune(flat, store, cut, plan=Search.create(folds=2))
+    assert hears.tuner.reused == lines
+    assert hears.tuner.trained == first.model.search.heads - lines
+    assert again.model.settings == first.model.settings
+    assert len(cut.read_bytes().splitlines()) == first.model.search.heads + 1
+
+
+def test_what_a_search_found_trains_like_what_was_asked_for(tuned, flat, store):
+    _, found, _ = tuned
+    asked = pipeline.train(Dataset.from_folder(flat), found.model.settings, store)
+    assert asked.model.history == found.model.history
+
+
+def test_a_budget_ends_a_search(flat, store, tmp_path):
+    plan = Search.create(folds=2, budget="7")
+    found, hears = tune(flat, store, tmp_path / "trials.jsonl", plan=plan)
+    assert (found.model.search.recipes, found.model.search.heads) == (3, 6)
+    assert found.model.settings.learning_rate in {t.settings.learning_rate for t in found.trials}
+    # What was left out before is what a longer search trains.
+    _, hears = tune(flat, store, tmp_path / "trials.jsonl", plan=Search.create(folds=2, budget="8"))
+    assert (hears.tuner.reused, hears.tuner.trained) == (6, 2)
+
+
+def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path, monkeypatch):
+    _, found, _ = tuned
+    monkeypatch.setattr(pipeline, "save_model", lambda *given: given[-1](given[2]))
+    for trials in ((), found.trials[:1]):
+        replace(found, trials=trials).save(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    found.save(tmp_path)
+    (plot,) = tmp_path.iterdir()
+    assert plot.name == "tuning.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"budget": "0"}, "budget: must be a number of heads .* received '0'"),
+        ({"budget": "-5s"}, "budget: must be .* above 0, received '-5s'"),
+        ({"budget": "soon"}, "budget: must be .* received 'soon'"),
+        ({"budget": "3"}, "budget: must be at least 5 heads, one for each fold"),
+        ({"folds": 1}, "folds: .*received 1"),
+        ({"folds": 1000}, "folds: must be 2 to 8, .* the class blue has 8 .* received 1000"),
+        ({"seeds": 0}, "seeds: .* received 0"),
+        ({"folds": -1}, "folds: .* received -1"),
+        ({"fold": 1}, "unknown setting 'fold'; the settings are folds, seeds, budget"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(flat, store, values, reason):
+    with pytest.raises(SettingsError, match=reason):
+        tune(flat, store, None, plan=Search.create(**values))

@@ -40,7 +40,7 @@ def run_python(code, *args):
 
 def test_the_public_names_are_these():
     kinds = [name for name, value in vars(errors).items() if inspect.isclass(value)]
-    rest = ["Classifier", "Dataset", "History", "Settings", "__version__", "load"]
+    rest = ["Classifier", "Dataset", "History", "Settings", "__version__", "load", "tune"]
     assert sorted(topwork.__all__) == sorted(kinds + rest)
     assert set(topwork.__all__) <= {*dir(topwork)}
     with pytest.raises(AttributeError, match="no attribute 'classifiers'"):

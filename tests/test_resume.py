@@ -36,12 +36,12 @@ sys.exit(main())
 class Runs:
     """Runs of the same training in one store."""
 
-    def __init__(self, folder, data):
+    def __init__(self, folder, data, options=()):
         self.store, self.model, self.data = folder / "store", folder / "the.model", data
         self.scratch = folder / "scratch"
         self.scratch.mkdir(parents=True)
         self.arguments = ["train", data, "--json", "-o", self.model, "--store", self.store]
-        self.arguments += ["--image-size", "32"]
+        self.arguments += ["--image-size", "32", "--learning-rate", "0.01", *options]
         self.groups = []
         self.parts = {}
 
@@ -81,13 +81,14 @@ class Runs:
         return {path.name: path.read_bytes() for path in paths}
 
     def vectors(self):
-        """All vectors by image; each must be there once, in a part that is whole."""
+        """All vectors by space and image; each must be there once, in a part that is whole."""
         found = {}
         for path in self.store.glob("vectors/*/part-*.parquet"):
             table = pq.read_table(path)
             for image, vector in zip(*(c.to_pylist() for c in table.columns), strict=True):
-                assert image not in found
-                found[image] = np.array(vector, np.float32)
+                key = path.parent.name, image
+                assert key not in found
+                found[key] = np.array(vector, np.float32)
         assert not list(self.store.rglob("*.damaged"))
         return found
 
@@ -101,8 +102,8 @@ class Runs:
 def make_runs(tmp_path):
     made = []
 
-    def make(name, data):
-        made.append(Runs(tmp_path / name, data))
+    def make(name, data, options=()):
+        made.append(Runs(tmp_path / name, data, options))
         return made[-1]
 
     yield make
@@ -130,7 +131,7 @@ def check_same(disturbed, undisturbed, result, wanted, before):
     assert disturbed.read_parts().items() >= disturbed.parts.items()
     found, vectors = disturbed.vectors(), undisturbed.vectors()
     assert found.keys() == vectors.keys()
-    assert all(np.array_equal(found[image], vectors[image]) for image in found)
+    assert all(np.array_equal(found[key], vectors[key]) for key in found)
     for name in ("head.safetensors", "history.json", "images.parquet", "model.bin"):
         assert (disturbed.model / name).read_bytes() == (undisturbed.model / name).read_bytes()
     source = next(disturbed.data.rglob("*.png"))
@@ -154,7 +155,7 @@ def test_a_run_killed_among_its_vectors_is_finished_by_the_next(make_runs, tmp_p
         return json.loads(output)
 
     # Building the base is disturbed in the slow test.
-    shutil.copytree(trained.network.folder.parent, undisturbed.store / "bases")
+    shutil.copytree(trained.stack.folder.parent, undisturbed.store / "bases")
     wanted = finish(undisturbed)
     shutil.copytree(undisturbed.store / "bases", disturbed.store / "bases")
     chance = random.Random(1)
@@ -187,10 +188,13 @@ def test_a_run_killed_while_it_saves_leaves_the_older_model_or_none(make_runs, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0])
-def test_a_run_killed_twenty_times_at_random_is_finished_by_the_next(make_runs, tmp_path, seed):
+@pytest.mark.parametrize(("seed", "options"), [(0, ()), (1, ("--views", "1", "--flip"))])
+def test_a_run_killed_twenty_times_at_random_is_finished_by_the_next(
+    make_runs, tmp_path, seed, options
+):
     data = make_data(tmp_path / "data", 200)
-    undisturbed, disturbed = make_runs("undisturbed", data), make_runs("disturbed", data)
+    undisturbed = make_runs("undisturbed", data, options)
+    disturbed = make_runs("disturbed", data, options)
     started = time.monotonic()
     wanted = undisturbed.finish()
     longest_s = time.monotonic() - started

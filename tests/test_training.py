@@ -1,15 +1,28 @@
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 from heads.keras_reference import ask
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import log_softmax
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
 
-from topwork.config import Optimizer, Settings
+from topwork import training
+from topwork.config import ClassWeight, HeadKind, Settings
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Task, init_head, probabilities
-from topwork.training import Labelled, batch_order, train_head
+from topwork.training import (
+    Labelled,
+    Part,
+    balance,
+    batch_order,
+    join,
+    train_head,
+    train_heads,
+)
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 2}
 
@@ -31,75 +44,95 @@ def make(task, count, seed, *, length=64, scale=1.0):
     return Labelled((vectors * scale).astype(np.float32), targets)
 
 
-def case(task, optimizer="adam", *, train=500, validation=137, batch_size=32, epochs=10, scale=1.0):
+def case(task, *, train=500, validation=137, scale=1.0, **settings):
+    """Returns what `train_head` takes."""
+    options = {"learning_rate": 0.01, "batch_size": 32, "epochs": 10} | settings
     return {
         "task": Task(task),
-        "optimizer": Optimizer(optimizer),
         "training": make(Task(task), train, 1, scale=scale),
         "validation": make(Task(task), validation, 2, scale=scale),
+        "settings": Settings.create(**options).head_settings(),
         "outputs": OUTPUTS[Task(task)],
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "learning_rate": 0.01,
         "seed": 3,
     }
 
 
+def change(given, **settings):
+    """Returns a case with other settings, also some that a user could not choose."""
+    return given | {"settings": given["settings"].model_copy(update=settings)}
+
+
 CASES = {
     "one of many": case("classes"),
-    "one of many, sgd": case("classes", "sgd"),
+    "one of many, sgd, class weights": case("classes", optimizer="sgd", class_weight="balanced"),
     "two": case("binary"),
-    "two, sgd": case("binary", "sgd"),
+    "two, sgd, decay, smoothing": case(
+        "binary", optimizer="sgd", weight_decay=3, label_smoothing=0.2
+    ),
     "labels": case("labels"),
     "number": case("number"),
-    "number, sgd": case("number", "sgd"),
+    "number, sgd": case("number", optimizer="sgd"),
     # Gradients near Adam's epsilon.
-    "tiny vectors": case("classes", train=90, scale=1e-5),
+    "tiny vectors": case("classes", scale=1e-5),
     "one image, large batch": case("classes", train=1, validation=1, epochs=3),
+    "inner layer, decay, smoothing": case(
+        "classes", inner_units=12, weight_decay=3, label_smoothing=0.2
+    ),
 }
-ONE_HOT = "one of many, sgd"
+ONE_HOT = {"one of many, sgd, class weights", "inner layer, decay, smoothing"}
 
 
 def for_keras(case, *, one_hot=False):
     """Says the same to Keras."""
-    training, validation, outputs = case["training"], case["validation"], case["outputs"]
+    training, validation, settings = case["training"], case["validation"], case["settings"]
+    outputs = case["outputs"]
     count, length = training.vectors.shape
-    head = init_head(length, outputs, case["seed"])
+    head = init_head(length, outputs, case["seed"], settings.inner_units)
     targets = [training.targets, validation.targets]
     if one_hot:
         targets = [np.eye(outputs, dtype=np.float32)[classes] for classes in targets]
-    return {
+    told = {
         "do": "fit",
         "task": "one-hot" if one_hot else str(case["task"]),
-        "optimizer": str(case["optimizer"]),
-        "learning_rate": case["learning_rate"],
+        "optimizer": str(settings.optimizer),
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "label_smoothing": settings.label_smoothing,
         "vectors": training.vectors,
         "targets": targets[0],
         "val_vectors": validation.vectors,
         "val_targets": targets[1],
-        "kernel": head.kernel,
-        "bias": head.bias,
-        "order": batch_order(count, case["batch_size"], case["epochs"], case["seed"]),
+        "order": batch_order(count, settings.batch_size, settings.epochs, case["seed"]),
     }
+    for number, layer in enumerate(head.layers):
+        told |= {f"kernel {number}": layer.kernel, f"bias {number}": layer.bias}
+    if settings.class_weight is ClassWeight.BALANCED:
+        weights = compute_class_weight("balanced", classes=np.arange(outputs), y=training.targets)
+        told["class_weights"] = weights
+    return told
 
 
 def assert_same(case, keras):
     """Compares all epochs' figures and the kept head."""
     head, history = train_head(**case)
-    assert history.history.keys() == keras["history"].keys()
-    for name, values in keras["history"].items():
+    figures = dict(keras["history"])
+    # Ours is the loss without smoothing; what Keras calls so has it.
+    figures.pop("plain", None)
+    figures["val_loss"] = figures.pop("val_plain", figures["val_loss"])
+    assert history.history.keys() == figures.keys()
+    for name, values in figures.items():
         np.testing.assert_allclose(history.history[name], values, rtol=0, atol=1e-4, err_msg=name)
     name, choose = ("val_loss", min) if case["task"] is Task.NUMBER else ("val_accuracy", max)
     assert history.row(history.best_epoch)[name] == choose(history.history[name])
-    kernel, bias = keras["heads"][history.best_epoch - 1]
-    np.testing.assert_allclose(head.kernel, kernel, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(head.bias, bias, rtol=0, atol=1e-4)
+    found = [array for layer in head.layers for array in layer]
+    for array, wanted in zip(found, keras["heads"][history.best_epoch - 1], strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-4)
     return history
 
 
 @pytest.fixture(scope="module")
 def keras_says(tmp_path_factory):
-    told = {name: for_keras(case, one_hot=name == ONE_HOT) for name, case in CASES.items()}
+    told = {name: for_keras(case, one_hot=name in ONE_HOT) for name, case in CASES.items()}
     return ask(told, tmp_path_factory.mktemp("keras"))
 
 
@@ -112,25 +145,26 @@ def test_the_history_is_that_of_keras_fit(name, keras_says):
 def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
     reference_photos, xception_weights, tmp_path
 ):
-    from topwork import pipeline
     from topwork.dataset import Dataset
-    from topwork.engines import OpenVINOEngine
-    from topwork.store import VectorStore
-    from topwork.vectors import embed
+    from topwork.examples import prepare_examples, prepare_networks
+    from topwork.folder import Split
 
     settings = Settings.create(
         base="xception", image_size=150, interpolation="nearest", weights=xception_weights
     )
-    network = pipeline.prepare_network(settings, tmp_path)
-    space = pipeline.make_space(network, settings)
-    dataset, vectors = embed(
-        Dataset.from_folder(reference_photos),
-        VectorStore(tmp_path, space, network.vector_length),
-        lambda: OpenVINOEngine(network.openvino_path, 150, space.precision),
+    dataset = Dataset.from_folder(reference_photos)
+    prepared = prepare_examples(
+        dataset.select(dataset.splits != Split.TEST),
+        prepare_networks(settings, tmp_path),
+        settings,
+        tmp_path,
+        on_read=lambda done, total: None,
+        on_progress=lambda progress: None,
     )
+    examples, part = prepared.examples, prepared.part
     training, validation = (
-        Labelled(vectors.values[dataset.splits == split], dataset.labels[dataset.splits == split])
-        for split in ("train", "validation")
+        Labelled(examples.vectors[rows], examples.targets[rows])
+        for rows in (part.training[0], part.held_out)
     )
     assert (len(training.vectors), len(validation.vectors)) == (3068, 341)
     reference = case("classes") | {"training": training, "validation": validation}
@@ -159,26 +193,39 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert not np.array_equal(order[0], order[1])
 
 
+def weights_of(head):
+    return np.concatenate([array.ravel() for layer in head.layers for array in layer])
+
+
 @pytest.mark.parametrize("name", ["one of many", "two", "labels", "number"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(name):
     head, history = train_head(**CASES[name])
     again, same = train_head(**CASES[name])
-    other, different = train_head(**CASES[name] | {"seed": 4})
-    assert head.kernel.tobytes() == again.kernel.tobytes()
-    assert head.bias.tobytes() == again.bias.tobytes()
+    other, different = train_head(**CASES[name] | {"seed": 2**32 - 1})
+    assert weights_of(head).tobytes() == weights_of(again).tobytes()
     assert history == same
-    assert not np.array_equal(head.kernel, other.kernel)
+    assert not np.array_equal(weights_of(head), weights_of(other))
     assert history != different
 
 
-def test_the_kept_head_scores_what_the_history_says():
-    head, history = train_head(**CASES["one of many"] | {"learning_rate": 0.1})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "dropout": 0.5, "normalize": True},
+        {"head": "logistic", "penalty": 0.1, "normalize": True, "class_weight": "balanced"},
+    ],
+)
+def test_the_kept_head_scores_what_the_history_says(settings):
+    given = case("classes", **settings)
+    head, history = train_head(**given)
     kept = history.row(history.best_epoch)
-    validation = CASES["one of many"]["validation"]
+    validation = given["validation"]
     logits = head.logits(validation.vectors)
     accuracy = (logits.argmax(axis=1) == validation.targets).mean()
     chances = probabilities(Task.CLASSES, logits)[np.arange(len(logits)), validation.targets]
-    assert 1 < history.best_epoch < 10
+    assert history.epochs == (1 if "head" in settings else 10)
+    assert "head" in settings or 1 < history.best_epoch < 10
     assert accuracy == pytest.approx(kept["val_accuracy"], abs=1e-6)
     assert -np.log(chances).mean() == pytest.approx(kept["val_loss"], rel=1e-4)
 
@@ -187,24 +234,25 @@ def test_a_rate_at_which_it_diverges_is_named_with_a_smaller_one():
     with pytest.raises(
         TopworkError, match=r"none of the 10 epochs at learning rate 1e\+20; .*1e\+19"
     ):
-        train_head(**CASES["number, sgd"] | {"learning_rate": 1e20})
+        train_head(**change(CASES["number, sgd"], learning_rate=1e20))
 
 
 @pytest.mark.parametrize(("rate", "smaller"), [(10, "1.0"), (0.3, "0.01"), (0.001, "0.0001")])
 def test_the_proposed_rate_is_a_power_of_ten_below(rate, smaller):
     targets = CASES["one of many"]["validation"].targets
     huge = Labelled(np.full((len(targets), 64), 3e38, np.float32), targets)
+    given = change(CASES["one of many"], learning_rate=rate) | {"validation": huge}
     with pytest.raises(TopworkError, match=rf"learning rate {rate}; .*such as {smaller}$"):
-        train_head(**CASES["one of many"] | {"validation": huge, "learning_rate": rate})
+        train_head(**given)
 
 
 def test_a_head_from_before_it_diverged_is_kept():
-    head, history = train_head(**CASES["number, sgd"] | {"learning_rate": 0.3})
+    head, history = train_head(**change(CASES["number, sgd"], learning_rate=0.3))
     losses = history.history["val_loss"]
     assert not math.isfinite(losses[-1])
     kept = history.row(history.best_epoch)["val_loss"]
     assert kept == min(value for value in losses if math.isfinite(value))
-    assert np.isfinite(head.kernel).all()
+    assert np.isfinite(weights_of(head)).all()
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
@@ -222,3 +270,166 @@ def test_no_vectors_are_refused(part):
     empty = Labelled(given[part].vectors[:0], given[part].targets[:0])
     with pytest.raises(DatasetError, match=f"{part} needs at least 1 vector"):
         train_head(**given | {part: empty})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"inner_units": 12}, {"head": "logistic", "penalty": 0.01}],
+    ids=["dense", "logistic"],
+)
+def test_normalizing_is_training_on_standardised_vectors(settings):
+    given = case("classes", **settings)
+    training, validation = given["training"], given["validation"]
+    # The statistics are those of the training vectors; the others lie elsewhere.
+    validation.vectors[:] = 3 * validation.vectors + 1
+    # A value that is the same for every image, and one that is so in training.
+    training.vectors[:, :2] = validation.vectors[:, :1] = np.float32(0.1)
+    training.vectors[:, 2] *= 1000
+    head, history = train_head(**change(given, normalize=True))
+
+    scaler = StandardScaler().fit(training.vectors.astype(np.float64))
+    scaled = {
+        name: Labelled(
+            scaler.transform(given[name].vectors).astype(np.float32), given[name].targets
+        )
+        for name in ("training", "validation")
+    }
+    other, wanted = train_head(**given | scaled)
+    assert history.best_epoch == wanted.best_epoch
+    for name, values in wanted.history.items():
+        np.testing.assert_allclose(history.history[name], values, atol=1e-4, err_msg=name)
+    for name in ("training", "validation"):
+        found = head.logits(given[name].vectors)
+        np.testing.assert_allclose(found, other.logits(scaled[name].vectors), atol=1e-3)
+
+
+def test_an_epoch_learns_from_the_next_view_and_padding_is_not_scored():
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(637, 64)) * rng.uniform(0.1, 4, (637, 1))).astype(np.float32)
+    examples = Labelled(vectors, rng.integers(0, 10, 637).astype(np.int32))
+    views = np.stack([rng.permutation(550)[:500] for _ in range(3)]).astype(np.int32)
+    seen = rng.permutation(636)[:70].astype(np.int32)
+    held_out = np.concatenate([seen, np.full(67, -1, np.int32)])
+    # So small a rate leaves the head as it was.
+    recipe = change(case("classes"), learning_rate=1e-30)["settings"]
+    (fit,) = train_heads(examples, Part(views, held_out), [recipe], 10, seed=7)
+
+    logits = init_head(64, 10, 7).logits(vectors).astype(np.float64)
+    losses = -log_softmax(logits, axis=1)[np.arange(637), examples.targets]
+    right = logits.argmax(axis=1) == examples.targets
+    epochs = [views[epoch % 3] for epoch in range(10)]
+    wanted = {
+        "loss": [losses[rows].mean() for rows in epochs],
+        "accuracy": [right[rows].mean() for rows in epochs],
+        "val_loss": [losses[seen].mean()] * 10,
+        "val_accuracy": [right[seen].mean()] * 10,
+    }
+    for name, values in wanted.items():
+        np.testing.assert_allclose(fit.curve[name], values, rtol=1e-5, err_msg=name)
+    assert len(set(wanted["loss"])) == 3
+
+
+def test_a_logistic_head_learns_from_all_views_and_is_scored_on_the_images_themselves():
+    given = case("classes", head="logistic", penalty=0.01)
+    examples, part = join(given["training"], given["validation"])
+    seen = part.held_out[:9]
+    halves = Part(part.training.reshape(2, -1), np.append(seen, np.int32([-1, -1])))
+    (fit,) = train_heads(examples, halves, [given["settings"]], 10)
+    (whole,) = train_heads(examples, part, [given["settings"]], 10)
+    logits = fit.head.logits(examples.vectors)
+    np.testing.assert_allclose(logits, whole.head.logits(examples.vectors), atol=1e-5)
+
+    losses = -log_softmax(logits.astype(np.float64), axis=1)
+    losses = losses[np.arange(637), examples.targets]
+    right = logits.argmax(axis=1) == examples.targets
+    wanted = {
+        "loss": losses[:250].mean(),
+        "accuracy": right[:250].mean(),
+        "val_loss": losses[seen].mean(),
+        "val_accuracy": right[seen].mean(),
+    }
+    assert fit.best_epoch == 1
+    assert fit.curve == {name: [pytest.approx(value)] for name, value in wanted.items()}
+
+
+# Three shapes in turn; one head of the first diverges.
+RECIPES = [
+    {"learning_rate": 0.01},
+    {"head": HeadKind.LOGISTIC, "penalty": 0.1},
+    {"learning_rate": 0.05, "inner_units": 12},
+    {"learning_rate": math.inf},
+    {"head": HeadKind.LOGISTIC, "penalty": 0.001, "class_weight": ClassWeight.BALANCED},
+    {"learning_rate": 0.3, "label_smoothing": 0.1, "class_weight": ClassWeight.BALANCED},
+    {"learning_rate": 0.1, "weight_decay": 0.5},
+]
+
+
+@cache
+def train_alone(place):
+    given = change(case("classes"), **RECIPES[place])
+    (fit,) = train_heads(
+        *join(given["training"], given["validation"]), [given["settings"]], 10, seed=3
+    )
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        ({}, [4, 1]),
+        ({"MOST_HEADS": 2}, [2, 2, 1]),
+        # Of 64 · 10 weights, or 64 · 12 with an inner layer, at least one head at a time.
+        ({"MOST_WEIGHTS": 64 * 12}, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
+    for name, value in limits.items():
+        monkeypatch.setattr(training, name, value)
+    train, found = training._train_side_by_side, []
+
+    def spy(examples, part, recipes, *others):
+        found.append(len(recipes))
+        return train(examples, part, recipes, *others)
+
+    monkeypatch.setattr(training, "_train_side_by_side", spy)
+    given = case("classes")
+    recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
+    examples, part = join(given["training"], given["validation"])
+    fits = train_heads(examples, part, recipes, 10, seed=3)
+    assert found == sizes
+    assert [fit.settings for fit in fits] == recipes
+    assert [fit.best_epoch for fit in fits].count(0) == 1
+    for place, fit in enumerate(fits):
+        alone = train_alone(place)
+        assert fit.best_epoch == alone.best_epoch
+        for name, values in alone.curve.items():
+            np.testing.assert_allclose(fit.curve[name], values, rtol=1e-4, atol=1e-5)
+        if alone.head is None:
+            assert fit.head is None
+        else:
+            wanted = alone.head.logits(examples.vectors)
+            np.testing.assert_allclose(fit.head.logits(examples.vectors), wanted, atol=1e-3)
+
+
+def test_no_recipes_give_no_heads():
+    given = case("classes")
+    assert train_heads(*join(given["training"], given["validation"]), [], 10) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balanced_weights_are_those_of_scikit_learn(seed):
+    labels = np.random.default_rng(seed).choice(4, 50, p=[0.6, 0.1, 0.05, 0.25]).astype(np.int32)
+    weights = balance(labels, 4)
+    present = np.unique(labels)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(
+        weights[present], compute_class_weight("balanced", classes=present, y=labels), rtol=1e-6
+    )
+
+
+def test_a_class_without_images_weighs_nothing_and_the_mean_over_images_is_1():
+    labels = np.int32([2, 0, 2, 2, 4])
+    weights = balance(labels, 6)
+    assert weights[[1, 3, 5]].tolist() == [0, 0, 0]
+    assert weights[labels].mean() == pytest.approx(1)
+    assert weights[0] == weights[4] == pytest.approx(3 * weights[2])

@@ -16,7 +16,7 @@ from pictures import COLOURS, encode, fill, make_photos, picture
 from PIL import Image
 from test_store import SPACE
 
-from topwork import pipeline
+from topwork import examples
 from topwork import vectors as vectors_module
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
@@ -24,8 +24,9 @@ from topwork.engines import OpenVINOEngine
 from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, NetworkError, StoreError
 from topwork.images import decode
-from topwork.store import VectorStore
-from topwork.vectors import embed, in_threads
+from topwork.store import FLIP, VectorStore
+from topwork.vectors import Column, embed, embed_columns, in_threads
+from topwork.views import ORIGINAL
 
 SIZE, LENGTH = 8, 3
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, LENGTH))
@@ -504,6 +505,101 @@ def test_the_number_of_decoded_images_in_memory_is_bounded(store, monkeypatch):
     assert alive <= 1
 
 
+class DoubledEngine(FakeEngine):
+    """Another network: twice the values of the first, and none for some images."""
+
+    def __init__(self, *without, **options):
+        super().__init__(**options)
+        self.without = [vector_of(decode(data, SIZE, Interpolation.SAMPLED)) for data in without]
+
+    def finish(self, waiting):
+        for tag, vector in super().finish(waiting):
+            lost = any(np.array_equal(vector, other) for other in self.without)
+            yield tag, np.full_like(vector, np.nan) if lost else 2 * vector
+
+
+def make_pair(root, first, second):
+    """Columns of two networks that differ in the weights alone."""
+    spaces = [replace(SPACE, image_size=SIZE, weights_sha256=name) for name in ("one", "two")]
+    return [
+        Column(VectorStore(root / "store", space, LENGTH), engine)
+        for space, engine in zip(spaces, (first, second), strict=True)
+    ]
+
+
+def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, tmp_path):
+    dataset, reads = Dataset.from_folder(folder), []
+    first, second = FakeEngine(), DoubledEngine()
+    kept, vectors = embed_columns(
+        dataset,
+        make_pair(tmp_path, first, second),
+        on_read=lambda done, total: reads.append((done, total)),
+    )
+    assert kept is dataset
+    wanted = one_by_one(dataset.sources)
+    assert np.array_equal(vectors.values, np.concatenate([wanted, 2 * wanted], axis=1))
+    assert vectors.hashes == tuple(map(sha, dataset.sources))
+    assert (vectors.embedded, vectors.reused, first.ran, second.ran) == (60, 0, 30, 30)
+    assert reads == [(done, 30) for done in range(1, 31)]
+    _, again = embed_columns(dataset, make_pair(tmp_path, refuse_engine, refuse_engine))
+    assert np.array_equal(again.values, vectors.values)
+    assert (again.embedded, again.reused) == (0, 60)
+
+
+def test_a_column_reuses_what_was_stored_for_it_alone(folder, tmp_path):
+    dataset = Dataset.from_folder(folder)
+    pair = make_pair(tmp_path, FakeEngine(), refuse_engine)
+    embed_columns(dataset, pair[:1])
+    swapped = make_pair(tmp_path, refuse_engine, DoubledEngine())[::-1]
+    _, vectors = embed_columns(dataset, swapped)
+    assert (vectors.embedded, vectors.reused) == (30, 30)
+    wanted = one_by_one(dataset.sources)
+    assert np.array_equal(vectors.values, np.concatenate([2 * wanted, wanted], axis=1))
+
+
+@pytest.mark.parametrize("hashes_known", [False, True])
+def test_an_image_that_one_network_cannot_use_leaves_the_others(tmp_path, hashes_known):
+    dataset = Dataset.from_sources(IMAGES[:5])
+    engines = FakeEngine(), DoubledEngine(IMAGES[1], IMAGES[3])
+    hashes = [sha(image) for image in IMAGES[:5]] if hashes_known else None
+    kept, vectors = embed_columns(dataset, make_pair(tmp_path, *engines), hashes=hashes)
+    assert kept.names == ("image 0", "image 2", "image 4")
+    assert {item.path for item in kept.skipped} == {"image 1", "image 3"}
+    wanted = one_by_one(kept.sources)
+    assert np.array_equal(vectors.values, np.concatenate([wanted, 2 * wanted], axis=1))
+    assert vectors.hashes == tuple(map(sha, kept.sources))
+    assert (vectors.embedded, vectors.reused) == (8, 0)
+    with pytest.raises(DatasetError, match="image 1: the base answers it with NaN"):
+        embed_columns(dataset, make_pair(tmp_path, *engines), strict=True)
+
+
+def test_no_image_is_hashed_whose_hash_is_known(store):
+    """But it has to be what was hashed when it is run."""
+    hashes = [sha(image) for image in IMAGES[:3]]
+    reads = []
+    dataset = Dataset.from_sources(IMAGES[:3])
+    _, vectors = embed(
+        dataset, store, FakeEngine(), hashes=hashes, on_read=lambda *step: reads.append(step)
+    )
+    assert np.array_equal(vectors.values, one_by_one(IMAGES[:3]))
+    assert not reads
+    kept, _ = embed(dataset, store, FakeEngine(), hashes=[*hashes[:2], sha(IMAGES[4])])
+    assert [item.path for item in kept.skipped] == ["image 2"]
+    assert "changed while it was being read" in kept.skipped[0].reason
+
+
+def test_the_view_of_the_space_is_what_is_decoded(tmp_path):
+    """The view of a mirrored mean is the whole image: the engine mirrors it."""
+    photo = encode(picture(size=(60, 40)))
+    for view, decoded in (("augmented-1-2", "augmented-1-2"), (FLIP, ORIGINAL)):
+        space = replace(SPACE, image_size=SIZE, view=view)
+        store = VectorStore(tmp_path / "store", space, LENGTH)
+        _, vectors = embed(Dataset.from_sources([photo]), store, FakeEngine())
+        pixels = decode(photo, SIZE, Interpolation.SAMPLED, decoded)
+        assert np.array_equal(vectors.values[0], vector_of(pixels))
+    assert len([*(tmp_path / "store" / "vectors").iterdir()]) == 2
+
+
 def test_threads_keep_the_order_and_stay_a_bounded_number_of_items_ahead():
     taken = []
 
@@ -540,8 +636,8 @@ def test_no_items_give_no_results():
 
 
 def test_vectors_of_the_real_base_are_those_of_single_images(tmp_path, small):
-    network = pipeline.prepare_network(small, default_store())
-    space = pipeline.make_space(network, small)
+    (network,) = examples.prepare_networks(small, default_store()).networks
+    space = examples.make_space(network, small)
 
     def open_engine(**options):
         return OpenVINOEngine(network.openvino_path, 32, Precision.F32, **options)

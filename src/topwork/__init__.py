@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topwork.classifier import Classifier, load
+    from topwork.classifier import Classifier, load, tune
     from topwork.config import Settings
     from topwork.dataset import Dataset
     from topwork.errors import (
@@ -44,6 +44,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "load",
+    "tune",
 ]
 
 _MODULES = {
@@ -52,6 +53,7 @@ _MODULES = {
     "History": "history",
     "Settings": "config",
     "load": "classifier",
+    "tune": "classifier",
 }
 
 

@@ -19,26 +19,34 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from topwork.bases import (
-    Network,
+    Stack,
     read_keras_head,
     reopen_keras_file,
     write_keras_file,
     write_openvino_file,
 )
+from topwork.calibration import Calibration
 from topwork.config import Precision, Settings
-from topwork.engines import OpenVINOEngine
+from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.files import write_folder
-from topwork.heads import Floats, Head, Task
+from topwork.files import write_file, write_folder
+from topwork.heads import Dense, Floats, Head, Task
 from topwork.history import History
 from topwork.images import Source
-from topwork.model import BaseFacts, DataFacts, ImageTable, Model, Validation
-from topwork.store import Space
+from topwork.model import (
+    DataFacts,
+    ImageTable,
+    Member,
+    Model,
+    NetworkFile,
+    SearchFacts,
+    Validation,
+)
 from topwork.vectors import read_pixels
 
 Written = TypeVar("Written")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OPENVINO_FILE = "model.xml"
 KERAS_FILE = "model.keras"
 HEAD_FILE = "head.safetensors"
@@ -75,11 +83,12 @@ class Card(BaseModel):
     schema_version: int
     classes: tuple[str, ...]
     task: Task
-    space: Space
-    base: BaseFacts
+    members: tuple[Member, ...]
     settings: Settings
     data: DataFacts
     validation: Validation
+    calibration: dict[str, Any] | None
+    search: SearchFacts | None
     parity: dict[str, float]
     versions: dict[str, str]
     files: dict[str, str]
@@ -91,21 +100,33 @@ def current_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
-def save_model(model: Model, network: Network, path: Path, samples: Samples) -> dict[str, float]:
+def save_model(
+    model: Model,
+    stack: Stack,
+    path: Path,
+    samples: Samples,
+    add: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, float]:
     """Writes a model folder and returns how closely its files agree.
 
     Args:
         model: the model, as trained.
-        network: its base.
+        stack: its networks.
         path: the folder to make. An older Topwork model there is replaced, all at once;
             anything else is left alone.
         samples: real images to check the saved files with.
+        add: writes further files into the folder.
 
     Raises:
         ModelError: the folder is not ours to replace, the disk is full, or a saved file does
             not predict the same logits.
     """
-    return _save_folder(path, lambda folder: _write_files(model, network, folder, samples))
+
+    def write(folder: Path) -> dict[str, float]:
+        add(folder)
+        return _write_files(model, stack, folder, samples)
+
+    return _save_folder(path, write)
 
 
 def check_target(path: Path) -> None:
@@ -141,30 +162,29 @@ def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
         raise ModelError(f"cannot write a model to {path}: {reason}") from error
 
 
-def _write_files(
-    model: Model, network: Network, folder: Path, samples: Samples
-) -> dict[str, float]:
+def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
     from safetensors.numpy import save_file
 
-    save_file({"kernel": model.head.kernel, "bias": model.head.bias}, folder / HEAD_FILE)
-    write_openvino_file(model.network, *model.head, folder / OPENVINO_FILE)
-    write_keras_file(network, *model.head, folder / KERAS_FILE)
+    save_file(_name_arrays(model.head), folder / HEAD_FILE)
+    write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
+    write_keras_file(stack.folder, model.head.layers, folder / KERAS_FILE)
     _write_json(folder / HISTORY_FILE, model.history.to_json())
     _write_images(model.images, folder / IMAGES_FILE)
     # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
     with ThreadPoolExecutor(1) as pool:
         plot = pool.submit(_draw, model, folder / PLOT_FILE)
-        parity = check_parity(model, network, folder, samples)
+        parity = check_parity(model, stack, folder, samples)
         plot.result()
     card = Card(
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
         task=model.task,
-        space=model.space,
-        base=model.base,
+        members=model.members,
         settings=model.settings,
         data=model.data,
         validation=model.validation,
+        calibration=model.calibration.to_json() if model.calibration else None,
+        search=model.search,
         parity=parity,
         versions=model.versions,
         files={name: _sha256(folder / name) for name in CHECKED_FILES},
@@ -175,22 +195,22 @@ def _write_files(
 
 def _draw(model: Model, path: Path) -> None:
     low, high = model.validation.interval
-    title = f"{model.space.base}, {model.space.image_size} px: validation {model.history.metric} "
+    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
+    title = f"{bases}: validation {model.history.metric} "
     title += f"{model.validation.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
     model.history.save_plot(path, title)
 
 
-def check_parity(
-    model: Model, network: Network, folder: Path, samples: Samples
-) -> dict[str, float]:
+def check_parity(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
     """Compares the logits of the saved files with those of the vector path.
 
-    The Keras file is opened by stock Keras the first time that a network is saved. After that
-    only its head is read back: the rest is a copy of what was checked.
+    The Keras file is opened by stock Keras the first time that networks are saved with a head
+    of as many layers. After that only its head is read back: the rest is a copy of what was
+    checked.
 
     Args:
         model: as trained.
-        network: its base.
+        stack: its networks.
         folder: holds the saved files.
         samples: images and their vectors.
 
@@ -200,26 +220,27 @@ def check_parity(
     Raises:
         ModelError: a difference beyond `TOLERANCE`, or no sample can be decoded.
     """
-    size, precision = model.space.image_size, Precision(model.space.precision)
-    pixels = np.stack(
-        [read_pixels(source, size, model.interpolation) for source in samples.sources]
-    )
-    wanted = model.head.logits(samples.vectors)
-    saved = OpenVINOEngine(folder / OPENVINO_FILE, size, precision, output="logits").run_all(pixels)
-    found = {"openvino": _difference(saved, wanted)}
-    _compare("openvino", found["openvino"], TOLERANCE[precision])
+    pixels = {
+        name: np.stack([read_pixels(s, size, model.interpolation) for s in samples.sources])
+        for name, size in stack.inputs.items()
+    }
+    saved = run_file(folder / OPENVINO_FILE, pixels, model.precision, output="logits")
+    found = {"openvino": _difference(saved, model.head.logits(samples.vectors))}
+    _compare("openvino", found["openvino"], TOLERANCE[model.precision])
 
-    record = network.folder / "keras-parity.json"
+    layers = model.head.layers
+    record = stack.folder / f"keras-parity-{len(layers)}.json"
     if record.is_file() and _same_head(folder / KERAS_FILE, model.head):
         found["keras"] = float(json.loads(record.read_text(encoding="utf-8"))["difference"])
         return found
     with tempfile.TemporaryDirectory() as scratch:
         reopened = reopen_keras_file(folder / KERAS_FILE, Path(scratch))
-        logits = OpenVINOEngine(reopened, size, Precision.F32).run_all(pixels)
-    exact = OpenVINOEngine(folder / OPENVINO_FILE, size, Precision.F32, output="vectors")
-    found["keras"] = _difference(logits, model.head.logits(exact.run_all(pixels)))
+        logits = run_file(reopened, pixels, Precision.F32)
+    exact = run_file(folder / OPENVINO_FILE, pixels, Precision.F32, output="logits")
+    found["keras"] = _difference(logits, exact)
     _compare("keras", found["keras"], TOLERANCE[Precision.F32])
-    _write_json(record, {"difference": found["keras"], "images": len(pixels)})
+    facts = {"difference": found["keras"], "images": len(samples.sources)}
+    write_file(record, lambda file: file.write(json.dumps(facts).encode()))
     return found
 
 
@@ -240,21 +261,22 @@ def load_model(path: Path | str) -> Model:
     try:
         history = History.from_json(json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))
         images = _read_images(folder / IMAGES_FILE)
+        calibration = Calibration.from_json(card.calibration) if card.calibration else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the model {folder} cannot be read: {error}; {RETRAIN}") from error
     return Model(
         classes=card.classes,
         task=card.task,
-        head=_read_head(folder / HEAD_FILE, (card.base.vector_length, len(card.classes))),
+        head=_read_head(folder / HEAD_FILE, card),
         history=history,
-        space=card.space,
-        base=card.base,
+        members=card.members,
         settings=card.settings,
         data=card.data,
         validation=card.validation,
+        calibration=calibration,
+        search=card.search,
         images=images,
-        network=folder / OPENVINO_FILE,
-        network_output="vectors",
+        networks=_find_networks(folder, len(card.members)),
         versions=card.versions,
     )
 
@@ -285,10 +307,13 @@ def _read_card(folder: Path) -> Card:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         schema = content["schema_version"]
-        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        if isinstance(schema, int) and schema != SCHEMA_VERSION:
+            age, advice = ("an older", RETRAIN)
+            if schema > SCHEMA_VERSION:
+                age, advice = ("a newer", "upgrade with pip install -U topwork")
             raise ModelError(
-                f"{folder} was made by a newer Topwork (schema {schema}; this one reads up to "
-                f"{SCHEMA_VERSION}); upgrade with pip install -U topwork"
+                f"{folder} was made by {age} Topwork (schema {schema}; this one reads "
+                f"{SCHEMA_VERSION}); {advice}"
             )
         return Card.model_validate(content)
     except ValidationError as error:
@@ -299,24 +324,48 @@ def _read_card(folder: Path) -> Card:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
 
 
-def _read_head(path: Path, shape: tuple[int, int]) -> Head:
+def _find_networks(folder: Path, count: int) -> tuple[NetworkFile, ...]:
+    names = [f"vectors_{n}" for n in range(1, count + 1)] if count > 1 else ["vectors"]
+    return tuple(NetworkFile(folder / OPENVINO_FILE, name, flip=False) for name in names)
+
+
+def _name_arrays(head: Head) -> dict[str, Floats]:
+    *inner, last = head.layers
+    arrays = {"kernel": last.kernel, "bias": last.bias}
+    for layer in inner:
+        arrays |= {"inner_kernel": layer.kernel, "inner_bias": layer.bias}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _read_head(path: Path, card: Card) -> Head:
     from safetensors.numpy import load_file
 
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
-    for name, wanted in (("kernel", shape), ("bias", shape[1:])):
+    length, outputs = sum(member.vector_length for member in card.members), len(card.classes)
+    units = card.settings.inner_units
+    shapes = {"kernel": (units or length, outputs), "bias": (outputs,)}
+    if units:
+        shapes |= {"inner_kernel": (length, units), "inner_bias": (units,)}
+    for name, wanted in shapes.items():
         array = arrays.get(name)
         if array is None or array.shape != wanted or array.dtype != np.float32:
             got = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise ModelError(f"{path}: {name} must be float32 {wanted}, received {got}; {RETRAIN}")
-    return Head(arrays["kernel"], arrays["bias"])
+    last = Dense(arrays["kernel"], arrays["bias"])
+    inner = (Dense(arrays["inner_kernel"], arrays["inner_bias"]),) if units else ()
+    return Head((*inner, last))
 
 
 def _same_head(path: Path, head: Head) -> bool:
-    kernel, bias = read_keras_head(path)
-    return np.array_equal(kernel, head.kernel) and np.array_equal(bias, head.bias)
+    pairs = zip(read_keras_head(path), head.layers, strict=True)
+    return all(
+        np.array_equal(found, wanted)
+        for layers in pairs
+        for found, wanted in zip(*layers, strict=True)
+    )
 
 
 def _difference(found: Floats, wanted: Floats) -> float:

@@ -1,4 +1,4 @@
-"""The same recipes with scikit-learn's manners: `Classifier`, and `load` for a saved model."""
+"""The same recipes with scikit-learn's manners: `Classifier`, `tune`, and `load`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from topwork import pipeline
+from topwork import evaluation, pipeline
 from topwork.bases import write_keras_file
 from topwork.bundle import KERAS_FILE, copy_model, find_keras_file, load_model
-from topwork.config import Settings, default_store
+from topwork.config import Search, Settings, Tracker, default_store
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
-from topwork.errors import DatasetError
+from topwork.errors import DatasetError, SettingsError
 from topwork.folder import SHOWN, Skipped, Split
 from topwork.heads import Floats, Task, probabilities
 from topwork.history import History
+from topwork.tracking import tracked
+from topwork.trials import Journal, Trial
 
 if TYPE_CHECKING:
     import keras
@@ -46,12 +48,25 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier.predict(["new.jpg"])
 
     Args:
-        base: name of the pretrained network; see `topwork bases`.
+        base: name of the pretrained network, or several such as `a,b@300`, whose vectors are
+            put side by side; see `topwork bases`.
+        preset: `fast`, `balanced` or `best`: values for the arguments that are left at their
+            defaults.
         image_size: side of the square input in pixels; None for the base's own.
+        views: augmented views of each training image, besides itself.
+        flip: take the mean of an image's vector and that of its mirror image.
+        head: `dense`, trained in epochs, or `logistic`, solved to its optimum.
         epochs: passes over the training vectors; the best one is kept.
-        learning_rate: step size of the optimizer.
+        learning_rate: step size of the optimizer, or `auto`.
         batch_size: vectors per training step.
         optimizer: `adam` or `sgd`.
+        weight_decay: times the learning rate, the share that each weight loses per step.
+        label_smoothing: share of each label that is spread over all classes, 0..1.
+        dropout: share of the last layer's inputs that is dropped in training, 0..1.
+        inner_units: units of a layer with ReLU before the last; 0 for none.
+        class_weight: `none`, or `balanced` for classes that count the same in training.
+        normalize: bring every value of the vectors to mean 0 and deviation 1.
+        penalty: L2 penalty of the logistic head, or `auto`.
         seed: of the split, the head's first weights and the order of the batches.
         validation_fraction: share of the training images to validate on, where the data has
             no validation split.
@@ -68,21 +83,34 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         history_: losses and accuracies of all epochs; `history_.plot()` draws them.
         skipped_: what was left out, with the reasons.
         model_: the trained `Model`.
+        trials_: what was compared to choose the head; none if nothing was left open.
     """
 
     classes_: NDArray[Any]
     history_: History
     skipped_: tuple[Skipped, ...]
+    trials_: tuple[Trial, ...]
 
     def __init__(
         self,
         base: str = _DEFAULT.base,
         *,
+        preset: str | None = _DEFAULT.preset,
         image_size: int | None = _DEFAULT.image_size,
+        views: int = _DEFAULT.views,
+        flip: bool = _DEFAULT.flip,
+        head: str = str(_DEFAULT.head),
         epochs: int = _DEFAULT.epochs,
-        learning_rate: float = _DEFAULT.learning_rate,
+        learning_rate: float | str = _DEFAULT.learning_rate,
         batch_size: int = _DEFAULT.batch_size,
         optimizer: str = str(_DEFAULT.optimizer),
+        weight_decay: float = _DEFAULT.weight_decay,
+        label_smoothing: float = _DEFAULT.label_smoothing,
+        dropout: float = _DEFAULT.dropout,
+        inner_units: int = _DEFAULT.inner_units,
+        class_weight: str = str(_DEFAULT.class_weight),
+        normalize: bool = _DEFAULT.normalize,
+        penalty: float | str = _DEFAULT.penalty,
         seed: int = _DEFAULT.seed,
         validation_fraction: float = _DEFAULT.validation_fraction,
         interpolation: str = str(_DEFAULT.interpolation),
@@ -93,11 +121,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         verbose: bool = False,
     ) -> None:
         self.base = base
+        self.preset = preset
         self.image_size = image_size
+        self.views = views
+        self.flip = flip
+        self.head = head
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.dropout = dropout
+        self.inner_units = inner_units
+        self.class_weight = class_weight
+        self.normalize = normalize
+        self.penalty = penalty
         self.seed = seed
         self.validation_fraction = validation_fraction
         self.interpolation = interpolation
@@ -128,13 +167,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dataset = _as_dataset(X, y)
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext() as screen:
             trained = pipeline.train(dataset, settings, self._store, screen)
+        self._take(trained, dataset, y)
+        _warn_of(trained.skipped, "see skipped_")
+        return self
+
+    def _take(self, trained: pipeline.Trained, dataset: Dataset, y: ArrayLike | None) -> None:
         self.classes_ = np.array(dataset.classes) if y is None else np.unique(np.asarray(y))
         self.model_ = trained.model
         self.history_ = trained.model.history
         self.skipped_ = trained.skipped
+        self.trials_ = trained.trials
         self._trained: pipeline.Trained | None = trained
-        _warn_of(trained.skipped, "see skipped_")
-        return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Returns the most probable label (N,) of each of N images, of the dtype of `classes_`.
@@ -179,7 +222,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return float(super().score(X, y, sample_weight))
         if y is not None or sample_weight is not None:
             raise DatasetError("a Dataset has its own labels; call score(dataset) without any")
-        found = pipeline.evaluate(self.model_, X, str(Split.TEST), self._store, strict=self.strict)
+        found = evaluation.evaluate(
+            self.model_, X, str(Split.TEST), self._store, strict=self.strict
+        )
         _warn_of(found.skipped, "they do not count")
         return found.report.accuracy
 
@@ -198,6 +243,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def to_keras(self) -> keras.Model:
         """Returns the whole network, from pixels (N, S, S, 3) in 0..255 to logits (N, C).
 
+        Bases of several sizes give it an input for each, `image_S`.
+
         It runs on the Keras backend of this process: the one chosen by `KERAS_BACKEND` or
         Keras' own settings, JAX if neither chose one and TensorFlow is not installed. Resize
         images as `model_.interpolation` says.
@@ -211,7 +258,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head = self.model_.head
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, KERAS_FILE)
-            write_keras_file(self._trained.network, head.kernel, head.bias, path)
+            write_keras_file(self._trained.stack.folder, head.layers, path)
             return keras.saving.load_model(path, compile=False)
 
     @property
@@ -220,15 +267,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _folder(self) -> Path:
-        return self.model_.network.parent
+        return self.model_.networks[0].path.parent
 
     def _settings(self) -> dict[str, Any]:
-        return {name: value for name, value in self.get_params().items() if name in _FIELDS}
+        values = {name: value for name, value in self.get_params().items() if name in _FIELDS}
+        if self.preset is None:
+            return values
+        plain = _DEFAULT.model_dump(mode="json")
+        return {name: value for name, value in values.items() if value != plain[name]}
 
     def _logits(self, X: Any) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
-        return pipeline.predict_all(self.model_, dataset, self._store)
+        return evaluation.predict_all(self.model_, dataset, self._store)
 
 
 _FIELDS = frozenset(Settings.model_fields)
@@ -271,6 +322,83 @@ def _choose_keras_backend() -> None:
         os.environ["KERAS_BACKEND"] = "jax"
 
 
+def tune(
+    data: Dataset | str | Path,
+    *,
+    trials: str | Path | None = None,
+    folds: int | None = None,
+    seeds: int | None = None,
+    budget: str | int | None = None,
+    track: str | None = None,
+    track_to: str | Path | None = None,
+    store: str | Path | None = None,
+    verbose: bool = False,
+    **settings: Any,
+) -> Classifier:
+    """Tries many ways to train a classifier at once and returns the chosen one, fitted.
+
+        classifier = topwork.tune("photos", budget=300)
+        classifier.trials_  # every recipe, with its mean and standard error over the folds
+
+    Args:
+        data: a dataset, or the path of a folder of labelled images.
+        trials: file that every head is written to, a JSON object a line; what it has already is
+            not trained again.
+        folds: stratified folds of the training images to compare on; 0 for the validation
+            images; None for five, or 0 where there are 1,000 validation images.
+        seeds: how often, from other first weights.
+        budget: most heads to train, or time such as `60s`.
+        track: `mlflow` or `tensorboard`, to show every head there as well.
+        track_to: its folder, database or server; needed with `track`.
+        store: folder of vectors and built networks; None for `$TOPWORK_STORE` or the user's
+            cache.
+        verbose: show what the command line shows.
+        settings: arguments of `Classifier`; what is given stays as it is, all other options of
+            the head are searched.
+
+    Returns:
+        A fitted classifier; its arguments are what was chosen.
+
+    Raises:
+        TopworkError: any of its kinds; see `topwork.errors`.
+    """
+    wanted = Settings.create(**settings)
+    strict = wanted.strict
+    dataset = data if isinstance(data, Dataset) else Dataset.from_folder(data, strict=strict)
+    plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
+    place = (default_store() if store is None else Path(store)).absolute()
+    journal = Journal(None if trials is None else Path(trials))
+    program = _choose_tracker(track, track_to)
+    screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext()
+    with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
+        trained = pipeline.tune(
+            dataset,
+            wanted,
+            place,
+            plan=plan,
+            pinned=frozenset(settings),
+            journal=journal,
+            listener=screen,
+        )
+    classifier = _make_classifier(trained.model.settings, store=store, verbose=verbose)
+    classifier._take(trained, dataset, None)
+    _warn_of(trained.skipped, "see skipped_")
+    return classifier
+
+
+def _choose_tracker(track: str | None, track_to: str | Path | None) -> Tracker | None:
+    if (track is None) != (track_to is None):
+        raise SettingsError("track: needs track_to, the place, and track_to needs track")
+    if track is not None and track not in list(Tracker):
+        raise SettingsError(f"track: must be {' or '.join(Tracker)}, received {track!r}")
+    return None if track is None else Tracker(track)
+
+
+def _make_classifier(settings: Settings, **others: Any) -> Classifier:
+    """Returns a classifier whose arguments say all that a preset did."""
+    return Classifier(**settings.model_dump(mode="json") | {"preset": None}, **others)
+
+
 def load(path: str | Path) -> Classifier:
     """Opens a model that `topwork train` or `Classifier.save` wrote.
 
@@ -284,10 +412,11 @@ def load(path: str | Path) -> Classifier:
         ModelError: it is not a model, was made by a newer Topwork, or is damaged.
     """
     model = load_model(Path(path).absolute())
-    classifier = Classifier(**model.settings.model_dump(mode="json"))
+    classifier = _make_classifier(model.settings)
     classifier.classes_ = np.array(model.classes)
     classifier.model_ = model
     classifier.history_ = model.history
     classifier.skipped_ = ()
+    classifier.trials_ = ()
     classifier._trained = None
     return classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import json
@@ -14,13 +15,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.config import Settings, default_store
+from topwork.config import AUTO, Search, Settings, Tracker, default_store
 from topwork.errors import DatasetError, SettingsError, TopworkError, printable
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from topwork.model import Predictions
+    from topwork.pipeline import Trained
 
 INTERRUPTED = 130
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+# `strict` has an option of its own, that other commands share.
+ALL_SETTINGS = ("preset", *(n for n in Settings.model_fields if n not in ("preset", "strict")))
+METAVARS = {
+    "base": "NAME",
+    "weights": "FILE",
+    "learning_rate": "RATE",
+    "penalty": "PENALTY",
+    "budget": "BUDGET",
+}
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -42,6 +56,12 @@ Data = Annotated[
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", show_default=False, help="Folder of a trained model.")
 ]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="MODEL", help="Folder to save to [DATA's name + .model]."
+    ),
+]
 Store = Annotated[
     Path | None,
     typer.Option(
@@ -51,42 +71,78 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, the rest on stderr.")]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P", help="Say `not sure` where the top probability is below P, 0 to 1 [never]."
+    ),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Give sets of labels that hold the true one for this share of images, such as 0.95 "
+        "[no sets].",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help=Settings.model_fields["strict"].description)]
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *names: str, plan: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command an option for each of these settings, as `config` defines them.
 
-    The command takes them as `**values`.
+    The command takes as `**values` those that were given on the command line.
+
+    Args:
+        names: of fields of `Settings`.
+        plan: whether to add those of `Search` too.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        options = [_make_option(name) for name in names]
-        command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *options)]
-        )
-        command.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
-        return command
+        fields = {name: Settings.model_fields[name] for name in names}
+        fields |= Search.model_fields if plan else {}
+        options = [_make_option(name, field) for name, field in fields.items()]
+        context = inspect.Parameter("context", KEYWORD, annotation=typer.Context)
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            given = {
+                name: value
+                for name, value in values.items()
+                if name not in fields or _is_given(context, name)
+            }
+            command(**given)
+
+        parameters = [p.replace(kind=KEYWORD) for p in (context, *own, *options)]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
 
     return decorate
 
 
-def _make_option(name: str) -> inspect.Parameter:
-    field = Settings.model_fields[name]
-    option = typer.Option(
-        f"--{name.replace('_', '-')}",
-        help=field.description,
-        show_default=field.default is not None,
-        metavar="FILE" if name == "weights" else None,
-    )
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = field.annotation
+    flag = f"--{name.replace('_', '-')}"
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=field.description,
+        show_default=field.default is not None and kind is not bool,
+        metavar=METAVARS.get(name),
+    )
+    # A number that may be left to auto is read as text, and checked with the others.
+    taken = str if type(field.default) is str and field.default == AUTO else kind
     return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=field.default,
-        annotation=Annotated[kind, option],
+        name, KEYWORD, default=field.default, annotation=Annotated[taken, option]
     )
 
 
@@ -99,15 +155,10 @@ def topwork() -> None:
 
 
 @app.command()
-@with_settings(*(name for name in Settings.model_fields if name != "strict"))
+@with_settings(*ALL_SETTINGS)
 def train(
     data: Data,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="MODEL", help="Folder to save to [DATA's name + .model]."
-        ),
-    ] = None,
+    output: Output = None,
     store: Store = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -115,12 +166,92 @@ def train(
 ) -> None:
     """Train a classifier on a folder of labelled images."""
     settings = Settings.create(**values, strict=strict)
-    _train(data, output or Path(f"{data.absolute().name}.model"), settings, store, as_json)
+    _train(data, output or _name_model(data), settings, store, as_json)
 
 
 def _train(data: Path, path: Path, settings: Settings, store: Path | None, as_json: bool) -> None:
-    started = time.perf_counter()
     from topwork import pipeline
+
+    def recipe(dataset: Any, folder: Path, screen: Any) -> Trained:
+        return pipeline.train(dataset, settings, folder, screen)
+
+    _make_model(data, path, settings.strict, store, as_json, recipe)
+
+
+@app.command()
+@with_settings(*ALL_SETTINGS, plan=True)
+def tune(
+    data: Data,
+    output: Output = None,
+    trials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Where every head is written down, a JSON object a line; a search that was "
+            "interrupted goes on from it [MODEL's name + .trials.jsonl].",
+        ),
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(show_default=False, help="Show every head in this program as well."),
+    ] = None,
+    track_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            show_default=False,
+            help="Its folder, database or server [MODEL's name + the program's].",
+        ),
+    ] = None,
+    store: Store = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    **values: Any,
+) -> None:
+    """Try many ways to train the classifier at once, choose by folds, and save the best.
+
+    What is given as an option stays as it is; all other options of the head are searched.
+    """
+    from topwork import pipeline
+    from topwork.tracking import tracked
+    from topwork.trials import Journal
+
+    if track_to is not None and track is None:
+        raise SettingsError("track_to: say with --track which program is to show the heads")
+    plan = Search.create(
+        **{name: values.pop(name) for name in [*values] if name in Search.model_fields}
+    )
+    settings = Settings.create(**values, strict=strict)
+    path = output or _name_model(data)
+    journal = Journal(trials or path.absolute().with_name(f"{path.name}.trials.jsonl"))
+
+    def recipe(dataset: Any, folder: Path, screen: Any) -> Trained:
+        return pipeline.tune(
+            dataset,
+            settings,
+            folder,
+            plan=plan,
+            pinned=frozenset(values),
+            journal=journal,
+            listener=screen,
+        )
+
+    # Saving is inside: what a server says in the end must not cost the model.
+    with tracked(journal, track, track_to or f"{path}.{track}", path.stem):
+        _make_model(data, path, strict, store, as_json, recipe)
+
+
+def _make_model(
+    data: Path,
+    path: Path,
+    strict: bool,
+    store: Path | None,
+    as_json: bool,
+    recipe: Callable[[Any, Path, Any], Trained],
+) -> None:
+    """Runs a recipe that makes a model, shows it and saves it."""
+    started = time.perf_counter()
     from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
     from topwork.dataset import Dataset
@@ -130,14 +261,20 @@ def _train(data: Path, path: Path, settings: Settings, store: Path | None, as_js
     folder = _open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        dataset = Dataset.from_folder(data, strict=settings.strict)
-        trained = pipeline.train(dataset, settings, folder, screen)
+        dataset = Dataset.from_folder(data, strict=strict)
+        trained = recipe(dataset, folder, screen)
+    saving = time.perf_counter()
     trained.save(path)
-    trained.seconds["total"] = time.perf_counter() - started
+    ended = time.perf_counter()
+    trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())
     show_trained(console, trained, path, has_test=has_test, data=str(data))
     if as_json:
         _print_json({"model": str(path), **trained.to_json()})
+
+
+def _name_model(data: Path) -> Path:
+    return Path(f"{data.absolute().name}.model")
 
 
 @app.command()
@@ -148,6 +285,8 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Which images: train, validation, test or all.")
     ] = "test",
+    abstain_below: AbstainBelow = None,
+    coverage: Coverage = None,
     store: Store = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -155,7 +294,7 @@ def evaluate(
     """Test a model on labelled images: accuracy, a row per class, the confusion matrix."""
     if split not in ("train", "validation", "test", "all"):
         raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
-    from topwork import pipeline
+    from topwork import evaluation
     from topwork.bundle import load_model
     from topwork.console import Screen, make_console, show_evaluation
     from topwork.dataset import Dataset
@@ -163,12 +302,14 @@ def evaluate(
     loaded = load_model(model)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        result = pipeline.evaluate(
+        result = evaluation.evaluate(
             loaded,
             Dataset.from_folder(data, strict=strict),
             split,
             _open_store(store),
             strict=strict,
+            abstain_below=abstain_below,
+            coverage=coverage,
             listener=screen,
         )
     show_evaluation(console, loaded, result)
@@ -184,47 +325,63 @@ def predict(
         typer.Argument(metavar="IMAGE...", show_default=False, help="Files, folders or globs."),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show per image.", min=1)] = 3,
+    abstain_below: AbstainBelow = None,
+    coverage: Coverage = None,
     strict: Strict = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object per image and line on stdout.")
     ] = False,
 ) -> None:
     """Predict the classes of images."""
-    from topwork import pipeline
+    from topwork import evaluation
     from topwork.bundle import load_model
     from topwork.console import make_console, show_prediction
 
     paths = _find_images(images)
     loaded = load_model(model)
+    evaluation.check_share("abstain_below", abstain_below)
+    threshold = evaluation.find_threshold(loaded, coverage)
     console, errors = make_console(stderr=False), make_console(stderr=True)
     good = 0
-    for start, found in pipeline.predict(loaded, paths):
-        ranked = dict(_rank(loaded.classes, found, top))
-        good += len(ranked)
-        for place, path in enumerate(paths[start : start + len(ranked) + len(found.failed)]):
+    for start, found in evaluation.predict(loaded, paths):
+        answers = dict(_answer(loaded.classes, found, top, abstain_below, threshold))
+        good += len(answers)
+        for place, path in enumerate(paths[start : start + len(answers) + len(found.failed)]):
             reason = found.failed.get(place)
             if reason is not None and strict:
                 raise DatasetError(f"{path}: {reason}; mend it, or leave out --strict")
+            answer = answers.get(place, {"error": reason})
             if as_json:
-                _print_json({"path": str(path)} | _answer(ranked.get(place), reason))
+                _print_json({"path": str(path)} | answer)
             else:
-                show_prediction(errors if reason else console, path, ranked.get(place), reason)
+                show_prediction(errors if reason else console, path, answer)
     if not good:
         raise DatasetError(f"none of the {len(paths)} images could be read")
 
 
-def _rank(
-    classes: tuple[str, ...], found: Predictions, top: int
-) -> Iterable[tuple[int, list[tuple[str, float]]]]:
-    order = (-found.probabilities).argsort(axis=1, kind="stable")[:, :top]
-    for place, row, columns in zip(found.places, found.probabilities, order, strict=True):
-        yield int(place), [(classes[column], float(row[column])) for column in columns]
+def _answer(
+    classes: tuple[str, ...],
+    found: Predictions,
+    top: int,
+    abstain_below: float | None,
+    threshold: float | None,
+) -> Iterable[tuple[int, dict[str, Any]]]:
+    """Yields the place of each image that could be read, and what to say of it."""
+    from topwork.calibration import label_sets
 
-
-def _answer(ranked: list[tuple[str, float]] | None, reason: str | None) -> dict[str, Any]:
-    if ranked is None:
-        return {"error": reason}
-    return {"predictions": [{"label": label, "probability": p} for label, p in ranked]}
+    if not len(found.places):
+        return
+    order = (-found.probabilities).argsort(axis=1, kind="stable")
+    sets = None if threshold is None else label_sets(found.probabilities, threshold)
+    for row, place in enumerate(found.places.tolist()):
+        shares = found.probabilities[row]
+        ranked = [{"label": classes[c], "probability": float(shares[c])} for c in order[row]]
+        answer: dict[str, Any] = {"predictions": ranked[:top]}
+        if abstain_below is not None:
+            answer["abstained"] = bool(shares.max() < abstain_below)
+        if sets is not None:
+            answer["labels"] = [classes[c] for c in order[row] if sets[row, c]]
+        yield place, answer
 
 
 @app.command()

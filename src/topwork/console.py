@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -15,19 +16,26 @@ from rich.table import Table
 from rich.text import Text
 
 from topwork import vectors
-from topwork.bases import BaseSpec, Network
-from topwork.config import Settings
+from topwork.bases import BaseSpec, Stack
+from topwork.calibration import Calibration
+from topwork.config import HeadKind, Settings
 from topwork.dataset import Dataset
 from topwork.errors import printable
+from topwork.evaluation import Evaluation, Sureness
 from topwork.folder import Skipped, Split
 from topwork.history import History
+from topwork.listener import Listener
 from topwork.metrics import Report
 from topwork.model import Model
-from topwork.pipeline import Evaluation, Layer, Listener, Trained
+from topwork.pipeline import TRIALS_PLOT, Layer, Trained
+from topwork.trial_plot import describe_recipe
+from topwork.trials import Trial, rank
+from topwork.tuning import Tuner
 
 WIDTH = 80
 SHOWN_SKIPPED = 10
 SHOWN_CLASSES = 20
+SHOWN_TRIALS = 10
 PLAIN_EVERY_S = 10.0
 BAR_EVERY_S = 0.1
 
@@ -46,8 +54,8 @@ class Screen(Listener):
         self.console = console
         self._bar: Progress | None = None
         self._spinner: Status | None = None
-        self._counted = ""
-        self._started = self._shown = 0.0
+        self._counted, self._done = "", 0
+        self._began = self._started = self._shown = 0.0
 
     def __enter__(self) -> Screen:
         return self
@@ -71,11 +79,11 @@ class Screen(Listener):
         """Prints how many images each class has in each split."""
         show_dataset(self.console, dataset)
 
-    def shapes(self, network: Network, settings: Settings, classes: int) -> None:
-        """Prints the shapes on the way through the network."""
+    def shapes(self, stack: Stack, settings: Settings, classes: int) -> None:
+        """Prints the shapes on the way through the networks."""
         self._stop()
         self.console.print()
-        for line in shape_lines(network, settings.batch_size, classes):
+        for line in shape_lines(stack, settings.batch_size, classes):
             self.console.print(line, style="cyan")
         self.console.print()
 
@@ -90,48 +98,65 @@ class Screen(Listener):
     def embedded(self, dataset: Dataset, vectors: vectors.Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
-        line = f"{len(vectors.hashes)} vectors: {vectors.embedded} new, {vectors.reused} reused"
+        count = vectors.embedded + vectors.reused
+        line = f"{count} vectors: {vectors.embedded} new, {vectors.reused} reused"
         if self._counted == "vectors" and vectors.embedded:
-            rate = vectors.embedded / max(time.monotonic() - self._started, 1e-9)
+            rate = vectors.embedded / max(time.monotonic() - self._began, 1e-9)
             line += f", {rate:.0f} images/s"
         self.console.print(line)
         show_skipped(self.console, dataset.skipped)
 
+    def tried(self, done: int, total: int | None) -> None:
+        """Shows how many heads were trained to choose from."""
+        self._count("heads", done, total, "", "heads/s")
+
+    def chosen(self, tuner: Tuner, trial: Trial) -> None:
+        """Prints the best of what was compared, and what was chosen."""
+        self._stop()
+        show_trials(self.console, tuner, trial)
+
     def trained(self, history: History) -> None:
         """Prints a line per epoch."""
+        self._stop()
         show_history(self.console, history)
 
-    def _count(self, what: str, done: int, total: int, note: str) -> None:
+    def _count(
+        self, what: str, done: int, total: int | None, note: str, unit: str = "images/s"
+    ) -> None:
         """Moves a bar, or without a terminal says every ten seconds how far it is."""
         now = time.monotonic()
         if what != self._counted:
+            self._counted, self._began = what, now
+            self._done = done + 1
+        if done < self._done:  # another job, or the same for another network or view
             self._stop()
-            self._counted = what
             self._started = self._shown = now
+        self._done = done
         if now - self._shown < (BAR_EVERY_S if self.console.is_terminal else PLAIN_EVERY_S):
             return
         self._shown = now
         if self.console.is_terminal:
-            self._move(what, done, total, note)
+            self._move(what, done, total, note, unit)
         else:
             rate = done / (now - self._started)
-            line = f"{what} {done} of {total}, {rate:.0f} images/s"
-            line += f", {(total - done) / rate:.0f} s left" if rate else ""
+            line = f"{what} {done}{f' of {total}' if total else ''}, {rate:.0f} {unit}"
+            line += f", {(total - done) / rate:.0f} s left" if rate and total else ""
             self.console.print(f"{line}, {note}" if note else line)
 
-    def _move(self, what: str, done: int, total: int, note: str) -> None:
+    def _move(self, what: str, done: int, total: int | None, note: str, unit: str) -> None:
         if self._bar is None:
+            counts = "{task.completed:.0f}" + ("/{task.total:.0f}" if total else "")
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn(counts),
                 _RateColumn(),
                 TimeRemainingColumn(compact=True),
                 TextColumn("{task.fields[note]}"),
                 console=self.console,
                 transient=True,
             )
-            self._bar.add_task(what, note=note)
+            self._bar.add_task(what, total=total, note=note, unit=unit)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
 
@@ -144,21 +169,22 @@ class Screen(Listener):
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.0f} images/s")
+        return Text(f"{task.finished_speed or task.speed or 0:.0f} {task.fields['unit']}")
 
 
-def shape_lines(network: Network, batch_size: int, classes: int) -> list[str]:
-    """Returns the shapes of a batch on its way, on one line if it fits in 80 columns."""
-    size = network.image_size
-    parts = [
-        f"INPUTS ({batch_size}, {size}, {size}, 3)",
-        f"BASE {(batch_size, *network.feature_shape)}",
-        f"VECTORS {(batch_size, network.vector_length)}",
-        f"OUTPUTS {(batch_size, classes)}",
-    ]
-    if len(" ⇒ ".join(parts)) <= WIDTH:
-        return [" ⇒ ".join(parts)]
-    return [" ⇒ ".join(parts[:2]), "⇒ " + " ⇒ ".join(parts[2:])]
+def shape_lines(stack: Stack, batch_size: int, classes: int) -> list[str]:
+    """Returns the shapes of a batch on its way, in as few lines of 80 columns as they need."""
+    ways = []
+    for network in stack.networks:
+        size = network.image_size
+        ways.append(
+            f"INPUTS ({batch_size}, {size}, {size}, 3)"
+            f" ⇒ BASE {(batch_size, *network.feature_shape)}"
+        )
+    rest = f"VECTORS {(batch_size, stack.vector_length)} ⇒ OUTPUTS {(batch_size, classes)}"
+    if len(ways) == 1 and len(f"{ways[0]} ⇒ {rest}") <= WIDTH:
+        return [f"{ways[0]} ⇒ {rest}"]
+    return [*ways, f"⇒ {rest}"]
 
 
 def show_dataset(console: Console, dataset: Dataset) -> None:
@@ -209,6 +235,44 @@ def show_skipped(console: Console, skipped: Iterable[Skipped]) -> None:
         )
 
 
+def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
+    """Prints the best few recipes, the chosen one marked; one line if only a number was open."""
+    trials = tuner.trials
+    name = "penalty" if chosen.settings.head is HeadKind.LOGISTIC else "learning_rate"
+    rest = {trial.settings.model_copy(update={name: 1.0}) for trial in trials}
+    if len(rest) == 1 and len(trials) <= SHOWN_TRIALS:
+        value = f"{name.replace('_', ' ').capitalize()} {getattr(chosen.settings, name):g}"
+        how = f"chosen among {len(trials)}" if len(trials) > 1 else "tried"
+        where = tuner.occasions.replace(" of the training images", "")
+        console.print(Text(f"{value}, {how} on {where}: accuracy {_mean(chosen)}"))
+        return
+    heads = sum(len(trial.fits) for trial in trials)
+    title = f"{heads} heads: {len(trials)} recipes on {tuner.occasions}"
+    console.print(Text(title), style="bold")
+    console.print(Text(f"{'accuracy':>17} {'loss':>7} {'epoch':>6}  recipe"), style="dim")
+    ranked = sorted(trials, key=rank, reverse=True)
+    shown = ranked[:SHOWN_TRIALS]
+    for trial in [*shown, *(() if chosen in shown else (chosen,))]:
+        mark, style = ("  chosen", "bold green") if trial is chosen else ("", "")
+        said = describe_recipe(trial.settings) + mark
+        line = f"{_mean(trial):>17} {trial.loss:>7.3f} {trial.epoch:>6}  {said}"
+        console.print(Text(line), style=style)
+    lost = [trial for trial in trials if trial.diverged]
+    if lost:
+        names = "; ".join(describe_recipe(trial.settings) for trial in lost[:3])
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        console.print(Text(f"Diverged, and lost: {names}{more}"), style="yellow")
+    if chosen is not ranked[0]:
+        console.print(
+            "Chosen: the simplest recipe within one standard error of the best.", style="dim"
+        )
+
+
+def _mean(trial: Trial) -> str:
+    error = "" if math.isnan(trial.error) else f" ± {trial.error * 100:.1f}"
+    return f"{trial.mean * 100:.1f}{error} %"
+
+
 def show_history(console: Console, history: History) -> None:
     """Prints a line per epoch, the kept one marked."""
     names = list(history.history)
@@ -220,16 +284,29 @@ def show_history(console: Console, history: History) -> None:
         console.print(Text(line + ("  kept" if kept else "")), style="bold green" if kept else "")
 
 
-def verdict(history: History, report: Report) -> list[str]:
-    """Says in words what the curve and the validation figures mean."""
+def verdict(history: History, report: Report, *, solved: bool = False) -> list[str]:
+    """Says in words what the curve and the validation figures mean.
+
+    Args:
+        history: the record of the training.
+        report: the kept epoch on the validation split.
+        solved: whether the head was solved to its optimum, in no epochs.
+    """
     best = history.row(history.best_epoch)
     low, high = report.interval
+    kept = (
+        "Solved to its optimum: there are no epochs to choose from."
+        if solved
+        else f"Kept epoch {history.best_epoch} of {history.epochs}: the highest validation "
+        f"{history.metric} (ties go to the lower loss)."
+    )
     lines = [
-        f"Kept epoch {history.best_epoch} of {history.epochs}: the highest validation "
-        f"{history.metric} (ties go to the lower loss).",
+        kept,
         f"Validation accuracy {report.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} "
         f"({report.support.sum()} images), macro average {report.macro_accuracy:.1%}.",
     ]
+    if solved:
+        return lines
     found = history.overfitting()
     if found is not None:
         lines.append(
@@ -259,19 +336,34 @@ def verdict(history: History, report: Report) -> list[str]:
 def show_trained(console: Console, trained: Trained, path: Path, has_test: bool, data: str) -> None:
     """Prints the verdict, where the model is, and what to try next."""
     console.print()
-    for line in verdict(trained.model.history, trained.report):
+    solved = trained.model.settings.head is HeadKind.LOGISTIC
+    for line in verdict(trained.model.history, trained.report, solved=solved):
         console.print(Text(line))
+    if trained.model.calibration is not None:
+        console.print(Text(_say_calibration(trained.model.calibration)))
     seconds = trained.seconds
+    searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
+    drawn = len(trained.trials) > 1
+    plot = f", the search in {printable(path / TRIALS_PLOT)}" if drawn else ""
     console.print(
         Text(
             f"Took {seconds['total']:.1f} s: vectors {seconds['vectors']:.1f} s, "
-            f"head {seconds['head']:.1f} s. The curve is in {printable(path / 'history.png')}"
+            f"{searched}head {seconds['head']:.1f} s, saving {seconds['save']:.1f} s. "
+            f"The curve is in {printable(path / 'history.png')}{plot}"
         )
     )
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)
+
+
+def _say_calibration(found: Calibration) -> str:
+    where = "folds" if found.source == "folds" else "the validation images"
+    return (
+        f"Probabilities: calibrated on {where} with temperature {found.temperature:.2f}; expected "
+        f"calibration error {found.error_before:.3f} before, {found.error_after:.3f} after."
+    )
 
 
 def next_command(path: Path, data: str, has_test: bool) -> str:
@@ -298,7 +390,10 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
         f"95 % interval {low:.1%} to {high:.1%}",
         style="bold",
     )
-    console.print(f"Macro average {report.macro_accuracy:.1%} (every class counts the same)\n")
+    console.print(f"Macro average {report.macro_accuracy:.1%} (every class counts the same)")
+    for line in _say_sureness(result.sureness):
+        console.print(Text(line))
+    console.print()
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=30)
     for name in ("precision", "recall", "support"):
@@ -308,6 +403,23 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
         table.add_row(Text(printable(name)), _percent(precision), _percent(recall), str(support))
     console.print(table)
     show_confusion(console, model.classes, report)
+
+
+def _say_sureness(found: Sureness) -> list[str]:
+    lines = [
+        f"Expected calibration error {found.error:.3f} ({found.error_before:.3f} before the "
+        f"temperature; {found.error_by_chance:.3f} would be chance)"
+    ]
+    if found.answered is not None:
+        share = found.answered_accuracy
+        accuracy = _percent(math.nan if share is None else share)
+        lines.append(f"Answers {found.answered:.1%} of the images, {accuracy} of those right")
+    if found.covered is not None:
+        lines.append(
+            f"Label sets hold the true class for {found.covered:.1%} of the images, "
+            f"{found.set_size:.2f} classes on average"
+        )
+    return lines
 
 
 def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -> None:
@@ -336,15 +448,24 @@ def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -
             console.print(Text(f"{mistakes[true, predicted]:>5}  {printable(names)}"))
 
 
-def show_prediction(
-    console: Console, path: Path, ranked: list[tuple[str, float]] | None, reason: str | None
-) -> None:
-    """Prints one line: the path and its classes, or why there are none."""
-    if ranked is None:
-        console.print(Text(f"{printable(path)}: {reason}"), style="yellow", soft_wrap=True)
+def show_prediction(console: Console, path: Path, answer: dict[str, Any]) -> None:
+    """Prints one line for an image.
+
+    Args:
+        console: where.
+        path: of the image.
+        answer: `predictions`, the most probable first, or `error`; perhaps `abstained` and
+            `labels`, as `topwork predict --json` prints them.
+    """
+    if "error" in answer:
+        text = Text(f"{printable(path)}: {answer['error']}", style="yellow")
+        console.print(text, soft_wrap=True)
         return
-    answers = ", ".join(f"{label} {_percent(share)}" for label, share in ranked)
-    console.print(Text(f"{printable(path)}: {printable(answers)}"), soft_wrap=True)
+    said = ", ".join(f"{p['label']} {_percent(p['probability'])}" for p in answer["predictions"])
+    said = f"not sure ({said})" if answer.get("abstained") else said
+    if "labels" in answer:
+        said += f"; one of: {', '.join(answer['labels'])}"
+    console.print(Text(f"{printable(path)}: {printable(said)}"), soft_wrap=True)
 
 
 def show_layers(console: Console, layers: list[Layer]) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Up to this share above its lowest point, the validation loss is called flat.
 FLAT = 0.05
+# Characters of a plot's title that fit on one line.
+TITLE_WIDTH = 90
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class History:
 
             _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
         name = values or self.metric
+        if self.epochs == 1:
+            return self._plot_bars(ax, name)
         epochs = range(1, self.epochs + 1)
         train, validation = self.history[name], self.history[f"val_{name}"]
         ax.plot(epochs, train, "o-", color="#9a5b13", ms=4, label="training")
@@ -114,15 +118,27 @@ class History:
         ax.legend(frameon=False)
         return ax
 
+    def _plot_bars(self, ax: Axes, name: str) -> Axes:
+        """Draws two bars: a single epoch, or a head that was solved, has no curve."""
+        pair = [self.history[name][0], self.history[f"val_{name}"][0]]
+        bars = ax.barh(["training", "validation"], pair, 0.6, color=["#9a5b13", "#1f5f8b"])
+        ax.bar_label(bars, fmt="%.3f", padding=4)
+        ax.set(xlabel=name, xlim=(0, max(1.0, *pair) * 1.12))
+        ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
     def save_plot(self, path: Path, title: str) -> None:
         """Writes a PNG with the metric and the loss side by side; needs no display."""
+        from textwrap import fill
+
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
         self.plot(left, values=self.metric)
         self.plot(right, values="loss")
-        figure.suptitle(title)
+        figure.suptitle(fill(title, TITLE_WIDTH))
         figure.savefig(path, dpi=120)
 
     def to_json(self) -> dict[str, Any]:

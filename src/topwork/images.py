@@ -2,22 +2,25 @@
 
 The recipe: the format is told by the content, the first frame is taken, the EXIF orientation
 applied, 16 bits scaled to 8, transparency laid on white, everything turned into RGB and
-stretched to a square. An image that cannot be decoded whole is an `ImageError`.
+stretched to a square; for an augmented view, what that view takes from it is. An image that
+cannot be decoded whole is an `ImageError`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import stat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from topwork.config import Interpolation
 from topwork.errors import ImageError, SettingsError
+from topwork.views import ORIGINAL, View, draw, view_number
 
 Pixels = NDArray[np.uint8]
 Source = Path | bytes
@@ -39,6 +42,9 @@ _FILTERS = {
     Interpolation.BICUBIC: Image.Resampling.BICUBIC,
     Interpolation.LANCZOS: Image.Resampling.LANCZOS,
 }
+# Sampling between four pixels is closest to one resize by the filter, and as sharp, where the
+# picture has this many times the pixels of the result, along each side.
+_MARGIN = 1.5
 # EXIF orientation to the transposition that undoes it. Source: EXIF 2.32, tag 274.
 _ORIENTATION = 274
 _TURNS = {
@@ -90,8 +96,8 @@ def image_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
-    """Decodes an image and stretches it to a square.
+def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = ORIGINAL) -> Pixels:
+    """Decodes an image and stretches it, or what a view takes from it, to a square.
 
     Nearest gives the pixels of `keras.utils.load_img(..., target_size)`; for the other filters
     a large JPEG is shrunk while it is decoded.
@@ -100,25 +106,31 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation) -> Pixels:
         data: an encoded image.
         size_px: S, the side of the square.
         interpolation: filter of the resize.
+        view: name of the view; see `view_name`.
 
     Returns:
         (S, S, 3) uint8 RGB, C-contiguous.
 
     Raises:
         ImageError: with the reason.
+        SettingsError: there is no such view.
     """
+    number = view_number(view)
+    drawn = draw(image_hash(data), number) if number else None
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
-                least = size_px * (2 if interpolation is Interpolation.SAMPLED else 1)
-                image.draft("RGB", (least, least))
+                least_px = _least_px(size_px, interpolation, drawn)
+                image.draft("RGB", (least_px, least_px))
             image.load()
             # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
             upright = _turn_upright(image)
             rgb = _to_rgb(upright)
-            return np.asarray(_resize(rgb, size_px, interpolation))
+            if drawn is None:
+                return np.asarray(_resize(rgb, size_px, interpolation))
+            return np.asarray(_change(rgb, drawn, size_px, interpolation))
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -156,15 +168,59 @@ def encode_array(array: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def _least_px(size_px: int, interpolation: Interpolation, view: View | None) -> int:
+    """Returns the side that a JPEG must keep when it is shrunk while it is decoded."""
+    least_px = size_px * (2 if interpolation is Interpolation.SAMPLED else 1)
+    # By the shorter side of the cut-out: the picture may be lying on its side still.
+    return least_px if view is None else math.ceil(least_px / min(view.width, view.height))
+
+
 def _resize(rgb: Image.Image, size_px: int, interpolation: Interpolation) -> Image.Image:
     size = (size_px, size_px)
     if interpolation is not Interpolation.SAMPLED:
         return rgb.resize(size, _FILTERS[interpolation])
-    times = min(rgb.size) // (2 * size_px)
-    if times > 1:
-        rgb = rgb.reduce(1 << (times.bit_length() - 1))
+    rgb = _halve(rgb, min(rgb.size), size_px)
     whole = (0, 0, *rgb.size)
     return rgb.transform(size, Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+
+
+def _halve(rgb: Image.Image, side_px: int, size_px: int) -> Image.Image:
+    """Halves a picture for as long as the side that is asked for keeps twice the size."""
+    times = side_px // (2 * size_px)
+    return rgb.reduce(1 << (times.bit_length() - 1)) if times > 1 else rgb
+
+
+def _change(
+    rgb: Image.Image, view: View, size_px: int, interpolation: Interpolation
+) -> Image.Image:
+    """Makes the pixels of an augmented view.
+
+    Flip, cut, slant and turn are one affine map and one sampling of the picture: of its nearest
+    pixels for `nearest`, else between four. Before, the picture is brought near to the scale of
+    the result where it is not: halved for `sampled`, resized by the filter for the others.
+    """
+    sampler = Image.Resampling.BILINEAR
+    width, height = rgb.size
+    if interpolation is Interpolation.NEAREST:
+        sampler = Image.Resampling.NEAREST
+    elif interpolation is Interpolation.SAMPLED:
+        rgb = _halve(rgb, int(min(width * view.width, height * view.height)), size_px)
+    else:
+        fit = (_near(width, size_px / view.width), _near(height, size_px / view.height))
+        rgb = rgb.resize(fit, _FILTERS[interpolation])
+    places = view.affine() * np.array(rgb.size)[:, None]
+    places[:, :2] /= size_px
+    # An affine map given as a perspective: Pillow rounds AFFINE's steps, and over a small picture
+    # they would end outside it.
+    steps = [*places.ravel().tolist(), 0, 0]
+    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, steps, sampler)
+    grey = ImageStat.Stat(square.convert("L")).mean[0]
+    return square.convert("RGB", view.colours(grey).ravel().tolist())
+
+
+def _near(side_px: int, wanted_px: float) -> int:
+    fits = wanted_px <= side_px <= _MARGIN * wanted_px
+    return side_px if fits else round(_MARGIN * wanted_px)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

@@ -3,10 +3,12 @@
 Saved, a model is a folder that needs nothing else:
 
     model.json         what it is: classes, base, preprocessing, settings, data, metrics, versions
-    head.safetensors   kernel (D, C) and bias (C,)
+    head.safetensors   kernel (D, C) and bias (C,); inner_kernel, inner_bias if it has such
     model.keras        the whole network; opens in stock Keras on any backend
     model.xml, .bin    the whole network for OpenVINO, with outputs `logits` and `vectors`
+                       (`vectors_1`, `vectors_2`, ... of several bases)
     history.json, .png the curve of all epochs
+    tuning.png         the heads it was chosen among, if it was
     images.parquet     name, label, split and SHA-256 of every image it was trained with
 
 A prediction runs `model.xml` and the head; it needs neither Keras nor JAX.
@@ -14,7 +16,7 @@ A prediction runs `model.xml` and the head; it needs neither Keras nor JAX.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,26 +26,57 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import ImageError
 from topwork.heads import Floats, Head, Task, probabilities
 from topwork.history import History
 from topwork.images import Source
-from topwork.store import Space
-from topwork.vectors import in_threads, read_pixels
+from topwork.store import Space, VectorStore
+from topwork.vectors import Column, in_threads, read_pixels
 
 Pixels = NDArray[np.uint8]
 
 
-class BaseFacts(BaseModel):
-    """The shapes on the way through the network."""
+class Member(BaseModel):
+    """One of a model's frozen networks.
 
-    model_config = ConfigDict(frozen=True)
+    Attributes:
+        space: base, weights, size, preprocessing and precision: what a vector is here.
+        feature_shape: (s, s, D) of its features before pooling.
+        vector_length: D.
+        parameters: of the base.
+    """
 
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    space: Space
     feature_shape: tuple[int, int, int]
     vector_length: int
     parameters: int
+
+    @property
+    def local_space(self) -> Space:
+        """What a vector is on this machine: in f32 where its CPU lacks the bf16 of training."""
+        if self.space.precision == Precision.F32:
+            return self.space
+        return replace(self.space, precision=str(resolve_precision(Precision.AUTO)))
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """Where a member's vectors come from.
+
+    Attributes:
+        path: an OpenVINO file.
+        output: the name of its output, None if it is the only one.
+        flip: whether the mean over image and mirror has still to be taken.
+    """
+
+    path: Path
+    output: str | None
+    flip: bool
 
 
 class DataFacts(BaseModel):
@@ -62,6 +95,28 @@ class DataFacts(BaseModel):
     counts: dict[str, dict[str, int]]
     skipped: int
     split: dict[str, Any]
+
+
+class SearchFacts(BaseModel):
+    """How a head was chosen.
+
+    Attributes:
+        heads: how many were trained for it.
+        recipes: how many ways to train one were compared.
+        replicates: on how many folds and seeds each.
+        folds: whether those were folds of the training images; else the validation images.
+        mean: the chosen recipe's mean metric over the replicates.
+        error: standard error of that mean; None for one replicate.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    heads: int
+    recipes: int
+    replicates: int
+    folds: bool
+    mean: float
+    error: float | None
 
 
 class Validation(BaseModel):
@@ -109,16 +164,16 @@ class Model:
     Attributes:
         classes: names of the C classes, in the order of the logits.
         task: what the logits mean.
-        head: the dense layer.
-        history: the record of its training.
-        space: base, weights, size, preprocessing and precision: what a vector is here.
-        base: shapes of the network.
-        settings: what it was trained with.
+        head: the dense layers; divided by the temperature, so that its logits are calibrated.
+        history: the record of its training, before the temperature.
+        members: the networks whose vectors, side by side, the head takes.
+        settings: what it was trained with; what was left to `auto` is what was chosen.
         data: the images it was made from.
         validation: its accuracy on the validation split.
+        calibration: how sure it may be; None for a task without classes.
+        search: how the head was chosen among others; None if it was not.
         images: names, labels, splits and hashes of those images.
-        network: OpenVINO file of the base, with vectors as its output `network_output`.
-        network_output: the name of that output, None if it is the only one.
+        networks: the file that each member's vectors come from.
         versions: of Python and the libraries that made it.
     """
 
@@ -126,39 +181,58 @@ class Model:
     task: Task
     head: Head
     history: History
-    space: Space
-    base: BaseFacts
+    members: tuple[Member, ...]
     settings: Settings
     data: DataFacts
     validation: Validation
+    calibration: Calibration | None
+    search: SearchFacts | None
     images: ImageTable
-    network: Path
-    network_output: str | None
+    networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
+
+    @property
+    def vector_length(self) -> int:
+        """Length of a vector, over all members."""
+        return sum(member.vector_length for member in self.members)
 
     @property
     def interpolation(self) -> Interpolation:
         """The filter that every image is resized with."""
-        return Interpolation(self.space.interpolation)
+        return Interpolation(self.members[0].space.interpolation)
 
     @property
-    def local_space(self) -> Space:
-        """What a vector is on this machine: in f32 where its CPU lacks the bf16 of training."""
-        if self.space.precision == Precision.F32:
-            return self.space
-        return replace(self.space, precision=str(resolve_precision(Precision.AUTO)))
+    def precision(self) -> Precision:
+        """The arithmetic that the vectors were trained in."""
+        return Precision(self.members[0].space.precision)
 
     @cached_property
-    def engine(self) -> OpenVINOEngine:
-        """The base, compiled once for this CPU; its outputs are vectors."""
-        space = self.local_space
-        return OpenVINOEngine(
-            self.network, space.image_size, Precision(space.precision), output=self.network_output
+    def engines(self) -> tuple[OpenVINOEngine, ...]:
+        """The members' networks, compiled once for this CPU; their outputs are vectors."""
+        return tuple(
+            OpenVINOEngine(
+                file.path,
+                member.space.image_size,
+                Precision(member.local_space.precision),
+                output=file.output,
+                flip=file.flip,
+            )
+            for member, file in zip(self.members, self.networks, strict=True)
         )
+
+    def columns(self, store: Path) -> list[Column]:
+        """Returns where the members' vectors are kept in a store, and how they are made."""
+        return [
+            Column(
+                VectorStore(store, member.local_space, member.vector_length),
+                lambda place=place: self.engines[place],  # type: ignore[misc]
+            )
+            for place, member in enumerate(self.members)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled network belongs to its process.
-        return {name: value for name, value in self.__dict__.items() if name != "engine"}
+        return {name: value for name, value in self.__dict__.items() if name != "engines"}
 
     def predict(self, sources: Sequence[Source]) -> Predictions:
         """Predicts images, replaying the model's own preprocessing.
@@ -170,24 +244,30 @@ class Model:
             Logits and probabilities; an image that cannot be read is in `failed` instead.
         """
         failed: dict[int, str] = {}
-        vectors = np.empty((len(sources), self.base.vector_length), np.float32)
-        places: list[int] = []
-        for place, vector in self.engine.run(self._pixels(sources, failed)):
-            vectors[len(places)] = vector
-            places.append(place)
-        logits = self.head.logits(vectors[: len(places)])
-        shown = probabilities(self.task, logits)
-        return Predictions(logits, shown, np.array(places, np.int64), failed)
+        parts = [self._run(place, sources, failed) for place in range(len(self.members))]
+        places = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
+        vectors = np.concatenate([part[places] for part in parts], axis=1)
+        logits = self.head.logits(vectors)
+        return Predictions(logits, probabilities(self.task, logits), places, failed)
 
-    def _pixels(self, sources: Sequence[Source], failed: dict[int, str]) -> Any:
+    def _run(self, place: int, sources: Sequence[Source], failed: dict[int, str]) -> Floats:
+        """Returns a member's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
+        engine = self.engines[place]
+
         def load(source: Source) -> Pixels | ImageError:
             try:
-                return read_pixels(source, self.space.image_size, self.interpolation)
+                return read_pixels(source, engine.image_size, self.interpolation)
             except ImageError as error:
                 return error
 
-        for place, pixels in enumerate(in_threads(load, sources)):
-            if isinstance(pixels, ImageError):
-                failed[place] = str(pixels)
-            else:
-                yield place, pixels
+        def pixels() -> Iterator[tuple[int, Pixels]]:
+            for row, found in enumerate(in_threads(load, sources)):
+                if isinstance(found, ImageError):
+                    failed[row] = str(found)
+                else:
+                    yield row, found
+
+        vectors = np.zeros((len(sources), self.members[place].vector_length), np.float32)
+        for row, vector in engine.run(pixels()):
+            vectors[row] = vector
+        return vectors

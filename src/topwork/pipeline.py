@@ -1,62 +1,38 @@
-"""The recipes: train, evaluate, predict. Each reads from top to bottom as calls to stages."""
+"""The recipes train and tune: each reads from top to bottom as calls to stages."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from topwork.bases import Network, find_weights, get_base, prepare, weights_here
+from topwork.bases import Stack, parse_bases, weights_here
 from topwork.bundle import Samples, current_versions, save_model
-from topwork.config import Precision, Settings
+from topwork.calibration import calibrate
+from topwork.config import AUTO, HeadKind, Search, Settings
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine, resolve_precision
-from topwork.errors import DatasetError
-from topwork.folder import SHOWN, Skipped, Split
-from topwork.heads import Floats, Task
-from topwork.history import History
-from topwork.images import RECIPE, Source
+from topwork.examples import Prepared, make_space, prepare_examples, prepare_networks
+from topwork.folder import Skipped, Split
+from topwork.heads import Task
+from topwork.listener import Listener
 from topwork.metrics import Report, make_report
-from topwork.model import BaseFacts, DataFacts, ImageTable, Model, Predictions, Validation
-from topwork.store import Space, VectorStore
-from topwork.training import Labelled, train_head
-from topwork.vectors import Progress, Vectors, embed
+from topwork.model import DataFacts, ImageTable, Member, Model, NetworkFile, SearchFacts, Validation
+from topwork.replicates import make_replicates
+from topwork.training import check_vectors, keep, train_heads
+from topwork.trial_plot import draw_trials
+from topwork.trials import Journal, Trial
+from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
+from topwork.vectors import Vectors
 
+TRIALS_PLOT = "tuning.png"
 PARITY_IMAGES = 8
-PREDICT_CHUNK = 512
-# Fewer images than this are predicted without the store: a part for each would not pay.
-FEW = 32
-
-
-class Listener:
-    """Hears how a recipe gets on; each method does nothing unless overridden."""
-
-    def waiting(self, what: str) -> None:
-        """Something takes seconds and has no steps to count; the next news ends it."""
-
-    def found(self, dataset: Dataset) -> None:
-        """The images, classes and splits are known."""
-
-    def shapes(self, network: Network, settings: Settings, classes: int) -> None:
-        """The shapes on the way through the network are known."""
-
-    def read(self, done: int, total: int) -> None:
-        """An image more has been read, to find out whether its vector is there."""
-
-    def progressed(self, progress: Progress) -> None:
-        """An image more has been run through the base."""
-
-    def embedded(self, dataset: Dataset, vectors: Vectors) -> None:
-        """Every image has its vector; `dataset` lacks those that could not be used."""
-
-    def trained(self, history: History) -> None:
-        """The head is trained."""
+# Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
+AUTO_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -65,19 +41,22 @@ class Trained:
 
     Attributes:
         model: the model.
-        network: its base, as built for this size.
+        stack: its networks, as built for their sizes.
         samples: a few of its images and their vectors, to check a saved model with.
         report: the kept epoch on the validation split.
-        embedded: images run through the base.
+        trials: what was compared to choose the head; none if nothing was.
+        embedded: images run through a base.
         reused: images whose vectors were there already.
         skipped: files that were left out, with the reasons.
-        seconds: wall time of `vectors` and `head`; the caller may add `total`.
+        seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
+            `total`.
     """
 
     model: Model
-    network: Network
+    stack: Stack
     samples: Samples
     report: Report
+    trials: tuple[Trial, ...]
     embedded: int
     reused: int
     skipped: tuple[Skipped, ...]
@@ -85,13 +64,21 @@ class Trained:
 
     def save(self, path: Path) -> dict[str, float]:
         """Writes the model folder; see `bundle.save_model`."""
-        return save_model(self.model, self.network, path, self.samples)
+
+        def add_trials(folder: Path) -> None:
+            if len(self.trials) > 1:
+                draw_trials(self.trials, self.model.settings.head_settings(), folder / TRIALS_PLOT)
+
+        return save_model(self.model, self.stack, path, self.samples, add_trials)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork train --json` prints, besides the model's path."""
         report, history = self.report, self.model.history
         found = history.overfitting()
+        chosen = self.model.search
+        sureness = self.model.calibration
         return {
+            "settings": self.model.settings.model_dump(mode="json"),
             "classes": self.model.classes,
             **history.to_json(),
             "overfitting": None if found is None else asdict(found),
@@ -100,6 +87,8 @@ class Trained:
                 "interval": report.interval,
                 "macro_accuracy": report.macro_accuracy,
             },
+            "search": chosen.model_dump(mode="json") if chosen else None,
+            "calibration": sureness.to_json() if sureness else None,
             "images": {
                 "embedded": self.embedded,
                 "reused": self.reused,
@@ -117,7 +106,8 @@ def train(
 
     Args:
         dataset: images with labels; a validation split is made if it has none.
-        settings: everything else that decides the result.
+        settings: everything else that decides the result. What is left to `auto` is chosen on
+            folds of the training images.
         store: where vectors and networks are kept.
         listener: hears how it gets on.
 
@@ -128,58 +118,156 @@ def train(
         TopworkError: any of its kinds; see `errors`.
     """
     listener = listener or Listener()
+    started = time.perf_counter()
+    stack, prepared = _prepare(dataset, settings, store, listener)
+    embedded = time.perf_counter()
+    tuner = trial = None
+    if _is_left_open(settings):
+        listener.waiting("choosing what is left to auto")
+        plan = Search.create(seeds=1)
+        tuner = _make_tuner(prepared, settings, plan, AUTO_FOLDS, listener, Journal())
+        trial = search_auto(tuner, settings.head_settings())
+        listener.chosen(tuner, trial)
+    seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
+    return _finish(stack, prepared, settings, tuner, trial, listener, seconds)
+
+
+def tune(
+    dataset: Dataset,
+    settings: Settings,
+    store: Path,
+    *,
+    plan: Search | None = None,
+    pinned: frozenset[str] = frozenset(),
+    journal: Journal | None = None,
+    listener: Listener | None = None,
+) -> Trained:
+    """Searches for the best head, trains it and returns it as `train` does.
+
+    Args:
+        dataset: images with labels; a validation split is made if it has none.
+        settings: the base, and where the search starts.
+        store: where vectors and networks are kept.
+        plan: folds, seeds and budget.
+        pinned: names of settings that are not searched.
+        journal: where every head is written down; what it has already is not trained again.
+        listener: hears how it gets on.
+
+    Returns:
+        The model of the chosen settings, with all trials.
+
+    Raises:
+        TopworkError: any of its kinds; see `errors`.
+    """
+    listener, plan = listener or Listener(), plan or Search.create()
+    journal = journal or Journal()
+    Budget.parse(plan.budget)
+    journal.open()
+    started = time.perf_counter()
+    stack, prepared = _prepare(dataset, settings, store, listener)
+    embedded = time.perf_counter()
+    tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
+    trial = search(tuner, settings.head_settings(), pinned)
+    listener.chosen(tuner, trial)
+    seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
+    return _finish(stack, prepared, settings, tuner, trial, listener, seconds)
+
+
+def _prepare(
+    dataset: Dataset, settings: Settings, store: Path, listener: Listener
+) -> tuple[Stack, Prepared]:
     dataset = dataset.with_validation(settings.validation_fraction, settings.seed)
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
-
-    started = time.perf_counter()
     listener.waiting(f"preparing {settings.base}")
-    network = prepare_network(settings, store)
-    listener.shapes(network, settings, len(dataset.classes))
-    space = make_space(network, settings)
-    facts = BaseFacts(
-        feature_shape=network.feature_shape,
-        vector_length=network.vector_length,
-        parameters=network.parameters,
-    )
-    dataset, vectors = embed(
-        dataset,
-        VectorStore(store, space, network.vector_length),
-        lambda: OpenVINOEngine(network.openvino_path, space.image_size, Precision(space.precision)),
-        strict=settings.strict,
-        on_read=listener.read,
-        on_progress=listener.progressed,
-    )
-    listener.embedded(dataset, vectors)
-    embedded = time.perf_counter()
+    stack = prepare_networks(settings, store)
+    listener.shapes(stack, settings, len(dataset.classes))
+    prepared = prepare_examples(dataset, stack, settings, store, listener.read, listener.progressed)
+    listener.embedded(prepared.dataset, prepared.vectors)
+    for name, rows in (
+        ("training", prepared.part.training),
+        ("validation", prepared.part.held_out),
+    ):
+        check_vectors(prepared.examples.vectors[rows.ravel()], name)
+    return stack, prepared
 
-    part = {split: dataset.splits == split for split in (Split.TRAIN, Split.VALIDATION)}
-    _check_classes(dataset, part[Split.TRAIN])
-    labelled = {s: Labelled(vectors.values[at], dataset.labels[at]) for s, at in part.items()}
-    head, history = train_head(
-        labelled[Split.TRAIN],
-        labelled[Split.VALIDATION],
-        outputs=len(dataset.classes),
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
-        seed=settings.seed,
+
+def _is_left_open(settings: Settings) -> bool:
+    open_ = settings.penalty if settings.head is HeadKind.LOGISTIC else settings.learning_rate
+    return open_ == AUTO
+
+
+def _make_tuner(
+    prepared: Prepared,
+    settings: Settings,
+    plan: Search,
+    folds: int | None,
+    listener: Listener,
+    journal: Journal,
+) -> Tuner:
+    examples, classes = prepared.examples, prepared.dataset.classes
+    replicates = make_replicates(
+        examples.targets,
+        prepared.part,
+        plan.folds,
+        plan.seeds,
+        settings.seed,
+        classes,
+        most_folds=folds,
     )
+    return Tuner(
+        examples,
+        replicates,
+        len(classes),
+        Budget.parse(plan.budget),
+        journal,
+        listener.tried,
+    )
+
+
+def _finish(
+    stack: Stack,
+    prepared: Prepared,
+    settings: Settings,
+    tuner: Tuner | None,
+    trial: Trial | None,
+    listener: Listener,
+    seconds: dict[str, float],
+) -> Trained:
+    """Trains the chosen head on all training images, calibrates it and makes the model."""
+    started = time.perf_counter()
+    dataset, vectors, examples = prepared.dataset, prepared.vectors, prepared.examples
+    recipe = trial.settings if trial else settings.head_settings()
+    outputs = len(dataset.classes)
+    fits = train_heads(examples, prepared.part, [recipe], outputs, seed=settings.seed)
+    head, history = keep(fits[0])
     listener.trained(history)
-    finished = time.perf_counter()
 
-    validation = labelled[Split.VALIDATION]
-    predicted = head.logits(validation.vectors).argmax(axis=1)
-    report = make_report(validation.targets, predicted, len(dataset.classes))
+    rows = prepared.part.held_out
+    logits, labels = head.logits(examples.vectors[rows]), examples.targets[rows]
+    if tuner is not None and trial is not None and tuner.has_folds:
+        sureness = calibrate(*held_out_logits(tuner, trial), "folds")
+    else:
+        sureness = calibrate(logits, labels, "validation")
+    head = head.cooled(sureness.temperature)
+    seconds["head"] = time.perf_counter() - started
+
+    report = make_report(labels, logits.argmax(axis=1), outputs)
     model = Model(
         classes=dataset.classes,
         task=Task.CLASSES,
         head=head,
         history=history,
-        space=space,
-        base=facts,
-        settings=settings,
+        members=tuple(
+            Member(
+                space=make_space(network, settings),
+                feature_shape=network.feature_shape,
+                vector_length=network.vector_length,
+                parameters=network.parameters,
+            )
+            for network in stack.networks
+        ),
+        settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
         validation=Validation(
             accuracy=report.accuracy,
@@ -187,146 +275,37 @@ def train(
             macro_accuracy=report.macro_accuracy,
             loss=history.row(history.best_epoch)["val_loss"],
         ),
+        calibration=sureness,
+        search=_describe_search(tuner, trial) if tuner and trial else None,
         images=_list_images(dataset, vectors),
-        network=network.openvino_path,
-        network_output=None,
+        networks=tuple(
+            NetworkFile(network.openvino_path, None, flip=stack.flip) for network in stack.networks
+        ),
         versions=current_versions(),
     )
     few = np.linspace(0, len(dataset) - 1, min(PARITY_IMAGES, len(dataset))).astype(int)
     return Trained(
         model=model,
-        network=network,
+        stack=stack,
         samples=Samples(tuple(dataset.sources[i] for i in few), vectors.values[few]),
         report=report,
+        trials=tuple(tuner.trials) if tuner else (),
         embedded=vectors.embedded,
         reused=vectors.reused,
         skipped=dataset.skipped,
-        seconds={"vectors": embedded - started, "head": finished - embedded},
+        seconds=seconds,
     )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's answers to images whose labels are known.
-
-    Attributes:
-        report: accuracy, interval, per class.
-        split: which images: `train`, `validation`, `test` or `all`.
-        seen: how many of them the model was trained or chosen on; not an honest test if any.
-        skipped: files that were left out, with the reasons.
-    """
-
-    report: Report
-    split: str
-    seen: int
-    skipped: tuple[Skipped, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
-        report = self.report
-        return {
-            "split": self.split,
-            "images": len(self),
-            "accuracy": report.accuracy,
-            "interval": report.interval,
-            "macro_accuracy": report.macro_accuracy,
-            "precision": [None if math.isnan(v) else v for v in report.precision.tolist()],
-            "recall": [None if math.isnan(v) else v for v in report.recall.tolist()],
-            "support": report.support.tolist(),
-            "confusion": report.confusion.tolist(),
-            "seen": self.seen,
-            "skipped": [asdict(item) for item in self.skipped],
-        }
-
-    def __len__(self) -> int:
-        return int(self.report.confusion.sum())
-
-
-def evaluate(
-    model: Model,
-    dataset: Dataset,
-    split: str,
-    store: Path,
-    *,
-    strict: bool = False,
-    listener: Listener | None = None,
-) -> Evaluation:
-    """Tests a model on one split of a dataset.
-
-    A dataset without split folders is divided as the model remembers it: images that it was
-    trained on are `train`, those that its epoch was chosen by are `validation`, all others
-    are `test`.
-
-    Args:
-        model: a trained model.
-        dataset: images with labels.
-        split: `train`, `validation`, `test` or `all`.
-        store: where vectors are kept; those of images seen before are reused.
-        strict: stop at the first image that cannot be used.
-        listener: hears how it gets on.
-
-    Raises:
-        DatasetError: the split is empty, or has classes that the model does not know.
-    """
-    listener = listener or Listener()
-    dataset = _match_classes(model, dataset)
-    if split != "all" and dataset.has_split_folders:
-        dataset = _choose(dataset, dataset.splits == split, split)
-    dataset, vectors = embed(
-        dataset,
-        VectorStore(store, model.local_space, model.base.vector_length),
-        lambda: model.engine,
-        strict=strict,
-        on_read=listener.read,
-        on_progress=listener.progressed,
+def _describe_search(tuner: Tuner, trial: Trial) -> SearchFacts:
+    return SearchFacts(
+        heads=tuner.trained + tuner.reused,
+        recipes=len(tuner.trials),
+        replicates=len(tuner.replicates),
+        folds=tuner.has_folds,
+        mean=trial.mean,
+        error=None if math.isnan(trial.error) else trial.error,
     )
-    listener.embedded(dataset, vectors)
-    remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
-    origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
-    values = vectors.values
-    if split != "all" and not dataset.has_split_folders:
-        chosen = origin == split
-        dataset, values, origin = _choose(dataset, chosen, split), values[chosen], origin[chosen]
-    predicted = model.head.logits(values).argmax(axis=1)
-    return Evaluation(
-        report=make_report(dataset.labels, predicted, len(model.classes)),
-        split=split,
-        seen=int((origin != Split.TEST).sum()),
-        skipped=dataset.skipped,
-    )
-
-
-def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Predictions]]:
-    """Predicts any number of images, a chunk at a time.
-
-    Yields:
-        The place of the chunk's first image, and its predictions.
-    """
-    for start in range(0, len(sources), PREDICT_CHUNK):
-        yield start, model.predict(sources[start : start + PREDICT_CHUNK])
-
-
-def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
-    """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
-
-    Raises:
-        DatasetError: an image cannot be used.
-    """
-    if len(dataset) < FEW:
-        found = model.predict(dataset.sources)
-        _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
-        return found.logits
-    vectors_of = VectorStore(store, model.local_space, model.base.vector_length)
-    usable, vectors = embed(dataset, vectors_of, lambda: model.engine)
-    _refuse_any(usable.skipped[len(dataset.skipped) :])
-    return model.head.logits(vectors.values)
-
-
-def _refuse_any(failed: Iterable[Skipped]) -> None:
-    names = [f"{item.path}: {item.reason}" for item in failed]
-    if names:
-        more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise DatasetError(f"every image must be readable; {'; '.join(names[:SHOWN])}{more}")
 
 
 @dataclass(frozen=True)
@@ -334,7 +313,7 @@ class Layer:
     """One stage on the way from pixels to logits.
 
     Attributes:
-        stage: `INPUTS`, `BASE`, `VECTORS` or `OUTPUTS`.
+        stage: `INPUTS`, `BASE`, `VECTORS`, `INNER` or `OUTPUTS`.
         output_shape: of a batch.
         parameters: how many weights it has.
         trained: whether training changes them.
@@ -351,44 +330,24 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
 
     Shapes do not depend on the weights, so where those are not at hand untrained ones do.
     """
-    spec = get_base(settings.base)
-    if settings.weights is None and not weights_here(spec):
+    specs = [spec for spec, _ in parse_bases(settings.base, settings.image_size)]
+    if settings.weights is None and not all(map(weights_here, specs)):
         settings = settings.model_copy(update={"weights": "random"})
-    network = prepare_network(settings, store)
-    batch, length = settings.batch_size, network.vector_length
-    return [
-        Layer("INPUTS", (batch, network.image_size, network.image_size, 3), 0, False),
-        Layer("BASE", (batch, *network.feature_shape), network.parameters, False),
-        Layer("VECTORS", (batch, length), 0, False),
-        Layer("OUTPUTS", (batch, classes), (length + 1) * classes, True),
-    ]
-
-
-def prepare_network(settings: Settings, store: Path) -> Network:
-    """Builds the base for the settings' image size, or finds it built in the store."""
-    spec = get_base(settings.base)
-    size = spec.choose_size(settings.image_size)
-    return prepare(spec, size, find_weights(spec, settings.weights), store)
-
-
-def make_space(network: Network, settings: Settings) -> Space:
-    """Says what decides a vector, with `auto` resolved for this CPU."""
-    return Space(
-        base=network.spec.name,
-        weights_sha256=network.weights_sha256,
-        image_size=network.image_size,
-        network=network.recipe,
-        decoder=RECIPE,
-        interpolation=str(settings.interpolation),
-        precision=str(resolve_precision(settings.precision)),
-    )
-
-
-def _check_classes(dataset: Dataset, training: Any) -> None:
-    lost = set(range(len(dataset.classes))) - set(dataset.labels[training].tolist())
-    if lost:
-        names = ", ".join(dataset.classes[label] for label in sorted(lost))
-        raise DatasetError(f"no usable training image is left of the class {names}")
+    stack = prepare_networks(settings, store)
+    batch, length = settings.batch_size, stack.vector_length
+    layers = []
+    for network in stack.networks:
+        layers += [
+            Layer("INPUTS", (batch, network.image_size, network.image_size, 3), 0, False),
+            Layer("BASE", (batch, *network.feature_shape), network.parameters, False),
+        ]
+    layers.append(Layer("VECTORS", (batch, length), 0, False))
+    if settings.inner_units:
+        units = settings.inner_units
+        layers.append(Layer("INNER", (batch, units), (length + 1) * units, True))
+        length = units
+    layers.append(Layer("OUTPUTS", (batch, classes), (length + 1) * classes, True))
+    return layers
 
 
 def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
@@ -412,28 +371,4 @@ def _list_images(dataset: Dataset, vectors: Vectors) -> ImageTable:
         labels=tuple(dataset.classes[label] for label in dataset.labels),
         splits=tuple(map(str, dataset.splits)),
         hashes=vectors.hashes,
-    )
-
-
-def _match_classes(model: Model, dataset: Dataset) -> Dataset:
-    """Numbers a dataset's classes as the model does."""
-    unknown = [name for name in dataset.classes if name not in model.classes]
-    if unknown:
-        raise DatasetError(
-            f"the model knows the classes {', '.join(model.classes)}; the data also has "
-            f"{', '.join(unknown)}. Move or rename those folders, or train with them"
-        )
-    index = {name: place for place, name in enumerate(model.classes)}
-    labels = np.array([index[dataset.classes[label]] for label in dataset.labels], np.int32)
-    return replace(dataset, classes=model.classes, labels=labels)
-
-
-def _choose(dataset: Dataset, chosen: Any, split: str) -> Dataset:
-    if chosen.any():
-        return dataset.select(chosen)
-    there = sorted({*map(str, dataset.splits)}) if dataset.has_split_folders else []
-    raise DatasetError(
-        f"no images in the split {split!r} of {dataset.root}; "
-        + (f"it has {', '.join(there)}" if there else "the model was trained with all of them")
-        + "; choose one with --split"
     )

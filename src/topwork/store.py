@@ -30,6 +30,9 @@ from topwork.files import write_file
 
 Floats = NDArray[np.float32]
 
+# The view whose vector is the mean over an image and its mirror, left to right.
+FLIP = "flip"
+
 # What reading a damaged file may say; any other number from the system is about permission,
 # memory or open files, and such a part is left where it is.
 _DAMAGE = (None, errno.EIO, errno.ENOENT, errno.EINVAL)
@@ -46,7 +49,8 @@ class Space:
         network: version of the recipe that builds the network around the base.
         decoder: version of the recipe from bytes to pixels.
         interpolation: filter of the resize.
-        view: which view of the image; `original` is the whole image as it is.
+        view: which view of the image; `original` is the whole image as it is, `flip` the mean
+            over it and its mirror, `augmented-…` see `views`.
         precision: `f32` or `bf16`.
     """
 

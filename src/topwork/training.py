@@ -1,18 +1,33 @@
-"""Vectors in, head and history out. Takes arrays; knows nothing of images."""
+"""Vectors in, heads and histories out. Takes arrays; knows nothing of images."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.config import Optimizer
+from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Floats, Head, Task, init_head
 from topwork.history import History
+
+if TYPE_CHECKING:
+    from topwork.heads.program import Examples
+
+Ints = NDArray[np.int32]
+
+# Heads of one program: more of them at once are hardly faster, and weights beyond this many
+# (16 MB an array) no longer fit in a cache.
+MOST_HEADS = 64
+MOST_WEIGHTS = 1 << 22
+# Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
+WIDTHS = (1, 4, 8, 16, 32, 64)
+# A value of the vectors that varies by less than this share of the largest is constant.
+CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -20,12 +35,44 @@ class Labelled:
     """Vectors and what they should become.
 
     Attributes:
-        vectors: (N, D) float32.
-        targets: (N,) int32 class indices; (N, C) float32 for the other tasks.
+        vectors: (X, D) float32.
+        targets: (X,) int32 class indices; (X, C) float32 for the other tasks.
     """
 
     vectors: Floats
     targets: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows of some examples to learn from, and which to be scored on.
+
+    Attributes:
+        training: (V, N) int32; the rows of N images in each of V views. Epoch e learns from
+            view e modulo V.
+        held_out: (M,) int32 rows; -1 is padding.
+    """
+
+    training: Ints
+    held_out: Ints
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A head that was trained.
+
+    Attributes:
+        settings: how.
+        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), for
+            vectors as they are; None if the loss was finite in no epoch.
+        best_epoch: counted from 1; 0 if there is none.
+        curve: figures of all epochs, under Keras' names.
+    """
+
+    settings: HeadSettings
+    head: Head | None
+    best_epoch: int
+    curve: dict[str, list[float]]
 
 
 def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[np.int32]:
@@ -50,19 +97,24 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
     return order.reshape(epochs, steps, batch_size)
 
 
+def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
+    """Lays two sets of vectors one after the other, and says which is which."""
+    pairs = ((training.vectors, validation.vectors), (training.targets, validation.targets))
+    count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
+    rows = np.arange(total, dtype=np.int32)
+    return Labelled(*map(np.concatenate, pairs)), Part(rows[None, :count], rows[count:])
+
+
 def train_head(
     training: Labelled,
     validation: Labelled,
+    settings: HeadSettings,
     *,
     outputs: int,
     task: Task = Task.CLASSES,
-    epochs: int = 10,
-    learning_rate: float = 0.003,
-    batch_size: int = 32,
-    optimizer: Optimizer = Optimizer.ADAM,
     seed: int = 0,
 ) -> tuple[Head, History]:
-    """Trains a dense layer from vectors to logits and keeps its best epoch.
+    """Trains one head and keeps its best epoch.
 
     On the same vectors, first weights and order of batches the history equals that of Keras'
     `compile` and `fit`.
@@ -70,13 +122,10 @@ def train_head(
     Args:
         training: N vectors to learn from.
         validation: M vectors to choose the epoch by.
+        settings: how to train; nothing of it may be `auto`.
         outputs: C, the number of classes, labels or numbers.
         task: decides the loss and the metric.
-        epochs: passes over the training vectors.
-        learning_rate: step size.
-        batch_size: vectors per step.
-        optimizer: see `config.Optimizer`.
-        seed: for the first weights and the order of the batches.
+        seed: for the first weights, the order of the batches and the dropout.
 
     Returns:
         The head of the best epoch (by validation accuracy, ties by validation loss; a number
@@ -86,34 +135,243 @@ def train_head(
         DatasetError: no vectors, or vectors that are not finite.
         TopworkError: the loss was finite in no epoch.
     """
+    for name, part in (("training", training), ("validation", validation)):
+        check_vectors(part.vectors, name)
+    (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
+    return keep(fit)
+
+
+def keep(fit: Fit) -> tuple[Head, History]:
+    """Returns the head and the history of a fit that has one.
+
+    Raises:
+        TopworkError: its loss was finite in no epoch.
+    """
+    if fit.head is None:
+        rate = fit.settings.learning_rate
+        raise TopworkError(
+            f"the validation loss was finite in none of the {fit.settings.epochs} epochs at "
+            f"learning rate {rate}; try a smaller one, such as {_smaller(float(rate))}"
+        )
+    return fit.head, History(fit.curve, fit.best_epoch)
+
+
+def check_vectors(vectors: Floats, name: str) -> None:
+    """Refuses vectors that nothing can be learnt from.
+
+    Raises:
+        DatasetError: there are none, or some are not finite.
+    """
+    if not len(vectors):
+        raise DatasetError(f"{name} needs at least 1 vector, received none")
+    if not np.isfinite(vectors).all():
+        raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
+
+
+def train_heads(
+    examples: Labelled,
+    part: Part,
+    recipes: Sequence[HeadSettings],
+    outputs: int,
+    *,
+    task: Task = Task.CLASSES,
+    seed: int = 0,
+) -> list[Fit]:
+    """Trains many heads on the same vectors; those of one shape side by side in one program.
+
+    Args:
+        examples: X vectors, all finite, and their targets.
+        part: which to learn from and which to be scored on.
+        recipes: how to train each; nothing of it may be `auto`.
+        outputs: C.
+        task: decides the loss and the metric.
+        seed: for the first weights, the order of the batches and the dropout; every head has
+            the same, so that they can be compared.
+
+    Returns:
+        A fit for each recipe, in their order. A head that diverges leaves the others alone.
+    """
+    fits: dict[int, Fit] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, recipe in enumerate(recipes):
+        groups.setdefault(_shape(recipe), []).append(place)
+    for places in groups.values():
+        first = recipes[places[0]]
+        train = _solve if first.head is HeadKind.LOGISTIC else _train_side_by_side
+        scaled, back = _normalize(examples, part) if first.normalize else (examples, None)
+        for some in _portions(places, examples.vectors.shape[1], first.inner_units or outputs):
+            chosen = [recipes[place] for place in some]
+            for place, fit in zip(
+                some, train(scaled, part, chosen, outputs, task, seed), strict=True
+            ):
+                fits[place] = _on_raw(fit, back)
+    return [fits[place] for place in range(len(recipes))]
+
+
+def _shape(recipe: HeadSettings) -> tuple[Any, ...]:
+    """What heads of one program have in common."""
+    if recipe.head is HeadKind.LOGISTIC:
+        return recipe.head, recipe.normalize
+    own = (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.dropout, recipe.inner_units)
+    return recipe.head, recipe.normalize, *own
+
+
+def _portions(places: list[int], length: int, units: int) -> Iterator[list[int]]:
+    most = min(MOST_HEADS, max(1, MOST_WEIGHTS // (length * units)))
+    for start in range(0, len(places), most):
+        yield places[start : start + most]
+
+
+def _train_side_by_side(
+    examples: Labelled,
+    part: Part,
+    recipes: list[HeadSettings],
+    outputs: int,
+    task: Task,
+    seed: int,
+) -> list[Fit]:
     import jax
     import jax.numpy as jnp
 
-    from topwork.heads.program import Examples, run_epochs
+    from topwork.heads.program import run_epochs, stack_heads, take_head
 
-    for name, part in (("training", training), ("validation", validation)):
-        if not len(part.vectors):
-            raise DatasetError(f"{name} needs at least 1 vector, received none")
-        if not np.isfinite(part.vectors).all():
-            raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
-    pairs = [(part.vectors, part.targets) for part in (training, validation)]
-    best, curve = run_epochs(
-        init_head(training.vectors.shape[1], outputs, seed),
-        jnp.float32(learning_rate),
-        batch_order(len(training.vectors), batch_size, epochs, seed),
-        *(Examples(*map(jnp.asarray, part)) for part in pairs),
-        task=task,
-        optimizer=optimizer,
-    )
-    best, curve = jax.device_get((best, curve))
-    names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
-    history = {name: [float(v) for v in part] for name, part in zip(names, curve, strict=True)}
-    if best.epoch < 0:
-        raise TopworkError(
-            f"the validation loss was finite in none of the {epochs} epochs at learning rate "
-            f"{learning_rate}; try a smaller one, such as {_smaller(learning_rate)}"
+    first = recipes[0]
+    width = next(width for width in WIDTHS if width >= len(recipes))
+    filled = recipes + [recipes[-1]] * (width - len(recipes))
+    head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
+    best, curve = jax.device_get(
+        run_epochs(
+            stack_heads([head] * width),
+            _make_knobs(filled, examples, part, outputs, task),
+            _order_rows(part, first, seed),
+            part.held_out,
+            _on_device(examples),
+            jnp.float32(first.dropout),
+            jax.random.key(seed, impl="rbg"),
+            task=task,
+            optimizer=first.optimizer,
+            dropping=first.dropout > 0,
         )
-    return Head(*map(np.asarray, best.head)), History(history, int(best.epoch) + 1)
+    )
+    names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
+    fits = []
+    for place, recipe in enumerate(recipes):
+        rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
+        epoch = int(best.epoch[place])
+        kept = take_head(best.head, place) if epoch >= 0 else None
+        fits.append(Fit(recipe, kept, epoch + 1, rows))
+    return fits
+
+
+def _make_knobs(
+    recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
+) -> Any:
+    import jax.numpy as jnp
+
+    from topwork.heads.program import Knobs
+
+    rate, decay, smoothing = (
+        np.array([getattr(recipe, name) for recipe in recipes], np.float32)
+        for name in ("learning_rate", "weight_decay", "label_smoothing")
+    )
+    weights = np.ones((len(recipes), outputs), np.float32)
+    if task is Task.CLASSES:
+        balanced = balance(examples.targets[part.training[0]], outputs)
+        for row, recipe in zip(weights, recipes, strict=True):
+            if recipe.class_weight is ClassWeight.BALANCED:
+                row[:] = balanced
+    return Knobs(*map(jnp.asarray, (rate, decay, smoothing, weights)))
+
+
+def balance(labels: NDArray[Any], outputs: int) -> Floats:
+    """Returns how much an image of each class counts, (C,), so that classes count the same.
+
+    The weights of all images have a mean of 1; a class without images has weight 0.
+    """
+    counts = np.bincount(labels, minlength=outputs)
+    present = np.count_nonzero(counts)
+    shares = np.divide(len(labels), present * counts, out=np.zeros(outputs), where=counts > 0)
+    return np.asarray(shares, np.float32)
+
+
+def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
+    """Returns (E, S, B) rows of the examples, each epoch from the next view."""
+    views, count = part.training.shape
+    order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
+    if views == 1 and np.array_equal(part.training[0], np.arange(count)):
+        return order
+    rows = np.empty_like(order)
+    for epoch, places in enumerate(order):
+        rows[epoch] = np.where(places >= 0, part.training[epoch % views][places], -1)
+    return rows
+
+
+def _on_device(examples: Labelled) -> Examples:
+    import jax.numpy as jnp
+
+    from topwork.heads.program import Examples
+
+    return Examples(jnp.asarray(examples.vectors), jnp.asarray(examples.targets))
+
+
+def _solve(
+    examples: Labelled,
+    part: Part,
+    recipes: list[HeadSettings],
+    outputs: int,
+    task: Task,
+    seed: int,
+) -> list[Fit]:
+    """Solves logistic heads; a history of one epoch says how they do."""
+    del seed  # there is one optimum
+    from topwork.heads.logistic import solve_logistic
+
+    rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
+    weights = balance(examples.targets[part.training[0]], outputs)
+    fits = []
+    for recipe in recipes:
+        balanced = recipe.class_weight is ClassWeight.BALANCED
+        head = solve_logistic(
+            examples.vectors[rows],
+            examples.targets[rows],
+            outputs,
+            float(recipe.penalty),
+            weights if balanced else None,
+        )
+        figures = (
+            *_score(head, examples, part.training[0]),
+            *_score(head, examples, unseen),
+        )
+        names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
+        curve = {name: [value] for name, value in zip(names, figures, strict=True)}
+        fits.append(Fit(recipe, head, 1, curve))
+    return fits
+
+
+def _score(head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
+    """Returns the cross-entropy and the accuracy of a head on some rows, without JAX."""
+    logits = head.logits(examples.vectors[rows]).astype(np.float64)
+    targets = examples.targets[rows]
+    logits -= logits.max(axis=1, keepdims=True)
+    right = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+    losses = np.log(np.exp(logits).sum(axis=1)) - right
+    return float(losses.mean()), float((logits.argmax(axis=1) == targets).mean())
+
+
+def _normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+    """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
+    seen = examples.vectors[part.training.ravel()]
+    mean, deviation = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64)
+    deviation[deviation <= CONSTANT * max(deviation.max(), CONSTANT)] = 1
+    mean, deviation = mean.astype(np.float32), deviation.astype(np.float32)
+    scaled = (examples.vectors - mean) / deviation
+    return Labelled(scaled, examples.targets), (mean, deviation)
+
+
+def _on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
+    if back is None or fit.head is None:
+        return fit
+    return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
 
 
 def _smaller(rate: float) -> float:

@@ -24,7 +24,8 @@ from topwork.engines import OpenVINOEngine
 from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, ImageError, StoreError
 from topwork.images import Source, decode, image_hash, read_bytes
-from topwork.store import DamagedPartError, VectorStore
+from topwork.store import FLIP, DamagedPartError, VectorStore
+from topwork.views import ORIGINAL
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -85,6 +86,7 @@ def embed(
     store: VectorStore,
     open_engine: Callable[[], OpenVINOEngine],
     *,
+    hashes: Sequence[str] | None = None,
     strict: bool = False,
     on_read: OnRead = lambda done, total: None,
     on_progress: OnProgress = lambda progress: None,
@@ -95,6 +97,7 @@ def embed(
         dataset: the images.
         store: where vectors of this base, size and preprocessing are kept.
         open_engine: compiles the base; called only if a vector is missing.
+        hashes: SHA-256 of each image's bytes, if they are known already.
         strict: raise at the first image that cannot be used.
         on_read: called in the caller's thread after every image that was read and hashed, to
             find out whether its vector is there, with how many were and how many there are.
@@ -108,8 +111,9 @@ def embed(
         DatasetError: no image could be used, or `strict` and one could not.
         StoreError: vectors cannot be written, or stay unreadable.
     """
-    dataset, hashes = _hash_images(dataset, strict, on_read)
-    job = _Job(dataset, hashes, store, open_engine, strict, on_progress)
+    if hashes is None:
+        dataset, hashes = _hash_images(dataset, strict, on_read)
+    job = _Job(dataset, list(hashes), store, open_engine, strict, on_progress)
     for _ in range(ATTEMPTS):
         job.complete()
         try:
@@ -123,6 +127,70 @@ def embed(
         f"vectors in {store.folder} are damaged as soon as they are written; check the disk or "
         "choose another place with --store"
     )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One network's share of a vector.
+
+    Attributes:
+        store: where its vectors are kept.
+        open_engine: compiles the network.
+    """
+
+    store: VectorStore
+    open_engine: Callable[[], OpenVINOEngine]
+
+
+def embed_columns(
+    dataset: Dataset,
+    columns: Sequence[Column],
+    *,
+    hashes: Sequence[str] | None = None,
+    strict: bool = False,
+    on_read: OnRead = lambda done, total: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> tuple[Dataset, Vectors]:
+    """Returns every image's vectors by several networks, side by side.
+
+    Args:
+        dataset: the images.
+        columns: the networks, at least one, in the order of their values.
+        hashes: as for `embed`.
+        strict: as for `embed`.
+        on_read: as for `embed`.
+        on_progress: as for `embed`, for each network in turn.
+
+    Returns:
+        The dataset without the images that some network could not use, and the vectors (N, D)
+        of the others, D over all networks; `embedded` and `reused` count each network's.
+
+    Raises:
+        DatasetError, StoreError: as for `embed`.
+    """
+    made = [0] * len(columns)
+    while True:
+        found = []
+        for place, column in enumerate(columns):
+            dataset, vectors = embed(
+                dataset,
+                column.store,
+                column.open_engine,
+                hashes=hashes,
+                strict=strict,
+                on_read=on_read,
+                on_progress=on_progress,
+            )
+            hashes = vectors.hashes
+            made[place] += vectors.embedded
+            found.append(vectors)
+        # An image that a later network could not use leaves the earlier ones too.
+        if all(len(vectors.hashes) == len(dataset) for vectors in found):
+            break
+    values = np.concatenate([vectors.values for vectors in found], axis=1)
+    # Some of what was made may be of images that were left out after all.
+    reused = sum(max(len(dataset) - count, 0) for count in made)
+    return dataset, Vectors(values, tuple(hashes or ()), sum(made), reused)
 
 
 def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
@@ -261,7 +329,9 @@ class _Job:
         self.embedded.update(images)
 
     def _pixels(self, work: list[int], size_px: int) -> Iterator[tuple[int, Pixels]]:
-        interpolation = Interpolation(self.store.space.interpolation)
+        space = self.store.space
+        interpolation = Interpolation(space.interpolation)
+        view = ORIGINAL if space.view == FLIP else space.view
 
         def load(place: int) -> Pixels | ImageError:
             try:
@@ -271,7 +341,7 @@ class _Job:
             if image_hash(data) != self.hashes[place]:
                 return _GoneError("the file changed while it was being read")
             try:
-                return decode(data, size_px, interpolation)
+                return decode(data, size_px, interpolation, view)
             except ImageError as error:
                 return error
 

@@ -105,9 +105,16 @@ class Told(keras.Model):
 
 
 def reload(path, pixels, output):
-    """Opens a `.keras` file in safe mode and runs it, told to train and not to."""
+    """Opens a `.keras` file in safe mode and runs it, told to train and not to.
+
+    Pixels are an array for the only input, or an archive of one for the name of each.
+    """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    pixels = np.load(pixels).astype(np.float32)
+    pixels = np.load(pixels)
+    if isinstance(pixels, np.ndarray):
+        pixels = pixels.astype(np.float32)
+    else:
+        pixels = {name: array.astype(np.float32) for name, array in pixels.items()}
     before = [np.array(weight) for weight in model.get_weights()]
     np.save(output, [net.predict(pixels, verbose=0) for net in (model, Told(model))])
     same = all(map(np.array_equal, before, model.get_weights()))
@@ -161,11 +168,15 @@ def copy(whole, base):
     base.set_weights(arrays[: len(base.weights)])
 
 
-def build(**request):
-    """Builds a base as Topwork's child process does."""
-    from topwork.bases import child
+def as_child(name):
+    """Returns a task of Topwork's child process, which imports Keras as this one does."""
 
-    return child.build(request)
+    def task(**request):
+        from topwork.bases import child
+
+        return child.TASKS[name](request)
+
+    return task
 
 
 def main():
@@ -178,7 +189,8 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     tasks = {
-        task.__name__: task for task in (reference, reload, build, write_files, write_efficientnets)
+        **{task.__name__: task for task in (reference, reload, write_files, write_efficientnets)},
+        **{name: as_child(name) for name in ("build", "compose", "reopen")},
     }
     for line in sys.stdin:
         task, request = json.loads(line)

@@ -88,7 +88,7 @@ def check_file(base, vectors, folder, worker):
     kernel = random.normal(0, 1 / np.abs(vectors).max(), (base.vector_length, 4))
     bias = random.normal(0, 1, 4).astype(np.float32)
     path = folder / "whole.keras"
-    write_keras_file(base, kernel.astype(np.float32), bias, path)
+    write_keras_file(base.folder, [(kernel.astype(np.float32), bias)], path)
     files = {"pixels": folder / "pixels.npy", "output": folder / "logits.npy", "path": path}
     facts = worker.ask("reload", {name: str(file) for name, file in files.items()})
     assert facts == {"trainable": ["head/kernel", "head/bias"], "same": True}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 
@@ -44,11 +45,11 @@ def written(tmp_path_factory, store):
     kernel = random.normal(0, 1, (base.vector_length, CLASSES)).astype(np.float32)
     bias = random.normal(0, 1, CLASSES).astype(np.float32)
     folder = tmp_path_factory.mktemp("keras")
-    write_keras_file(base, kernel, bias, folder / "whole.keras")
+    write_keras_file(base.folder, [(kernel, bias)], folder / "whole.keras")
     pixels = random.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
     logits = OpenVINOEngine(base.openvino_path, 32, Precision.F32).run_all(pixels) @ kernel + bias
-    return base, kernel, bias, folder / "whole.keras", logits
+    return base, [(kernel, bias)], folder / "whole.keras", logits
 
 
 def assert_close(found, wanted):
@@ -84,23 +85,64 @@ def test_the_reopened_file_gives_the_same_logits(written, tmp_path):
 
 
 def test_the_head_is_read_as_it_was_written(written):
-    _, kernel, bias, path, _ = written
-    found = read_keras_head(path)
-    np.testing.assert_array_equal(found[0], kernel)
-    np.testing.assert_array_equal(found[1], bias)
+    _, layers, path, _ = written
+    assert_same(read_keras_head(path), layers)
 
 
-def test_the_same_head_gives_the_same_bytes_and_leaves_nothing_else(written, tmp_path):
-    base, kernel, bias, path, _ = written
+def make_two_layers(length):
+    random = np.random.default_rng(1)
+    shapes = [((length, 7), 7), ((7, CLASSES), CLASSES)]
+    return [tuple(random.normal(0, 1, s).astype(np.float32) for s in pair) for pair in shapes]
+
+
+def assert_same(found, layers):
+    assert len(found) == len(layers)
+    for pair, wanted in zip(found, layers, strict=True):
+        for array, right in zip(pair, wanted, strict=True):
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, right)
+
+
+def test_an_inner_layer_is_a_layer_of_the_file(written, tmp_path, workers):
+    base, _, path, _ = written
+    layers = make_two_layers(base.vector_length)
+    write_keras_file(base.folder, layers, tmp_path / "whole.keras")
+    assert_same(read_keras_head(tmp_path / "whole.keras"), layers)
+    with zipfile.ZipFile(tmp_path / "whole.keras") as archive:
+        archive.extract("model.weights.h5", tmp_path)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        groups = [file[f"layers/{name}/vars"] for name in ("dense", "dense_1")]
+        assert [group.attrs["name"] for group in groups] == ["inner", "head"]
+    pixels, output = path.with_name("pixels.npy"), tmp_path / "logits.npy"
+    request = {"path": tmp_path / "whole.keras", "pixels": pixels, "output": output}
+    facts = workers("openvino").ask("reload", {key: str(file) for key, file in request.items()})
+    assert facts == {
+        "trainable": ["inner/kernel", "inner/bias", "head/kernel", "head/bias"],
+        "same": True,
+    }
+    vectors = OpenVINOEngine(base.openvino_path, 32, Precision.F32).run_all(np.load(pixels))
+    (inner, inner_bias), (kernel, bias) = layers
+    wanted = np.maximum(vectors @ inner + inner_bias, 0) @ kernel + bias
+    for logits in np.load(output):
+        assert_close(logits, wanted)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_same_head_gives_the_same_bytes_and_leaves_nothing_else(written, tmp_path, inner):
+    base, layers, *_ = written
+    layers = make_two_layers(base.vector_length) if inner else layers
     arrays = (base.folder / "model.weights.h5").read_bytes()
-    write_keras_file(base, kernel, bias, tmp_path / "whole.keras")
-    assert (tmp_path / "whole.keras").read_bytes() == path.read_bytes()
+    written = []
+    for _ in range(2):
+        write_keras_file(base.folder, layers, tmp_path / "whole.keras")
+        written.append((tmp_path / "whole.keras").read_bytes())
+    assert written[0] == written[1]
     assert [file.name for file in tmp_path.iterdir()] == ["whole.keras"]
     assert (base.folder / "model.weights.h5").read_bytes() == arrays
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(written, tmp_path, monkeypatch):
-    base, kernel, bias, *_ = written
+    base, layers, *_ = written
     path = tmp_path / "whole.keras"
     path.write_bytes(b"the old one")
 
@@ -109,14 +151,14 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(written, tmp_pat
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_keras_file(base, kernel, bias, path)
+        write_keras_file(base.folder, layers, path)
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "lambda"])
 def test_what_keras_does_not_open_is_refused(written, tmp_path, damage):
-    whole = written[3]
+    whole = written[2]
     path = tmp_path / "bad.keras"
     match damage:
         case "cut":

@@ -7,10 +7,18 @@ import h5py
 import numpy as np
 import pytest
 
-from topwork.bases import find_weights, get_base, network, prepare, weights, weights_here
+from topwork.bases import (
+    find_all_weights,
+    find_weights,
+    get_base,
+    network,
+    prepare,
+    weights,
+    weights_here,
+)
 from topwork.config import Precision
 from topwork.engines import OpenVINOEngine
-from topwork.errors import WeightsError
+from topwork.errors import SettingsError, WeightsError
 
 
 def run_base(spec, size, file, store):
@@ -40,6 +48,65 @@ def test_untrained_weights_are_named_by_their_seed(text, seed):
 def test_a_wrong_seed_is_named(text):
     with pytest.raises(WeightsError, match=f"whole number, received '{text}'"):
         find_weights(get_base("vgg16"), text)
+
+
+LITE, VGG = get_base("efficientnet-lite0"), get_base("vgg16")
+
+
+def test_several_bases_have_a_file_each_by_name_or_the_published_one(tmp_path):
+    published = find_weights(LITE)
+    own, other = tmp_path / "own.h5", tmp_path / "other.pth"
+    own.write_bytes(b"own")
+    other.write_bytes(b"other")
+
+    def find(files, specs=(VGG, LITE, LITE)):
+        return [weights.path for weights in find_all_weights(specs, files)]
+
+    assert find(f"vgg16={own}") == [own, published.path, published.path]
+    assert find(f"vgg16={own},efficientnet-lite0={other}") == [own, other, other]
+    assert find(f" EfficientNet_Lite0={other}, VGG_16={own}") == [own, other, other]
+    assert find(None, (LITE, LITE)) == [published.path] * 2
+    # One base in several sizes has one file.
+    assert find(str(other), (LITE, LITE)) == [other, other]
+    assert find_all_weights([LITE], str(own)) == [find_weights(LITE, str(own))]
+    # A name may hold what divides the others.
+    odd = tmp_path / "a=b.h5"
+    odd.write_bytes(b"odd")
+    assert find(f"vgg16={odd}") == [odd, published.path, published.path]
+    assert find(str(odd), (VGG,)) == [odd]
+
+
+def test_untrained_weights_are_those_of_all_bases():
+    found = find_all_weights([VGG, LITE, VGG], "random:3")
+    assert [(w.path, w.seed) for w in found] == [(None, 3)] * 3
+    assert {w.sha256 for w in found} == {"random-3"}
+    with pytest.raises(WeightsError, match="whole number, received 'random:x'"):
+        find_all_weights([VGG, LITE], "random:x")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (
+            "one.h5",
+            "several bases need a name for each file, such as efficientnet-lite0=FILE,vgg16=FILE, "
+            r"received 'one\.h5'",
+        ),
+        ("vgg16=one.h5,two.h5", r"a name for each file, .*received 'two\.h5'"),
+        ("vgg16=one.h5,", "received ''"),
+        ("xception=one.h5", r"a name for each file, .*received 'xception=one\.h5'"),
+        ("xeption=one.h5", "no base 'xeption'; did you mean xception"),
+        ("=one.h5", "no base ''"),
+    ],
+)
+def test_a_file_that_is_not_said_to_be_of_a_base_is_refused(files, reason):
+    with pytest.raises(SettingsError, match=reason):
+        find_all_weights([VGG, LITE], files)
+
+
+def test_the_file_of_one_of_several_bases_that_is_missing_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"the weights of vgg16 .*none\.h5: there is no such"):
+        find_all_weights([VGG, LITE], f"vgg16={tmp_path / 'none.h5'}")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

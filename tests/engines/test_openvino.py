@@ -6,7 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, resolve_precision
+from topwork.engines import OpenVINOEngine, resolve_precision, run_file
 from topwork.errors import NetworkError, SettingsError
 
 SIZE = 8
@@ -103,6 +103,66 @@ def test_an_output_is_chosen_by_its_name(network):
     assert_close(found, compute(pixels).sum(1, keepdims=True))
     with pytest.raises(NetworkError, match="nowhere"):
         make_engine(network, output="nowhere")
+
+
+def test_with_flip_an_output_is_the_mean_over_image_and_mirror(network):
+    pixels = make_pixels(5)
+    wanted = (compute(pixels) + compute(pixels[:, :, ::-1])) / 2
+    assert not np.allclose(wanted, compute(pixels), rtol=1e-3)
+    found = make_engine(network, flip=True).run_all(pixels)
+    assert_close(found, wanted)
+    assert_close(make_engine(network, flip=True).run_all(pixels[:, :, ::-1]), found)
+    total = make_engine(network, flip=True, output="total", batch_size=2).run_all(pixels)
+    assert_close(total, wanted.sum(1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Mean colours of two images of different sizes, `left` and `right`, and all of them."""
+    images = [ops.parameter([-1, s, s, 3], np.float32, name=f"image_{s}") for s in (SIZE, 6)]
+    means = [ops.reduce_mean(image, np.array([1, 2])) for image in images]
+    outputs = dict(zip(("both", "left", "right"), (ops.concat(means, 1), *means), strict=True))
+    model = openvino.Model(list(outputs.values()), images)
+    for port, name in zip((*model.outputs, *model.inputs), (*outputs, "a", "b"), strict=True):
+        port.get_tensor().set_names({name})
+    path = tmp_path_factory.mktemp("pair") / "pair.xml"
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+def test_of_several_inputs_only_the_one_that_an_output_needs_is_asked_for(pair):
+    for name, size in (("left", SIZE), ("right", 6)):
+        pixels = np.random.default_rng(2).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+        engine = OpenVINOEngine(pair, size, Precision.F32, output=name)
+        assert_close(engine.run_all(pixels), pixels.mean((1, 2)))
+    with pytest.raises(NetworkError, match=r"one input is needed, .* image_8, image_6"):
+        OpenVINOEngine(pair, SIZE, Precision.F32, output="both")
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_whole_file_is_run_over_all_of_its_inputs(pair, network, count):
+    random = np.random.default_rng(3)
+    pixels = {
+        f"image_{size}": random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        for size in (6, SIZE)
+    }
+    means = {name: array.mean((1, 2)) for name, array in pixels.items()}
+    wanted = np.concatenate([means["image_8"], means["image_6"]], axis=1)
+    assert_close(run_file(pair, pixels, Precision.F32), wanted)
+    assert_close(run_file(pair, pixels, Precision.F32, "right"), means["image_6"])
+    # Of the only input the name does not matter.
+    found = run_file(network, {"any": pixels["image_8"]}, Precision.F32, "vectors")
+    assert_close(found, compute(pixels["image_8"]))
+
+
+def test_a_whole_file_with_other_inputs_or_outputs_is_an_error(pair, tmp_path):
+    pixels = {f"image_{size}": np.zeros((2, size, size, 3), np.uint8) for size in (6, SIZE)}
+    with pytest.raises(NetworkError, match=r"pair\.xml: .*'image_6', 'image_8'.*received.*'x'"):
+        run_file(pair, {"x": pixels["image_6"]}, Precision.F32)
+    with pytest.raises(NetworkError, match="nowhere"):
+        run_file(pair, pixels, Precision.F32, "nowhere")
+    with pytest.raises(NetworkError, match=r"nothing\.xml"):
+        run_file(tmp_path / "nothing.xml", pixels, Precision.F32)
 
 
 def test_few_images_are_held_at_a_time(network):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 
-def ask(cases, folder):
+def ask(cases, folder, backend="jax"):
     """Returns Keras' answer to each case: a dict of plain values and arrays, by name."""
     plain, arrays = {}, {}
     for name, case in cases.items():
@@ -26,7 +26,7 @@ def ask(cases, folder):
         command,
         # Compiling is most of the work.
         env=os.environ
-        | {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        | {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
         capture_output=True,
         text=True,
         check=False,
@@ -39,10 +39,15 @@ def make_optimizer(case):
     import keras
 
     kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-    return kinds[case["optimizer"]](learning_rate=case["learning_rate"])
+    optimizer = kinds[case["optimizer"]](
+        learning_rate=case["learning_rate"], weight_decay=case.get("weight_decay") or None
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
 
 
-def compile_options(task):
+def compile_options(task, smoothing):
+    """Returns loss and metrics; with smoothing there is a metric `plain`, the loss without it."""
     import keras
 
     match task:
@@ -50,24 +55,39 @@ def compile_options(task):
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             return {"loss": loss, "metrics": ["accuracy"]}
         case "one-hot":
-            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-            return {"loss": loss, "metrics": ["accuracy"]}
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+            metrics = ["accuracy"]
+            plain = keras.metrics.CategoricalCrossentropy(name="plain", from_logits=True)
         case "binary" | "labels":
-            loss = keras.losses.BinaryCrossentropy(from_logits=True)
-            right = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0)
-            return {"loss": loss, "metrics": [right]}
+            loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+            metrics = [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0)]
+            plain = keras.metrics.BinaryCrossentropy(name="plain", from_logits=True)
         case "number":
             return {"loss": "mse", "metrics": ["mae"]}
+    return {"loss": loss, "metrics": [*metrics, plain] if smoothing else metrics}
+
+
+def build(case):
+    """Returns the model of a case, with its first weights `kernel 0`, `bias 0`, `kernel 1`..."""
+    import keras
+
+    count = sum(name.startswith("bias") for name in case)
+    model = keras.Sequential([keras.Input(case["vectors"].shape[1:])])
+    for number in range(count):
+        kernel, bias = case[f"kernel {number}"], case[f"bias {number}"]
+        dense = keras.layers.Dense(bias.size, "relu" if number < count - 1 else None)
+        model.add(dense)
+        dense.set_weights([kernel, bias])
+    return model
 
 
 def fit(case):
-    """Returns the history, and the head after every epoch, of `compile` and `fit`."""
-    import keras
-
-    dense = keras.layers.Dense(case["bias"].size)
-    model = keras.Sequential([keras.Input(case["vectors"].shape[1:]), dense])
-    dense.set_weights([case["kernel"], case["bias"]])
-    model.compile(make_optimizer(case), **compile_options(case["task"]))
+    """Returns the history, and the weights after every epoch, of `compile` and `fit`."""
+    model = build(case)
+    model.compile(
+        make_optimizer(case), **compile_options(case["task"], case.get("label_smoothing", 0))
+    )
+    class_weights = case.get("class_weights")
     history, heads = {}, []
     for epoch in case["order"]:
         rows = epoch[epoch >= 0]
@@ -79,10 +99,11 @@ def fit(case):
             verbose=0,
             validation_data=(case["val_vectors"], case["val_targets"]),
             validation_batch_size=len(case["val_vectors"]),
+            class_weight=None if class_weights is None else dict(enumerate(class_weights.tolist())),
         )
         for name, values in found.history.items():
             history.setdefault(name, []).extend(values)
-        heads.append([weights.tolist() for weights in dense.get_weights()])
+        heads.append([weights.tolist() for weights in model.get_weights()])
     return {"history": history, "heads": heads}
 
 

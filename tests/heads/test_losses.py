@@ -35,6 +35,27 @@ def test_the_loss_of_each_row_is_the_formula(task, logits, targets, wanted):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def smooth(share):
+    """Returns the cases with targets of which a share is spread evenly over the outputs."""
+    one_hot = np.eye(3)[CLASSES] * (1 - share) + share / 3
+    evened = LABELS * (1 - share) + share / 2
+    logs = log_softmax(WIDE, axis=1)
+    return [
+        (Task.CLASSES, LOGITS, CLASSES, -(one_hot * logs).sum(axis=1)),
+        (Task.BINARY, LOGITS[:, :1], LABELS[:, :1], cross_entropy(WIDE, evened)[:, 0]),
+        (Task.LABELS, LOGITS, LABELS, cross_entropy(WIDE, evened).mean(axis=1)),
+        (Task.NUMBER, LOGITS, NUMBERS, ((WIDE - NUMBERS) ** 2).mean(axis=1)),
+    ]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+@pytest.mark.parametrize("place", range(4))
+def test_smoothing_spreads_a_share_of_each_target(place, share):
+    task, logits, targets, wanted = smooth(share)[place]
+    found = loss_of_rows(task, jnp.asarray(logits), jnp.asarray(targets), jnp.float32(share))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("task", "logits", "targets", "wanted"),
     [

@@ -1,4 +1,5 @@
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import log_expit, log_softmax
 
 from topwork.config import Optimizer
-from topwork.heads import Head, Task, init_head
-from topwork.heads.program import Best, Examples, is_better, run_epochs
+from topwork.heads import Dense, Head, Task, init_head
+from topwork.heads.program import (
+    Best,
+    Examples,
+    Knobs,
+    is_better,
+    run_epochs,
+    stack_heads,
+    take_head,
+)
 from topwork.training import batch_order
 
 LOSSES = st.sampled_from([0.25, 0.5, 0.5, 0.75, math.inf, math.nan])
@@ -20,9 +30,9 @@ OUTPUTS, LENGTH = 3, 6
 def kept_epoch(task, curve):
     """Runs the rule over a curve as `run_epochs` does."""
     worst = math.inf if task is Task.NUMBER else -math.inf
-    best = Best(Head(0, 0), -1, jnp.float32(math.inf), jnp.float32(worst))
+    best = Best(Head(()), -1, jnp.float32(math.inf), jnp.float32(worst))
     for epoch, (loss, metric) in enumerate(curve):
-        now = Best(Head(0, 0), epoch, jnp.float32(loss), jnp.float32(metric))
+        now = Best(Head(()), epoch, jnp.float32(loss), jnp.float32(metric))
         if is_better(task, now, best):
             best = now
     return best.epoch
@@ -55,22 +65,142 @@ def examples(task, count, seed):
     return Examples(jnp.asarray(vectors), jnp.asarray(targets[task]))
 
 
-@pytest.mark.parametrize(
-    ("task", "optimizer"),
-    [(Task.CLASSES, Optimizer.ADAM), (Task.LABELS, Optimizer.SGD)],
-)
-def test_many_heads_at_once_are_each_as_if_alone(task, optimizer):
-    training, validation = examples(task, 45, 0), examples(task, 20, 1)
-    order = batch_order(45, 8, 6, 0)
+ORDER, HELD_OUT = batch_order(45, 8, 6, 0), np.arange(45, 65)
 
-    def run(head, rate):
-        return run_epochs(head, rate, order, training, validation, task=task, optimizer=optimizer)
 
-    rates = np.float32([0.001, 0.01, 0.1, 0.3])
-    heads = [init_head(LENGTH, OUTPUTS, seed) for seed in range(4)]
-    alone = [run(head, rate) for head, rate in zip(heads, rates, strict=True)]
-    together = jax.vmap(run)(Head(*map(np.stack, zip(*heads, strict=True))), rates)
-    stacked = jax.tree.map(lambda *values: np.stack(values), *alone)
-    for found, wanted in zip(jax.tree.leaves(together), jax.tree.leaves(stacked), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    assert len({float(v) for v in together[1].val_loss[:, -1]}) == 4
+def run(heads, knobs, given, task=Task.CLASSES, optimizer=Optimizer.ADAM, dropout=0):
+    found = run_epochs(
+        stack_heads(heads), knobs, ORDER, HELD_OUT, given,
+        np.float32(dropout), jax.random.key(0, impl="rbg"),
+        task=task, optimizer=optimizer, dropping=dropout > 0,
+    )  # fmt: skip
+    return jax.device_get(found)
+
+
+CASES = [
+    (Task.CLASSES, Optimizer.ADAM, 5, 0.4),
+    (Task.LABELS, Optimizer.SGD, 0, 0),
+]
+
+
+@pytest.mark.parametrize(("task", "optimizer", "units", "dropout"), CASES)
+def test_many_heads_at_once_are_each_as_if_alone_though_one_diverges(
+    task, optimizer, units, dropout
+):
+    given = examples(task, 65, 0)
+    heads = [init_head(LENGTH, OUTPUTS, seed, units) for seed in range(4)]
+    knobs = Knobs(
+        learning_rate=np.float32([0.01, np.inf, 0.1, 0.3]),
+        weight_decay=np.float32([0.5, 0, 0, 0.1]),
+        label_smoothing=np.float32([0, 0, 0.3, 0.1]),
+        class_weights=np.float32([[1, 1, 1], [1, 1, 1], [0.2, 3, 1], [1, 1, 2]]),
+    )
+    best, curve = run(heads, knobs, given, task, optimizer, dropout)
+    assert np.isnan(curve.val_loss[:, 1]).all()
+    assert best.epoch[1] == -1
+    assert len(set(curve.val_loss[-1].tolist())) == 4
+    assert_scored(task, best, given, (0, 2, 3))
+    for place in (0, 2, 3):
+        own = Knobs(*(values[[place]] for values in knobs))
+        wanted, figures = run([heads[place]], own, given, task, optimizer, dropout)
+        for found, value in zip(curve, figures, strict=True):
+            np.testing.assert_allclose(found[:, place], value[:, 0], rtol=1e-5, atol=1e-6)
+        for found, value in zip(best[1:], wanted[1:], strict=True):
+            np.testing.assert_allclose(found[place], value[0], rtol=1e-5)
+        pairs = zip(
+            jax.tree.leaves(take_head(best.head, place)),
+            jax.tree.leaves(take_head(wanted.head, 0)),
+            strict=True,
+        )
+        for found, value in pairs:
+            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
+
+
+def assert_scored(task, best, given, places):
+    """Compares what made a head the best with what it scores, plainly and with nothing dropped."""
+    vectors, targets = (np.asarray(array)[HELD_OUT] for array in given)
+    for place in places:
+        logits = take_head(best.head, place).logits(vectors).astype(np.float64)
+        if task is Task.CLASSES:
+            losses = -log_softmax(logits, axis=1)[np.arange(len(targets)), targets]
+            right = logits.argmax(axis=1) == targets
+        else:
+            losses = -np.where(targets > 0, log_expit(logits), log_expit(-logits))
+            right = (logits > 0) == (targets > 0)
+        assert best.loss[place] == pytest.approx(losses.mean(), rel=1e-4)
+        assert best.metric[place] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("value", [0.0, 3e38])
+def test_an_example_that_is_in_no_batch_is_not_learnt_from(value):
+    """Padding is -1, which is also the place of the last example."""
+    given, one = examples(Task.LABELS, 65, 0), np.ones(1, np.float32)
+    knobs = Knobs(one * 0.1, one * 0, one * 0, np.ones((1, OUTPUTS), np.float32))
+    changed = Examples(given.vectors.at[-1].set(value), given.targets)
+    head, how = init_head(LENGTH, OUTPUTS, 0), (Task.LABELS, Optimizer.SGD)
+    _, found = run([head], knobs, changed, *how)
+    _, wanted = run([head], knobs, given, *how)
+    assert np.array_equal(found.loss, wanted.loss)
+    assert np.array_equal(found.metric, wanted.metric)
+    assert not np.array_equal(found.val_loss, wanted.val_loss)
+
+
+def test_heads_side_by_side_come_out_as_they_went_in():
+    heads = [init_head(LENGTH, OUTPUTS, seed, 5) for seed in range(3)]
+    stacked = stack_heads(heads)
+    assert [layer.kernel.shape for layer in stacked.layers] == [(LENGTH, 3, 5), (5, 3, OUTPUTS)]
+    for place, head in enumerate(heads):
+        pairs = zip(jax.tree.leaves(take_head(stacked, place)), jax.tree.leaves(head), strict=True)
+        assert all(np.array_equal(found, wanted) for found, wanted in pairs)
+
+
+ROWS, SHARE = 4000, 0.25
+
+
+@cache
+def drop(units, share, seed):
+    """Returns the curve of two heads that do not learn, and whose output is 2 for every row.
+
+    Both inputs of the last layer are 1, and so are its weights. A batch is an epoch, so the
+    error is the mean output of a step and the loss the mean of its square.
+    """
+    ones = np.ones((2, 1), np.float32), np.zeros(1, np.float32)
+    inner = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+    head = Head(tuple(Dense(*pair) for pair in ([inner, ones] if units else [ones])))
+    given = Examples(jnp.ones((ROWS, 2)), jnp.zeros((ROWS, 1)))
+    two = np.ones(2, np.float32)
+    knobs = Knobs(two * 1e-30, two * 0, two * 0, np.ones((2, 1), np.float32))
+    rows = np.arange(ROWS, dtype=np.int32)
+    _, curve = run_epochs(
+        stack_heads([head, head]), knobs, np.tile(rows, (5, 1, 1)), rows, given,
+        jnp.float32(share), jax.random.key(seed, impl="rbg"),
+        task=Task.NUMBER, optimizer=Optimizer.SGD, dropping=True,
+    )  # fmt: skip
+    return jax.device_get(curve)
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_dropout_keeps_the_expectation_and_drops_each_input_of_the_last_layer_by_itself(units):
+    curve = drop(units, SHARE, 0)
+    # Two inputs that are 1 / (1 - s) with a chance of 1 - s, else 0.
+    spread = 2 * SHARE / (1 - SHARE)
+    np.testing.assert_allclose(curve.metric, 2, atol=5 * np.sqrt(spread / ROWS))
+    np.testing.assert_allclose(curve.loss, 4 + spread, rtol=0.05)
+    assert np.array_equal(curve.metric[:, 0], curve.metric[:, 1])
+
+
+def test_what_is_dropped_changes_with_every_step_and_follows_the_seed():
+    steps = drop(0, SHARE, 0).metric[:, 0].tolist()
+    others = drop(0, SHARE, 1).metric[:, 0].tolist()
+    assert len({*steps, *others}) == 10
+    assert steps == drop.__wrapped__(0, SHARE, 0).metric[:, 0].tolist()
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_nothing_is_dropped_at_evaluation_or_at_a_share_of_0(units):
+    curve = drop(units, SHARE, 0)
+    assert (curve.val_metric == 2).all()
+    assert (curve.val_loss == 4).all()
+    none = drop(units, 0, 0)
+    assert (none.metric == 2).all()
+    assert (none.loss == 4).all()

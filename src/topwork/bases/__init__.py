@@ -6,18 +6,24 @@ process, since Keras' backend is fixed for a whole process.
 
 from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_keras_file
 from topwork.bases.network import Network, prepare
-from topwork.bases.openvino_file import write_openvino_file
-from topwork.bases.spec import BaseSpec, get_base, list_bases
-from topwork.bases.weights import Weights, find_weights, weights_here
+from topwork.bases.openvino_file import flip_network, write_openvino_file
+from topwork.bases.spec import BaseSpec, get_base, list_bases, parse_bases
+from topwork.bases.stack import Stack, prepare_stack
+from topwork.bases.weights import Weights, find_all_weights, find_weights, weights_here
 
 __all__ = [
     "BaseSpec",
     "Network",
+    "Stack",
     "Weights",
+    "find_all_weights",
     "find_weights",
+    "flip_network",
     "get_base",
     "list_bases",
+    "parse_bases",
     "prepare",
+    "prepare_stack",
     "read_keras_head",
     "reopen_keras_file",
     "weights_here",

@@ -50,33 +50,108 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `feature_shape`, `vector_length` and `parameters`.
     """
-    spec = get_base(request["name"])
     folder, size = Path(request["folder"]), request["image_size"]
-    if request["weights"] is None:
-        keras.utils.set_random_seed(request["seed"])
-    base = build_base(spec, size, top=False)
-    if request["weights"] is not None:
-        load_weights(base, spec, Path(request["weights"]))
-    freeze(base)
+    spec, base = make_base(request)
     _check_room(folder, base.count_params())
-
     image = keras.Input((size, size, 3), name="image")
-    features = base(preprocess(image, spec.preprocessing), training=False)
-    vectors = layers.GlobalAveragePooling2D(name="vectors")(features)
+    vectors = join_layers(spec, base, pooling="vectors")(image)
     keras.Model(image, vectors).export(
         str(folder / "network.xml"), format="openvino", verbose=False
     )
     mend_graph(folder / "network.xml")
-    whole = keras.Model(image, layers.Dense(1, name="head")(vectors), name="topwork")
+    _write_template(image, vectors, folder)
+    return {
+        "feature_shape": list(base.output_shape[1:]),
+        "vector_length": vectors.shape[1],
+        "parameters": base.count_params(),
+    }
+
+
+def compose(request: dict[str, Any]) -> dict[str, Any]:
+    """Puts bases side by side and writes the parts of a `.keras` file into a folder.
+
+    Args:
+        request: `parts`, each as `build` takes it but for the folder; `inputs`, sizes by name;
+            `flip`, whether to average the vectors of an image and of its mirror; `folder`.
+    """
+    folder, parts = Path(request["folder"]), request["parts"]
+    bases = [make_base(part) for part in parts]
+    _check_room(folder, sum(base.count_params() for _, base in bases))
+    names = {size: name for name, size in request["inputs"].items()}
+    images = {size: keras.Input((size, size, 3), name=name) for size, name in names.items()}
+    mirrored = {}
+    if request["flip"]:
+        mirrored = {size: mirror(image, f"mirror_{names[size]}") for size, image in images.items()}
+    vectors = []
+    for place, (spec, base) in enumerate(bases, 1):
+        end, size = f"_{place}" if len(parts) > 1 else "", base.input_shape[1]
+        base.name += end
+        pooling = f"pooling{end}" if mirrored else f"vectors{end}"
+        run = join_layers(spec, base, pooling=pooling, end=end)
+        found = run(images[size])
+        if mirrored:
+            found = layers.Average(name=f"vectors{end}")([found, run(mirrored[size])])
+        vectors.append(found)
+    whole = layers.Concatenate(name="vectors")(vectors) if len(parts) > 1 else vectors[0]
+    # By name: what Keras exports as OpenVINO has lost the way of a list to its inputs.
+    several = {image.name: image for image in images.values()}
+    _write_template(several if len(several) > 1 else images[size], whole, folder)
+    return {}
+
+
+def make_base(part: dict[str, Any]) -> tuple[BaseSpec, keras.Model]:
+    """Returns a base, filled and frozen: `name`, `image_size`, `weights`, `seed`."""
+    spec = get_base(part["name"])
+    if part["weights"] is None:
+        keras.utils.set_random_seed(part["seed"])
+    base = build_base(spec, part["image_size"], top=False)
+    if part["weights"] is not None:
+        load_weights(base, spec, Path(part["weights"]))
+    freeze(base)
+    return spec, base
+
+
+def join_layers(
+    spec: BaseSpec, base: keras.Model, *, pooling: str, end: str = ""
+) -> Callable[[Any], Any]:
+    """Returns the way from pixels (N, S, S, 3) to vectors (N, D).
+
+    It may be gone more than once, always through the same layers.
+
+    Args:
+        spec: of the base.
+        base: the base.
+        pooling: name of the last layer.
+        end: of the name of the first one.
+    """
+    scaling = make_preprocessing(spec.preprocessing, f"preprocess{end}")
+    pool = layers.GlobalAveragePooling2D(name=pooling)
+
+    def run(image: Any) -> Any:
+        return pool(base(image if scaling is None else scaling(image), training=False))
+
+    return run
+
+
+def mirror(image: Any, name: str) -> Any:
+    """Turns left and right round: a product with a matrix, exact for numbers of pixels.
+
+    Unlike an operation on slices a layer saves, reloads and runs the same on every backend.
+    """
+    size = image.shape[2]
+    turn = layers.EinsumDense("bhwc,wv->bhvc", image.shape[1:], trainable=False, name=name)
+    turned = turn(image)
+    turn.set_weights([np.eye(size, dtype=np.float32)[::-1]])
+    return turned
+
+
+def _write_template(images: Any, vectors: Any, folder: Path) -> None:
+    """Writes the parts of a `.keras` file with an untrained head of one output."""
+    whole = keras.Model(images, layers.Dense(1, name="head")(vectors), name="topwork")
     whole.save(folder / "network.keras")
     with zipfile.ZipFile(folder / "network.keras") as archive:
         archive.extractall(folder)
     (folder / "network.keras").unlink()
-    return {
-        "feature_shape": list(features.shape[1:]),
-        "vector_length": vectors.shape[1],
-        "parameters": base.count_params(),
-    }
 
 
 def _check_room(folder: Path, parameters: int) -> None:
@@ -133,27 +208,27 @@ def freeze(base: keras.Model) -> None:
             layer.rate = 0.0
 
 
-def preprocess(image: Any, kind: Preprocessing) -> Any:
-    """Brings RGB in 0..255 to what the base was trained on."""
+def make_preprocessing(kind: Preprocessing, name: str) -> Any:
+    """Returns the layer from RGB in 0..255 to what the base was trained on; None for none."""
     match kind:
         case Preprocessing.TF:
-            return layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
+            return layers.Rescaling(1 / 127.5, -1.0, name=name)
         case Preprocessing.LITE:
-            return layers.Rescaling(1 / 128, -127 / 128, name="preprocess")(image)
+            return layers.Rescaling(1 / 128, -127 / 128, name=name)
         case Preprocessing.TORCH:
             scale = [1 / (255 * d) for d in DEVIATION_RGB]
             offset = [-m / d for m, d in zip(MEAN_RGB, DEVIATION_RGB, strict=True)]
-            return layers.Rescaling(scale, offset, name="preprocess")(image)
+            return layers.Rescaling(scale, offset, name=name)
         case Preprocessing.CAFFE:
             # A convolution over single pixels that turns RGB round: unlike an operation on
             # slices it saves, reloads and runs the same on every backend.
-            turn = layers.Conv2D(3, 1, trainable=False, name="preprocess")
-            turned = turn(image)
+            turn = layers.Conv2D(3, 1, trainable=False, name=name)
+            turn.build((None, None, None, 3))
             kernel = np.array([[[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]], np.float32)
             turn.set_weights([kernel, -np.array(MEAN_BGR_255, np.float32)])
-            return turned
+            return turn
         case Preprocessing.INSIDE:
-            return image
+            return None
 
 
 def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
@@ -233,6 +308,9 @@ def _correct_normalization(base: keras.Model) -> None:
     layer.finalize_state()
 
 
+TASKS: dict[str, Task] = {task.__name__: task for task in (build, compose, reopen, download)}
+
+
 def main() -> None:
     """Reads a request, runs it, writes the answer."""
     content = json.loads(sys.stdin.read())
@@ -240,8 +318,7 @@ def main() -> None:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
-    tasks: dict[str, Task] = {"build": build, "reopen": reopen, "download": download}
-    task = tasks[content["task"]]
+    task = TASKS[content["task"]]
     try:
         answer: dict[str, Any] = {"result": task(content["request"])}
     except (NetworkError, StoreError, WeightsError) as error:

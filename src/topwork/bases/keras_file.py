@@ -2,61 +2,58 @@
 
 A `.keras` file is a zip of three files: the versions, the layers and, as HDF5, the arrays.
 Keras wrote all three when the network was built, with an untrained head of one output. Here
-the head's number of outputs and its two arrays are put in their places.
+the head's number of outputs and its arrays are put in their places, and an inner layer if the
+head has one.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.bases.network import Network
 from topwork.bases.process import ask_keras
 
 Floats = NDArray[np.float32]
+Layer = tuple[Floats, Floats]
 
-HEAD = "head"
-# Keras names the arrays of a layer after its class; the only dense layer is the head.
-_HEAD_ARRAYS = "layers/dense/vars"
+HEAD, INNER = "head", "inner"
+# Keras names the arrays of layers after their class, and counts in the order of the layers.
+_DENSE = ("layers/dense", "layers/dense_1")
 # Zip's earliest date: the same model gives the same bytes.
 DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def write_keras_file(network: Network, kernel: Floats, bias: Floats, path: Path) -> None:
+def write_keras_file(folder: Path, layers: Sequence[Layer], path: Path) -> None:
     """Writes the whole network as one file for stock Keras.
 
     Args:
-        network: the base.
-        kernel: (D, C) float32.
-        bias: (C,) float32.
+        folder: of a network or a stack.
+        layers: kernel (D, C) and bias (C,) float32 of the head; before them, if it has an inner
+            layer, those of that: (D, H) and (H,), and the head's kernel is (H, C).
         path: ends in `.keras`; written whole or not at all.
 
     Raises:
         OSError: it cannot be written.
     """
-    import h5py
-
-    config = json.loads((network.folder / "config.json").read_text(encoding="utf-8"))
-    _head_layer(config)["config"]["units"] = len(bias)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _set_layers(config["config"]["layers"], layers)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".keras-", suffix=".tmp") as scratch:
         arrays = Path(scratch) / "model.weights.h5"
-        shutil.copyfile(network.folder / arrays.name, arrays)
-        with h5py.File(arrays, "r+") as file:
-            group = file[_HEAD_ARRAYS]
-            for name, values in (("0", kernel), ("1", bias)):
-                del group[name]
-                group.create_dataset(name, data=values)
+        shutil.copyfile(folder / arrays.name, arrays)
+        _set_arrays(arrays, layers)
         whole = Path(scratch) / path.name
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
-            metadata = (network.folder / "metadata.json").read_bytes()
+            metadata = (folder / "metadata.json").read_bytes()
             archive.writestr(zipfile.ZipInfo("metadata.json", DATE), metadata)
             archive.writestr(zipfile.ZipInfo("config.json", DATE), json.dumps(config))
             entry = zipfile.ZipInfo(arrays.name, DATE)
@@ -65,15 +62,49 @@ def write_keras_file(network: Network, kernel: Floats, bias: Floats, path: Path)
         whole.replace(path)
 
 
-def read_keras_head(path: Path) -> tuple[Floats, Floats]:
-    """Returns the kernel (D, C) and bias (C,) that a `.keras` file of Topwork's holds."""
+def _set_layers(config: list[dict[str, Any]], layers: Sequence[Layer]) -> None:
+    """Gives the head its number of outputs and, for two layers, puts the inner one before it."""
+    place = next(n for n, layer in enumerate(config) if layer["name"] == HEAD)
+    head = config[place]
+    head["config"]["units"] = len(layers[-1][1])
+    if len(layers) == 1:
+        return
+    units = len(layers[0][1])
+    inner = copy.deepcopy(head)
+    inner["name"] = inner["config"]["name"] = INNER
+    inner["config"].update(units=units, activation="relu")
+    config.insert(place, inner)
+    head["build_config"]["input_shape"] = [None, units]
+    (source,) = head["inbound_nodes"][0]["args"]
+    source["config"].update(shape=[None, units], keras_history=[INNER, 0, 0])
+
+
+def _set_arrays(path: Path, layers: Sequence[Layer]) -> None:
+    import h5py
+
+    names = (HEAD,) if len(layers) == 1 else (INNER, HEAD)
+    with h5py.File(path, "r+") as file:
+        del file[_DENSE[0]]
+        for place, name, arrays in zip(_DENSE, names, layers, strict=False):
+            group = file.create_group(f"{place}/vars")
+            group.attrs["name"] = name
+            for number, values in enumerate(arrays):
+                group.create_dataset(str(number), data=values)
+
+
+def read_keras_head(path: Path) -> list[Layer]:
+    """Returns the kernel and bias of each layer of the head that a `.keras` file holds.
+
+    Args:
+        path: a file that `write_keras_file` made.
+    """
     import h5py
 
     with zipfile.ZipFile(path) as archive:
         arrays = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(arrays, "r") as file:
-        group = file[_HEAD_ARRAYS]
-        return np.asarray(group["0"]), np.asarray(group["1"])
+        groups = [file[f"{place}/vars"] for place in _DENSE if place in file]
+        return [(np.asarray(group["0"]), np.asarray(group["1"])) for group in groups]
 
 
 def reopen_keras_file(path: Path, folder: Path) -> Path:
@@ -84,7 +115,8 @@ def reopen_keras_file(path: Path, folder: Path) -> Path:
         folder: where to write `reopened.xml`.
 
     Returns:
-        The path of the IR: (N, S, S, 3) float32 to logits (N, C).
+        The path of the IR: (N, S, S, 3) float32 to logits (N, C). Where it has several inputs
+        their nodes have the names of the stack's inputs, for `engines.run_file`.
 
     Raises:
         NetworkError: Keras does not open it.
@@ -92,7 +124,3 @@ def reopen_keras_file(path: Path, folder: Path) -> Path:
     output = folder / "reopened.xml"
     ask_keras("reopen", {"path": str(path.absolute()), "output": str(output)})
     return output
-
-
-def _head_layer(config: dict[str, Any]) -> dict[str, Any]:
-    return dict(next(layer for layer in config["config"]["layers"] if layer["name"] == HEAD))

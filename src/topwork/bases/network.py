@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec
@@ -16,7 +18,10 @@ from topwork.files import write_folder
 
 # Part of every vector's key: raise it when the network around a base changes.
 RECIPE = "1"
-FILES = ("network.xml", "network.bin", "metadata.json", "config.json", "model.weights.h5")
+# The parts of a `.keras` file.
+KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
+FILES = ("network.xml", "network.bin", *KERAS_FILES)
+RECORD = "network.json"
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,10 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
 
 def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network | None:
     """Returns the built network, or None if it is not there as it was written."""
+    facts = read_folder(folder, FILES, RECORD)
+    if facts is None:
+        return None
     try:
-        facts = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        if any((folder / name).stat().st_size != facts["bytes"][name] for name in FILES):
-            return None
         return Network(
             spec=spec,
             image_size=image_size,
@@ -85,22 +90,49 @@ def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Ne
             vector_length=int(facts["vector_length"]),
             parameters=int(facts["parameters"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def _build(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network:
+    build_folder(folder, "build", make_request(spec, image_size, weights), FILES, RECORD)
+    network = _read(spec, image_size, weights, folder)
+    if network is None:
+        raise NetworkError(f"the base in {folder} is damaged as soon as it is built")
+    return network
+
+
+def make_request(spec: BaseSpec, image_size: int, weights: Weights) -> dict[str, Any]:
+    """Returns what the child process needs to know of a base."""
+    return {
+        "name": spec.name,
+        "image_size": image_size,
+        "weights": str(weights.path.absolute()) if weights.path else None,
+        "seed": weights.seed,
+    }
+
+
+def build_folder(
+    folder: Path, task: str, request: dict[str, Any], files: Sequence[str], record: str
+) -> None:
+    """Lets the child process fill a folder of the store, and records the sizes of its files.
+
+    Args:
+        folder: the folder; one that is there is replaced.
+        task: what the child process does.
+        request: for it, without `folder`.
+        files: names of the files that it writes.
+        record: name of the JSON file with its answer and the sizes, for `read_folder`.
+
+    Raises:
+        StoreError: the store cannot be written.
+        NetworkError, WeightsError: as the child process says.
+    """
+
     def build(scratch: Path) -> None:
-        request = {
-            "name": spec.name,
-            "image_size": image_size,
-            "weights": str(weights.path.absolute()) if weights.path else None,
-            "seed": weights.seed,
-            "folder": str(scratch),
-        }
-        facts = ask_keras("build", request)
-        facts["bytes"] = {name: (scratch / name).stat().st_size for name in FILES}
-        (scratch / "network.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        facts = ask_keras(task, {**request, "folder": str(scratch)})
+        facts["bytes"] = {name: (scratch / name).stat().st_size for name in files}
+        (scratch / record).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
     try:
         write_folder(folder, build)
@@ -109,7 +141,13 @@ def _build(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> N
             f"cannot write to the store {folder.parent}: {error.strerror}; make room or choose "
             "another place with --store"
         ) from error
-    network = _read(spec, image_size, weights, folder)
-    if network is None:
-        raise NetworkError(f"the base in {folder} is damaged as soon as it is built")
-    return network
+
+
+def read_folder(folder: Path, files: Sequence[str], record: str) -> dict[str, Any] | None:
+    """Returns what `build_folder` recorded, or None if a file is not as it was written."""
+    try:
+        facts = json.loads((folder / record).read_text(encoding="utf-8"))
+        whole = all((folder / name).stat().st_size == facts["bytes"][name] for name in files)
+        return dict(facts) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -14,6 +14,7 @@ from topwork.errors import SettingsError
 
 # Its weights are a dependency of Topwork itself; those of the other Lites are an extra.
 DEFAULT = "efficientnet-lite0"
+MOST_PIXELS = 2048
 
 
 class Preprocessing(StrEnum):
@@ -215,6 +216,36 @@ def get_base(name: str) -> BaseSpec:
     close = [plain[found] for found in difflib.get_close_matches(_plain(name), plain, n=3)]
     hint = f"did you mean {' or '.join(close)}?" if close else "topwork bases lists them all"
     raise SettingsError(f"base: there is no base {name!r}; {hint}")
+
+
+def parse_bases(text: str, image_size: int | None) -> list[tuple[BaseSpec, int]]:
+    """Reads names of bases, each perhaps with a size: `a`, `a,b` or `a@150,a@299`.
+
+    Args:
+        text: what stands after `--base`.
+        image_size: side in pixels of those that name none; None for each base's own.
+
+    Raises:
+        SettingsError: a base is unknown or named twice, or a size is not one that it accepts.
+    """
+    parts = []
+    for name in text.split(","):
+        base, at, size = name.strip().partition("@")
+        spec = get_base(base)
+        if at and not (size.isdecimal() and int(size) <= MOST_PIXELS):
+            raise SettingsError(
+                f"base: after @ comes a size of at most {MOST_PIXELS} pixels, such as "
+                f"{spec.name}@{spec.image_size}, received {name.strip()!r}"
+            )
+        if at and image_size is not None:
+            raise SettingsError(
+                f"image_size: {name.strip()} names its own size; leave out --image-size or @{size}"
+            )
+        part = (spec, spec.choose_size(int(size) if at else image_size))
+        if part in parts:
+            raise SettingsError(f"base: {spec.name} at {part[1]} pixels is named twice")
+        parts.append(part)
+    return parts
 
 
 def _plain(name: str) -> str:

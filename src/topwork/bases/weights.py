@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from topwork.bases.process import ask_keras
-from topwork.bases.spec import BaseSpec
-from topwork.errors import NetworkError, WeightsError
+from topwork.bases.spec import BaseSpec, get_base
+from topwork.errors import NetworkError, SettingsError, WeightsError
 
 RANDOM = "random"
 
@@ -67,6 +68,35 @@ def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
     except OSError as error:
         raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
     return Weights(path, digest)
+
+
+def find_all_weights(specs: Sequence[BaseSpec], files: str | None) -> list[Weights]:
+    """Finds the weights of several bases.
+
+    Args:
+        specs: the bases; one may be there several times, in different sizes.
+        files: as for `find_weights` where all are one base, or untrained; `NAME=FILE,NAME=FILE`
+            for several, where those that are not named have the published ones.
+
+    Raises:
+        SettingsError: one file for several bases, or a name that is none of theirs.
+        WeightsError: as `find_weights`.
+    """
+    names = {spec.name for spec in specs}
+    if files is None or len(names) == 1 or files.partition(":")[0] == RANDOM:
+        return [find_weights(spec, files) for spec in specs]
+    named = {}
+    for pair in files.split(","):
+        name, equals, file = pair.partition("=")
+        spec = get_base(name.strip()) if equals else None
+        if spec is None or spec.name not in names:
+            example = ",".join(f"{name}=FILE" for name in sorted(names))
+            raise SettingsError(
+                f"weights: several bases need a name for each file, such as {example}, received "
+                f"{pair!r}"
+            )
+        named[spec.name] = file
+    return [find_weights(spec, named.get(spec.name)) for spec in specs]
 
 
 def _users_file(spec: BaseSpec, path: Path) -> Path:

@@ -7,6 +7,7 @@ the feature maps of a small batch stay in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.bases import flip_network
 from topwork.config import Precision
 from topwork.errors import NetworkError, SettingsError
 from topwork.runtime import import_openvino
@@ -53,10 +55,12 @@ class OpenVINOEngine:
     """A network file, compiled for this CPU.
 
     Args:
-        path: OpenVINO IR with an input (N, S, S, 3) of float32 RGB in 0..255.
+        path: OpenVINO IR with inputs (N, S, S, 3) of float32 RGB in 0..255.
         image_size: S, the side of its input in pixels.
         precision: `bf16` or `f32`.
-        output: name of the output to return, or None for the only one.
+        output: name of the output to return, or None for the first. Only the part of the network
+            that it needs is compiled, and that must have one input.
+        flip: return the mean of the outputs of an image and of its mirror, left to right.
         batch_size: images per request; every request has this static shape.
         streams: requests that run at the same time; one per core if not given.
 
@@ -71,6 +75,7 @@ class OpenVINOEngine:
         precision: Precision,
         *,
         output: str | None = None,
+        flip: bool = False,
         batch_size: int = BATCH_SIZE,
         streams: int | None = None,
     ) -> None:
@@ -84,19 +89,17 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(self.streams),
         }
-        try:
+        with _naming(path):
             core = openvino.Core()
-            model = core.read_model(path)
+            model = _prune(core.read_model(path), output)
             # Pixels are bytes: converting them inside the network moves a quarter of the data.
             edit = openvino.preprocess.PrePostProcessor(model)
             edit.input().tensor().set_element_type(openvino.Type.u8)
             model = edit.build()
+            if flip:
+                flip_network(model)
             model.reshape([batch_size, image_size, image_size, 3])
             self._compiled = core.compile_model(model, "CPU", hints)
-            self._output = self._compiled.output(output) if output else self._compiled.output(0)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise NetworkError(f"cannot load the network {path}: {reason}") from error
 
     def run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Floats]]:
         """Runs the network over a stream of images.
@@ -131,7 +134,7 @@ class OpenVINOEngine:
         """Waits for the oldest request and frees it before its results are used."""
         tags, request = running[0]
         request.wait()
-        outputs = request.get_tensor(self._output).data.copy()
+        outputs = request.get_output_tensor(0).data.copy()
         running.popleft()
         idle.append(request)
         return zip(tags, outputs, strict=False)
@@ -145,6 +148,67 @@ class OpenVINOEngine:
         for row in range(self.batch_size):
             pixels[row] = batch[min(row, len(batch) - 1)][1]
         return pixels
+
+
+def run_file(
+    path: Path, pixels: dict[str, Pixels], precision: Precision, output: str | None = None
+) -> Floats:
+    """Runs a network file once, over all of its inputs.
+
+    Args:
+        path: OpenVINO IR with inputs (N, S, S, 3) of float32 RGB in 0..255.
+        pixels: for the name of each input (N, S, S, 3) uint8, N at least 1; where there is only
+            one its name does not matter.
+        precision: `bf16` or `f32`.
+        output: name of the output to return, or None for the first.
+
+    Returns:
+        (N, ...) float32.
+
+    Raises:
+        NetworkError: the file is missing or damaged, or has other inputs or outputs.
+    """
+    core = import_openvino().Core()
+    with _naming(path):
+        model = core.read_model(path)
+        names = [node.get_friendly_name() for node in model.get_parameters()]
+        if len(names) == len(pixels) == 1:
+            names = list(pixels)
+        if set(names) != set(pixels):
+            raise RuntimeError(f"it has the inputs {sorted(names)}, received {sorted(pixels)}")
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": str(precision)})
+        port = compiled.output(output) if output else compiled.output(0)
+        rows = zip(*(pixels[name] for name in names), strict=True)
+        # One by one: what Keras exports may have the size of its batch written down.
+        found = [compiled([image[None].astype(np.float32) for image in row])[port] for row in rows]
+    return np.concatenate(found)
+
+
+def _prune(model: Any, output: str | None) -> Any:
+    """Returns the part of a model that one output needs."""
+    chosen = (model.output(output) if output else model.output(0)).get_node().input_value(0)
+    needed, waiting = set(), [chosen.get_node()]
+    while waiting:
+        node = waiting.pop()
+        if node.get_name() not in needed:
+            needed.add(node.get_name())
+            waiting.extend(value.get_node() for value in node.input_values())
+    inputs = [node for node in model.get_parameters() if node.get_name() in needed]
+    if len(inputs) != 1:
+        names = ", ".join(node.get_friendly_name() for node in inputs)
+        raise RuntimeError(f"an output of one input is needed, and this one has {names}")
+    openvino = import_openvino()
+    return openvino.Model([openvino.opset13.result(chosen)], inputs)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns what OpenVINO says of a file into an error with the file's name."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise NetworkError(f"cannot load the network {path}: {reason}") from error
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

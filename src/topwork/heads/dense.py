@@ -1,15 +1,18 @@
-"""A dense layer from vectors to logits, in NumPy.
+"""Dense layers from vectors to logits, in NumPy.
 
-N: vectors, D: vector length, C: outputs.
+N: vectors, D: vector length, U: units of the inner layer, C: outputs.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topwork.calibration import softmax
 
 Floats = NDArray[np.float32]
 
@@ -28,39 +31,83 @@ class Task(StrEnum):
         return "mae" if self is Task.NUMBER else "accuracy"
 
 
-class Head(NamedTuple):
-    """A dense layer without activation.
+class Dense(NamedTuple):
+    """One layer.
 
     Attributes:
-        kernel: (D, C) float32.
-        bias: (C,) float32.
+        kernel: (D, U) float32.
+        bias: (U,) float32.
     """
 
     kernel: Floats
     bias: Floats
 
+
+class Head(NamedTuple):
+    """One dense layer, or an inner one with ReLU and then one. The logits have no activation.
+
+    Attributes:
+        layers: from the vectors on; the first takes D values, the last gives C.
+    """
+
+    layers: tuple[Dense, ...]
+
+    @property
+    def outputs(self) -> int:
+        """C."""
+        return len(self.layers[-1].bias)
+
     def logits(self, vectors: Floats) -> Floats:
         """Returns the logits (N, C) float32 of vectors (N, D) float32."""
-        return np.asarray(vectors @ self.kernel + self.bias, np.float32)
+        *inner, last = self.layers
+        for layer in inner:
+            vectors = np.maximum(vectors @ layer.kernel + layer.bias, 0)
+        return np.asarray(vectors @ last.kernel + last.bias, np.float32)
+
+    def on_raw(self, mean: Floats, deviation: Floats) -> Head:
+        """Returns the head that does to vectors what this one does to standardised vectors.
+
+        Standardising is affine, so it goes into the first layer and costs nothing later.
+
+        Args:
+            mean: (D,) float32, what was subtracted.
+            deviation: (D,) float32 above 0, what was divided by then.
+        """
+        first, *rest = self.layers
+        kernel = first.kernel.astype(np.float64) / deviation[:, None]
+        bias = first.bias - mean @ kernel
+        return Head((Dense(kernel.astype(np.float32), bias.astype(np.float32)), *rest))
+
+    def cooled(self, temperature: float) -> Head:
+        """Returns the head whose logits are those of this one divided by a temperature."""
+        *inner, last = self.layers
+        factor = np.float32(1 / temperature)
+        return Head((*inner, Dense(last.kernel * factor, last.bias * factor)))
 
 
-def init_head(vector_length: int, outputs: int, seed: int) -> Head:
-    """Returns an untrained head: kernel Glorot uniform, bias zero, as Keras' Dense.
+def init_head(vector_length: int, outputs: int, seed: int, inner_units: int = 0) -> Head:
+    """Returns an untrained head: kernels Glorot uniform, biases zero, as Keras' Dense.
 
     Args:
         vector_length: D, at least 1.
         outputs: C, at least 1.
         seed: the same seed gives the same head on every machine.
+        inner_units: U; 0 for a head without an inner layer.
 
     Returns:
         The head, float32.
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward
-    neural networks", 2010: U(-a, a) with a = sqrt(6 / (D + C)).
+    neural networks", 2010: U(-a, a) with a = sqrt(6 / (inputs + outputs)).
     """
-    limit = np.sqrt(6.0 / (vector_length + outputs))
-    kernel = np.random.default_rng(seed).uniform(-limit, limit, (vector_length, outputs))
-    return Head(kernel.astype(np.float32), np.zeros(outputs, np.float32))
+    generator = np.random.default_rng(seed)
+    sizes = [vector_length, *([inner_units] if inner_units else []), outputs]
+    layers = []
+    for inputs, units in pairwise(sizes):
+        limit = np.sqrt(6.0 / (inputs + units))
+        kernel = generator.uniform(-limit, limit, (inputs, units)).astype(np.float32)
+        layers.append(Dense(kernel, np.zeros(units, np.float32)))
+    return Head(tuple(layers))
 
 
 def probabilities(task: Task, logits: Floats) -> Floats:
@@ -73,13 +120,11 @@ def probabilities(task: Task, logits: Floats) -> Floats:
     Returns:
         (N, C) float32 in 0..1 (any value for a number).
     """
-    wide = logits.astype(np.float64)
     match task:
         case Task.CLASSES:
-            wide = np.exp(wide - wide.max(axis=-1, keepdims=True))
-            wide /= wide.sum(axis=-1, keepdims=True)
+            return softmax(logits)
         case Task.BINARY | Task.LABELS:
-            wide = 0.5 * (1 + np.tanh(wide / 2))
+            wide = logits.astype(np.float64)
+            return (0.5 * (1 + np.tanh(wide / 2))).astype(np.float32)
         case Task.NUMBER:
-            pass
-    return wide.astype(np.float32)
+            return logits.copy()

@@ -14,15 +14,31 @@ from jax import Array
 from topwork.heads.dense import Task
 
 
-def loss_of_rows(task: Task, logits: Array, targets: Array) -> Array:
-    """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`."""
+def loss_of_rows(
+    task: Task, logits: Array, targets: Array, smoothing: Array | float = 0.0
+) -> Array:
+    """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`.
+
+    Args:
+        task: decides the formula.
+        logits: (B, C) float32.
+        targets: see above.
+        smoothing: share of the target, 0..1, that is spread evenly over all outputs; a number
+            has no such thing.
+
+    Source: Szegedy et al., "Rethinking the Inception architecture", 2016, for the smoothing.
+    """
     match task:
         case Task.CLASSES:
             # The largest logit is taken off first: large ones would swallow the difference.
             logs = jax.nn.log_softmax(logits)
-            return -jnp.take_along_axis(logs, targets[:, None], axis=-1)[:, 0]
+            # A product and not a look-up, whose gradient is slow for many heads at once.
+            wanted = jax.nn.one_hot(targets, logits.shape[-1])
+            right = jnp.where(wanted > 0, logs, 0).sum(axis=-1)
+            return -(1 - smoothing) * right - smoothing * logs.mean(axis=-1)
         case Task.BINARY | Task.LABELS:
-            return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, targets)).mean(axis=-1)
+            smooth = targets * (1 - smoothing) + 0.5 * smoothing
+            return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, smooth)).mean(axis=-1)
         case Task.NUMBER:
             return jnp.square(logits - targets).mean(axis=-1)
 

@@ -21,7 +21,13 @@ class AdamState(NamedTuple):
 
 
 def make_optimizer(kind: Optimizer, learning_rate: Array | float) -> optax.GradientTransformation:
-    """Returns the optimizer; `learning_rate` may be traced, so that `vmap` can vary it."""
+    """Returns the optimizer.
+
+    Args:
+        kind: which one.
+        learning_rate: a number, or an array that broadcasts against every weight, so that
+            each of many heads can have its own.
+    """
     match kind:
         case Optimizer.ADAM:
             return keras_adam(learning_rate)

@@ -1,27 +1,49 @@
-"""One compiled program that trains a head for all its epochs.
+"""One compiled program that trains many heads side by side for all their epochs.
 
-The learning rate and the untrained head are arrays, so `jax.vmap` trains many heads at once.
-N: training vectors, M: validation vectors, D: vector length, E: epochs, S: steps, B: batch.
+All heads see the same batches, so that a layer of all of them is one matrix product. Each has
+its own first weights, learning rate, weight decay, label smoothing and weights of classes.
+
+H: heads, X: examples, M: held-out examples, D: vector length, C: outputs, E: epochs, S: steps,
+B: batch. Weights of the heads lie side by side: kernels (D, H, C), biases (H, C).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from topwork.config import Optimizer
-from topwork.heads.dense import Head, Task
+from topwork.heads.dense import Dense, Head, Task
 from topwork.heads.losses import loss_of_rows, metric_of_rows
 from topwork.heads.optimizers import make_optimizer
 
 
+class Knobs(NamedTuple):
+    """What differs between the heads of one program.
+
+    Attributes:
+        learning_rate: (H,) float32 above 0.
+        weight_decay: (H,) float32, times the learning rate the share that a kernel loses each
+            step (decoupled, as Keras' `weight_decay`; biases keep theirs).
+        label_smoothing: (H,) float32 in 0..1.
+        class_weights: (H, C) float32, how much a row counts by its class; one of many only.
+    """
+
+    learning_rate: Array
+    weight_decay: Array
+    label_smoothing: Array
+    class_weights: Array
+
+
 class Curve(NamedTuple):
-    """Loss and metric per epoch on training and validation vectors, each (E,) float32."""
+    """Loss and metric per epoch on training and held-out vectors, each (E, H) float32."""
 
     loss: Array
     metric: Array
@@ -30,7 +52,14 @@ class Curve(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best head so far, its epoch (0-based, -1 before any) and what made it the best."""
+    """The best heads so far, their epochs (0-based, -1 before any), what made them the best.
+
+    Attributes:
+        head: weights side by side.
+        epoch: (H,) int32.
+        loss: (H,) float32.
+        metric: (H,) float32.
+    """
 
     head: Head
     epoch: Array
@@ -39,81 +68,149 @@ class Best(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Vectors (N, D) float32 and their targets; see `losses` for the targets' shapes."""
+    """Vectors (X, D) float32 and their targets; see `losses` for the targets' shapes."""
 
     vectors: Array
     targets: Array
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer"))
+def stack_heads(heads: Sequence[Head]) -> Head:
+    """Lays the weights of H heads of one shape side by side."""
+    stacked: Head = jax.tree.map(lambda *arrays: np.stack(arrays, axis=-2), *heads)
+    return stacked
+
+
+def take_head(heads: Head, place: int) -> Head:
+    """Returns one of the heads that lie side by side."""
+    taken: Head = jax.tree.map(lambda array: np.ascontiguousarray(array[..., place, :]), heads)
+    return taken
+
+
+@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
 def run_epochs(
-    head: Head,
-    learning_rate: Array,
+    heads: Head,
+    knobs: Knobs,
     order: Array,
-    training: Examples,
-    validation: Examples,
+    held_out: Array,
+    examples: Examples,
+    dropout: Array | float = 0.0,
+    key: Array | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
+    dropping: bool = False,
 ) -> tuple[Best, Curve]:
-    """Trains for E epochs and returns the best epoch's head and the whole curve.
+    """Trains H heads for E epochs.
 
     Args:
-        head: the untrained head.
-        learning_rate: scalar float32.
-        order: (E, S, B) int32, which vector goes into which batch; -1 is padding.
-        training: N vectors and targets.
-        validation: M vectors and targets, M at least 1.
+        heads: untrained, side by side.
+        knobs: what differs between them.
+        order: (E, S, B) int32, which example goes into which batch; -1 is padding. No batch
+            is all padding.
+        held_out: (M,) int32, examples to choose the epoch by; -1 is padding.
+        examples: X vectors and targets.
+        dropout: share of the last layer's inputs that is set to 0 in each step, 0..1; the
+            others grow by as much. All heads lose the same ones. Used only if `dropping`.
+        key: of the random numbers for `dropout`.
         task: decides loss and metric.
         optimizer: decides the updates.
+        dropping: whether there is dropout.
 
     Returns:
-        The best epoch by `is_better`, and the curve. As in Keras, a training figure is the
-        mean over the epoch while the head was changing; a validation figure is taken at its end.
+        Each head at its best epoch by `is_better`, and the curve. As in Keras, a training
+        figure is the mean over the epoch while the head was changing, and its loss has the
+        smoothing and the weights; a held-out figure is taken at the epoch's end, and its loss
+        is the plain one, so that heads can be compared.
     """
-    rule = make_optimizer(optimizer, learning_rate)
+    rule = make_optimizer(optimizer, 1.0)
+    count = len(knobs.learning_rate)
+    # Weights of all heads in one row, (D, H · C): loops over short axes are slow.
+    shapes = jax.tree.map(jnp.shape, heads)
+    heads = jax.tree.map(lambda array: array.reshape(*array.shape[:-2], -1), heads)
+    rates = _spread(knobs.learning_rate, heads)
+    decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
+    chosen = held_out >= 0
+    unseen = Examples(examples.vectors[held_out], examples.targets[held_out])
+
+    def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
+        return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
 
     def step(
-        carry: tuple[Head, optax.OptState], rows: Array
-    ) -> tuple[tuple[Head, optax.OptState], tuple[Array, Array]]:
-        head, state = carry
-        used = (rows >= 0).astype(jnp.float32)  # (B,)
+        carry: tuple[Head, optax.OptState, Array], rows: Array
+    ) -> tuple[tuple[Head, optax.OptState, Array], tuple[Array, Array]]:
+        heads, state, number = carry
+        used = (rows >= 0).astype(jnp.float32)[:, None]  # (B, 1)
+        # A row that is not learnt from may overflow, and 0 times infinity is not 0.
+        rows = jnp.where(rows >= 0, rows, rows.max())
+        vectors, targets = examples.vectors[rows], examples.targets[rows]
+        keep = partial(_drop, dropout, key, number) if dropping else None
 
-        def total(head: Head) -> tuple[Array, tuple[Array, Array]]:
-            logits = training.vectors[rows] @ head.kernel + head.bias
-            targets = training.targets[rows]
-            loss = (loss_of_rows(task, logits, targets) * used).sum()
-            metric = (metric_of_rows(task, logits, targets) * used).sum()
-            return loss / used.sum(), (loss, metric)
+        def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
+            logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
+            losses = jax.vmap(partial(loss_of_rows, task), (1, None, 0), 1)(
+                logits, targets, knobs.label_smoothing
+            )
+            if task is Task.CLASSES:
+                losses *= knobs.class_weights[:, targets].T
+            losses *= used
+            metrics = metric_of_heads(task, logits, targets) * used
+            return losses.sum() / used.sum(), (losses.sum(axis=0), metrics.sum(axis=0))
 
-        grads, sums = jax.grad(total, has_aux=True)(head)
+        grads, sums = jax.grad(total, has_aux=True)(heads)
         updates, state = rule.update(grads, state)
-        return (optax.apply_updates(head, updates), state), sums
+        updates = jax.tree.map(jnp.multiply, updates, rates)
+        heads = _decay(heads, decays)
+        return (optax.apply_updates(heads, updates), state, number + 1), sums
 
     def epoch(
-        carry: tuple[Head, optax.OptState, Best], batches: tuple[Array, Array]
-    ) -> tuple[tuple[Head, optax.OptState, Best], Curve]:
-        head, state, best = carry
+        carry: tuple[Head, optax.OptState, Array, Best], batches: tuple[Array, Array]
+    ) -> tuple[tuple[Head, optax.OptState, Array, Best], Curve]:
+        heads, state, steps, best = carry
         number, rows = batches
-        (head, state), (loss, metric) = jax.lax.scan(step, (head, state), rows)
-        logits = validation.vectors @ head.kernel + head.bias
+        (heads, state, steps), (loss, metric) = jax.lax.scan(step, (heads, state, steps), rows)
+        logits = logits_of(heads, count, unseen.vectors)
+        losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, unseen.targets)
         now = Best(
-            head,
-            number,
-            loss_of_rows(task, logits, validation.targets).mean(),
-            metric_of_rows(task, logits, validation.targets).mean(),
+            heads,
+            jnp.full(count, number),
+            mean_of_unseen(losses),
+            mean_of_unseen(metric_of_heads(task, logits, unseen.targets)),
         )
-        better = is_better(task, now, best)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
-        count = (rows >= 0).sum()
-        curve = Curve(loss.sum() / count, metric.sum() / count, now.loss, now.metric)
-        return (head, state, best), curve
+        best = _keep_better(is_better(task, now, best), now, best)
+        seen = (rows >= 0).sum()
+        curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
+        return (heads, state, steps, best), curve
 
-    worst = jnp.float32(jnp.inf)
-    none = Best(head, jnp.int32(-1), worst, worst if task is Task.NUMBER else -worst)
+    worst = jnp.full(count, jnp.inf)
+    none = Best(
+        heads, jnp.full(count, -1, jnp.int32), worst, worst if task is Task.NUMBER else -worst
+    )
     numbers = jnp.arange(order.shape[0], dtype=jnp.int32)
-    (_, _, best), curve = jax.lax.scan(epoch, (head, rule.init(head), none), (numbers, order))
-    return best, curve
+    start = (heads, rule.init(heads), jnp.int32(0), none)
+    (_, _, _, best), curve = jax.lax.scan(epoch, start, (numbers, order))
+    kept = jax.tree.map(jnp.reshape, best.head, shapes, is_leaf=lambda x: isinstance(x, Array))
+    return best._replace(head=kept), curve
+
+
+def logits_of(heads: Head, count: int, vectors: Array, keep: partial[Array] | None = None) -> Array:
+    """Returns the logits (B, H, C) of vectors (B, D) by `count` heads, whose weights are in a row.
+
+    `keep` drops inputs of the last layer.
+    """
+    *inner, last = heads.layers
+    if not inner:
+        vectors = keep(vectors) if keep else vectors
+        return (vectors @ last.kernel + last.bias).reshape(len(vectors), count, -1)
+    values = jax.nn.relu(vectors @ inner[0].kernel + inner[0].bias)
+    values = values.reshape(len(vectors), count, -1)  # (B, H, U)
+    values = keep(values) if keep else values
+    kernel = last.kernel.reshape(len(last.kernel), count, -1)  # (U, H, C)
+    return jnp.einsum("bhu,uhc->bhc", values, kernel) + last.bias.reshape(count, -1)
+
+
+def metric_of_heads(task: Task, logits: Array, targets: Array) -> Array:
+    """Returns the metric (B, H) of logits (B, H, C)."""
+    return jax.vmap(partial(metric_of_rows, task), (1, None), 1)(logits, targets)
 
 
 def is_better(task: Task, now: Best, best: Best) -> Array:
@@ -128,3 +225,30 @@ def is_better(task: Task, now: Best, best: Best) -> Array:
     if task is not Task.NUMBER:
         lower = (now.metric > best.metric) | ((now.metric == best.metric) & lower)
     return lower & jnp.isfinite(now.loss)
+
+
+def _drop(share: Array | float, key: Array | None, number: Array, values: Array) -> Array:
+    """Sets a share of the last axis to 0, the same for all heads, and scales up the rest."""
+    shape = (values.shape[0], *(1 for _ in values.shape[2:]), values.shape[-1])
+    assert key is not None
+    kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - share, shape)
+    return jnp.where(kept, values / (1 - share), 0)
+
+
+def _spread(values: Array, heads: Head) -> Head:
+    """Returns each head's value (H,) for every weight in its row: leaves (H · C,)."""
+    rows: Head = jax.tree.map(lambda a: jnp.repeat(values, a.shape[-1] // len(values)), heads)
+    return rows
+
+
+def _decay(heads: Head, shares: Head) -> Head:
+    pairs = zip(heads.layers, shares.layers, strict=True)
+    return Head(tuple(Dense(layer.kernel * (1 - s.kernel), layer.bias) for layer, s in pairs))
+
+
+def _keep_better(better: Array, now: Best, best: Best) -> Best:
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(jnp.repeat(better, new.shape[-1] // len(better)), new, old)
+
+    kept: Best = jax.tree.map(choose, now, best)
+    return kept

@@ -1,0 +1,249 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pictures import COLOURS, encode, fill, make_photos, picture
+from scipy.special import softmax
+
+from topwork import evaluation
+from topwork.bundle import load_model
+from topwork.calibration import calibration_error
+from topwork.config import Precision
+from topwork.dataset import Dataset
+from topwork.errors import DatasetError, NetworkError, SettingsError
+from topwork.listener import Listener
+
+
+def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
+    data = shutil.copytree(flat, tmp_path / "more")
+    fill(data / "red", 3, COLOURS["red"], start=200)
+    fill(data / "blue", 1, COLOURS["blue"], start=300)
+    # Moved and renamed: the content tells what an image is.
+    (data / "green" / "025.png").rename(data / "green" / "other.PNG")
+    sizes = {}
+    for split in ("train", "validation", "test", "all"):
+        found = evaluation.evaluate(flat_trained.model, Dataset.from_folder(data), split, store)
+        sizes[split] = (len(found), found.seen)
+    assert sizes == {"train": (24, 24), "validation": (6, 6), "test": (4, 0), "all": (34, 30)}
+    again = evaluation.evaluate(flat_trained.model, Dataset.from_folder(data), "validation", store)
+    assert again.report.accuracy == flat_trained.report.accuracy
+
+
+def test_evaluate_takes_the_folders_of_a_divided_dataset(trained, photos, store):
+    for split in ("train", "validation", "test"):
+        found = evaluation.evaluate(trained.model, Dataset.from_folder(photos), split, store)
+        paths = sorted((photos / split).rglob("*.png"))
+        predicted = trained.model.predict(paths).logits.argmax(axis=1)
+        true = [trained.model.classes.index(path.parent.name) for path in paths]
+        assert found.report.accuracy == pytest.approx(np.mean(predicted == true))
+        assert found.seen == (0 if split == "test" else len(paths))
+
+
+def test_a_training_image_copied_into_the_test_folder_is_noticed(trained, photos, store, tmp_path):
+    leaky = shutil.copytree(photos, tmp_path / "leaky")
+    source = next((leaky / "train" / "red").iterdir())
+    shutil.copy(source, leaky / "test" / "red" / "copy.png")
+    found = evaluation.evaluate(trained.model, Dataset.from_folder(leaky), "test", store)
+    assert (len(found), found.seen) == (13, 1)
+
+
+def test_evaluate_wants_classes_that_the_model_knows(trained, store, tmp_path):
+    data = make_photos(tmp_path / "p", train=0, validation=0, test=2)
+    shutil.rmtree(data / "test" / "green")
+    found = evaluation.evaluate(trained.model, Dataset.from_folder(data), "test", store)
+    assert found.report.support.tolist() == [2, 0, 2]
+    fill(data / "test" / "pink", 1, (250, 100, 200))
+    with pytest.raises(DatasetError, match=r"knows the classes blue, green, red; .* has pink"):
+        evaluation.evaluate(trained.model, Dataset.from_folder(data), "test", store)
+
+
+def test_evaluate_names_the_splits_there_are(trained, flat_trained, flat, photos, store, tmp_path):
+    without = shutil.copytree(photos, tmp_path / "p", ignore=shutil.ignore_patterns("test"))
+    with pytest.raises(DatasetError, match=r"no images in the split 'test'.*train, validation"):
+        evaluation.evaluate(trained.model, Dataset.from_folder(without), "test", store)
+    with pytest.raises(DatasetError, match="the model was trained with all of them"):
+        evaluation.evaluate(flat_trained.model, Dataset.from_folder(flat), "test", store)
+
+
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_predictions_come_in_chunks_and_in_order(trained, monkeypatch, count):
+    monkeypatch.setattr(evaluation, "PREDICT_CHUNK", 4)
+    colours = list(COLOURS.values())
+    images = [encode(picture(colours[n % 3], seed=n)) for n in range(count)]
+    if count > 4:
+        images[3] = b"broken"
+    chunks = list(evaluation.predict(trained.model, images))
+    assert [start for start, _ in chunks] == list(range(0, count, 4))
+    logits = np.full((count, 3), np.nan, np.float32)
+    failed = {}
+    for start, found in chunks:
+        logits[start + found.places] = found.logits
+        failed |= {start + place: reason for place, reason in found.failed.items()}
+    assert failed.keys() == ({3} if count > 4 else set())
+    for place, image in enumerate(images):
+        if place not in failed:
+            alone = trained.model.predict([image]).logits[0]
+            np.testing.assert_allclose(logits[place], alone, rtol=0, atol=1e-4)
+
+
+def test_probabilities_are_the_softmax_of_the_logits(trained):
+    found = trained.model.predict([encode(picture(seed=n)) for n in range(3)])
+    wanted = np.exp(found.logits) / np.exp(found.logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.probabilities, wanted, atol=1e-6)
+
+
+def test_predictions_without_the_store_equal_those_with_it(trained, photos, store, monkeypatch):
+    dataset = Dataset.from_folder(photos)
+    monkeypatch.setattr(evaluation, "FEW", 10_000)
+    direct = evaluation.predict_all(trained.model, dataset, store)
+    monkeypatch.setattr(evaluation, "FEW", 0)
+    stored = evaluation.predict_all(trained.model, dataset, store)
+    np.testing.assert_allclose(direct, stored, rtol=0, atol=1e-4)
+
+
+def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp_path, monkeypatch):
+    (member,) = trained.model.members
+    space = replace(member.space, precision="bf16")
+    model = replace(trained.model, members=(member.model_copy(update={"space": space}),))
+    monkeypatch.setattr("topwork.model.resolve_precision", lambda wanted: Precision.F32)
+    assert [engine.precision for engine in model.engines] == [Precision.F32]
+    found = evaluation.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
+    assert len(found) == 12
+    # Its vectors are not taken for those of bf16.
+    (space,) = (tmp_path / "vectors").glob("*/space.json")
+    assert json.loads(space.read_text())["precision"] == "f32"
+
+
+def test_a_model_whose_network_is_gone_says_so(saved, tmp_path, photos):
+    model = load_model(shutil.copytree(saved, tmp_path / "m"))
+    (tmp_path / "m" / "model.xml").unlink()
+    with pytest.raises(NetworkError, match=r"model\.xml"):
+        model.predict(sorted((photos / "test").rglob("*.png")))
+
+
+def test_recall_is_null_where_there_are_no_images(trained, store, tmp_path):
+    data = make_photos(tmp_path / "p", train=0, validation=0, test=1)
+    shutil.rmtree(data / "test" / "green")
+    found = evaluation.evaluate(trained.model, Dataset.from_folder(data), "test", store)
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert content["recall"][1] is None
+
+
+@pytest.fixture(scope="module")
+def known(trained, photos):
+    """What the model says of the test images, and their labels."""
+    paths = sorted((photos / "test").rglob("*.png"))
+    classes = trained.model.classes
+    labels = np.array([classes.index(path.parent.name) for path in paths])
+    return trained.model.predict(paths), labels
+
+
+def judge(trained, photos, store, **options):
+    dataset = Dataset.from_folder(photos)
+    return evaluation.evaluate(trained.model, dataset, "test", store, **options).sureness
+
+
+def test_the_calibration_error_is_given_with_and_without_the_temperature(
+    trained, known, photos, store
+):
+    answers, labels = known
+    temperature = trained.model.calibration.temperature
+    assert not 0.9 < temperature < 1.1
+    found = judge(trained, photos, store)
+    after, before = (
+        calibration_error(softmax(answers.logits * factor, axis=1), labels)
+        for factor in (1, temperature)
+    )
+    assert (found.error, found.error_before) == pytest.approx((after, before), abs=1e-3)
+    assert abs(found.error - found.error_before) > 0.01
+    for value in (found.answered, found.answered_accuracy, found.covered, found.set_size):
+        assert value is None
+
+
+def test_only_sure_answers_count_where_others_are_held_back(trained, known, photos, store):
+    answers, labels = known
+    top = answers.probabilities.max(axis=1)
+    threshold = float(np.median(top))
+    found = judge(trained, photos, store, abstain_below=threshold)
+    sure = top >= threshold
+    assert 0 < sure.mean() < 1
+    right = answers.logits.argmax(axis=1) == labels
+    assert found.answered == pytest.approx(sure.mean(), abs=1 / 12)
+    assert found.answered_accuracy == pytest.approx(right[sure].mean(), abs=1 / 6)
+    assert judge(trained, photos, store, abstain_below=0).answered == 1
+    none = judge(trained, photos, store, abstain_below=1)
+    assert none.answered == 0
+    assert np.isnan(none.answered_accuracy)
+
+
+def test_label_sets_are_made_by_the_scores_of_the_calibration(trained, known, photos, store):
+    answers, labels = known
+    found = judge(trained, photos, store, coverage=0.8)
+    scores = trained.model.calibration.scores
+    threshold = np.sort(scores)[int(np.ceil(13 * 0.8)) - 1]
+    assert len(scores) == 12
+    assert trained.model.calibration.threshold(0.8) == pytest.approx(float(threshold))
+    sets = 1 - answers.probabilities <= threshold
+    sets[np.arange(12), answers.logits.argmax(axis=1)] = True
+    assert found.covered == pytest.approx(sets[np.arange(12), labels].mean())
+    assert found.set_size == pytest.approx(sets.sum(axis=1).mean())
+    # Twelve images cannot promise as much as this; only all labels can.
+    everything = judge(trained, photos, store, coverage=0.99)
+    assert (everything.covered, everything.set_size) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"abstain_below": -0.1}, r"abstain_below: must be 0 to 1, received -0\.1"),
+        ({"abstain_below": 1.5}, r"abstain_below: must be 0 to 1, received 1\.5"),
+        ({"abstain_below": float("nan")}, "abstain_below: must be 0 to 1, received nan"),
+        ({"coverage": 0}, "coverage must lie between 0 and 1, .* got 0"),
+        ({"coverage": 1}, "coverage must lie between 0 and 1, .* got 1"),
+        ({"coverage": float("nan")}, "coverage must lie between 0 and 1, .* got nan"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(trained, photos, store, options, reason):
+    with pytest.raises(SettingsError, match=reason):
+        judge(trained, photos, store, **options)
+
+
+def test_a_model_that_was_not_calibrated_has_no_label_sets(trained, photos, store):
+    model = replace(trained.model, calibration=None)
+    dataset = Dataset.from_folder(photos)
+    with pytest.raises(SettingsError, match="not calibrated; train it again"):
+        evaluation.evaluate(model, dataset, "test", store, coverage=0.9)
+    found = evaluation.evaluate(model, dataset, "test", store).sureness
+    assert found.error == found.error_before
+
+
+class Counts(Listener):
+    """How many vectors were made and found."""
+
+    def embedded(self, dataset, vectors):
+        self.made, self.reused = vectors.embedded, vectors.reused
+
+
+def test_a_loaded_stack_finds_what_its_training_stored(stacked, stacked_saved, photos, store):
+    counts = Counts()
+    dataset = Dataset.from_folder(photos)
+    found = evaluation.evaluate(
+        load_model(stacked_saved), dataset, "validation", store, listener=counts
+    )
+    assert (counts.made, counts.reused) == (0, 2 * 12)
+    assert found.report.accuracy == stacked.report.accuracy
+    assert np.array_equal(found.report.confusion, stacked.report.confusion)
+    assert found.seen == 12
+
+
+def test_a_stack_predicts_around_an_image_that_cannot_be_read(stacked, stacked_saved, photos):
+    images = [path.read_bytes() for path in sorted((photos / "test").rglob("*.png"))[::4]]
+    whole = stacked.model.predict(images)
+    for model in (stacked.model, load_model(stacked_saved)):
+        found = model.predict([images[0], b"<html>", *images[1:]])
+        assert found.places.tolist() == [0, 2, 3]
+        assert found.failed == {1: "not an image: it starts like a web page"}
+        np.testing.assert_allclose(found.logits, whole.logits, rtol=0, atol=1e-3)
+    assert whole.logits.std(axis=0).min() > 0.1

@@ -1,0 +1,203 @@
+"""From a dataset and settings to vectors of every network and view."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pictures import picture
+
+from topwork import examples
+from topwork import vectors as vectors_module
+from topwork.config import Interpolation, Precision, Settings
+from topwork.dataset import Dataset
+from topwork.engines import OpenVINOEngine, resolve_precision
+from topwork.errors import DatasetError, ImageError
+from topwork.examples import check_classes, make_columns, make_space, prepare_examples
+from topwork.images import decode
+from topwork.vectors import embed_columns
+from topwork.views import view_name
+
+
+def ignore(*_):
+    pass
+
+
+def prepare(dataset, stack, settings, store, on_progress=ignore):
+    return prepare_examples(dataset, stack, settings, store, ignore, on_progress)
+
+
+@pytest.fixture(scope="module")
+def dataset(photos):
+    dataset = Dataset.from_folder(photos)
+    return dataset.select(dataset.splits != "test")
+
+
+@pytest.fixture(scope="module")
+def stack(trained):
+    return trained.stack
+
+
+@pytest.fixture(scope="module")
+def engine(stack):
+    return OpenVINOEngine(stack.networks[0].openvino_path, 32, Precision.F32)
+
+
+@pytest.fixture(scope="module")
+def with_views(small):
+    return small.model_copy(update={"views": 2})
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, stack, with_views, tmp_path_factory):
+    """A store with two views of every training image, and what was prepared with it."""
+    store = tmp_path_factory.mktemp("views")
+    return store, prepare(dataset, stack, with_views, store)
+
+
+def stored(store):
+    """How many vectors there are of each view and image size."""
+    found = {}
+    for path in store.glob("vectors/*/space.json"):
+        space = json.loads(path.read_text())
+        rows = sum(pq.read_metadata(part).num_rows for part in path.parent.glob("part-*"))
+        found[space["view"], space["image_size"]] = rows
+    return found
+
+
+def test_a_space_says_the_view_and_the_precision_of_this_cpu(stack):
+    (network,) = stack.networks
+    plain = make_space(network, Settings.create())
+    assert plain.view == "original"
+    assert plain.precision == resolve_precision(Precision.AUTO)
+    assert make_space(network, Settings.create(flip=True)).view == "flip"
+    # A view is a picture of its own, whatever a prediction does with the image.
+    for flip in (False, True):
+        space = make_space(network, Settings.create(flip=flip), "augmented-1-3")
+        assert space.view == "augmented-1-3"
+    fields = {"interpolation": "lanczos", "precision": "f32"}
+    other = make_space(network, Settings.create(**fields))
+    assert {name: getattr(other, name) for name in fields} == fields
+
+
+def test_views_are_of_training_images_alone_and_kept_in_spaces_of_their_own(dataset, whole):
+    store, found = whole
+    assert stored(store) == {
+        ("original", 32): 36, ("augmented-1-1", 32): 24, ("augmented-1-2", 32): 24
+    }  # fmt: skip
+    assert (found.vectors.embedded, found.vectors.reused) == (36 + 2 * 24, 0)
+
+    rows = found.part.training
+    training = np.flatnonzero(dataset.splits == "train")
+    assert rows.shape == (3, 24)
+    assert np.array_equal(rows[0], training)
+    assert np.array_equal(rows[1:].ravel(), np.arange(36, 36 + 48))
+    assert np.array_equal(found.part.held_out, np.flatnonzero(dataset.splits == "validation"))
+    assert found.examples.vectors.shape == (84, 1280)
+    assert np.array_equal(found.examples.vectors[:36], found.vectors.values)
+    for view in rows:
+        assert np.array_equal(found.examples.targets[view], dataset.labels[training])
+
+
+def test_the_vector_of_a_view_is_that_of_its_picture(dataset, engine, whole):
+    _, found = whole
+    data = [source.read_bytes() for source in dataset.select(dataset.splits == "train").sources]
+    for number, rows in enumerate(found.part.training):
+        pixels = [decode(d, 32, Interpolation.SAMPLED, view_name(number)) for d in data]
+        wanted = engine.run_all(np.stack(pixels))
+        np.testing.assert_allclose(found.examples.vectors[rows], wanted, rtol=0, atol=1e-4)
+        assert np.abs(wanted).max() > 0.1
+
+
+def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
+    dataset, stack, with_views, whole, tmp_path, monkeypatch
+):
+    first = whole[1]
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    more = prepare(dataset, stack, with_views.model_copy(update={"views": 3}), tmp_path)
+    assert (more.vectors.embedded, more.vectors.reused) == (24, 36 + 2 * 24)
+    monkeypatch.setattr(examples, "OpenVINOEngine", None)
+    again = prepare(dataset, stack, with_views, tmp_path)
+    assert (again.vectors.embedded, again.vectors.reused) == (0, 36 + 2 * 24)
+    assert np.array_equal(again.examples.vectors, first.examples.vectors)
+    none = prepare(dataset, stack, with_views.model_copy(update={"views": 0}), tmp_path)
+    assert np.array_equal(none.examples.vectors, first.vectors.values)
+    assert len(none.part.training) == 1
+
+
+@pytest.mark.parametrize("after", [10, 50])
+def test_a_run_that_was_interrupted_goes_on(dataset, stack, with_views, whole, tmp_path, after):
+    steps = []
+
+    def interrupt(progress):
+        steps.append(progress.done)
+        # Each view starts with the news that nothing is done.
+        if len(steps) - steps.count(0) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataset, stack, with_views, tmp_path, interrupt)
+    assert sum(stored(tmp_path).values()) == after
+    found = prepare(dataset, stack, with_views, tmp_path)
+    assert (found.vectors.embedded, found.vectors.reused) == (84 - after, after)
+    np.testing.assert_allclose(found.examples.vectors, whole[1].examples.vectors, rtol=0, atol=1e-5)
+
+
+def test_an_image_without_a_view_stands_in_for_it(
+    dataset, stack, with_views, whole, tmp_path, monkeypatch
+):
+    bad = dataset.sources[3].read_bytes()
+
+    def fail(data, size_px, interpolation, view="original"):
+        if data == bad and view == "augmented-1-2":
+            raise ImageError("no such view")
+        return decode(data, size_px, interpolation, view)
+
+    monkeypatch.setattr(vectors_module, "decode", fail)
+    found = prepare(dataset, stack, with_views, tmp_path)
+    (row,) = np.flatnonzero(found.part.training[0] == 3)
+    place = found.part.training[2, row]
+    vectors, wanted = found.examples.vectors, whole[1].examples.vectors.copy()
+    assert np.abs(vectors[place] - wanted[place]).max() > 1e-3
+    wanted[place] = wanted[3]
+    np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-5)
+
+
+def test_networks_side_by_side_reuse_what_each_has_stored(stacked, dataset, tmp_path):
+    stack, settings = stacked.stack, stacked.model.settings
+    parts = [replace(stack, networks=(network,)) for network in stack.networks]
+    alone = [embed_columns(dataset, make_columns(parts[1], settings, tmp_path))[1]]
+    assert (alone[0].embedded, alone[0].reused) == (36, 0)
+    found = prepare(dataset, stack, settings, tmp_path)
+    assert (found.vectors.embedded, found.vectors.reused) == (36, 36)
+    assert stored(tmp_path) == {("flip", 64): 36, ("flip", 32): 36}
+    alone.insert(0, embed_columns(dataset, make_columns(parts[0], settings, tmp_path))[1])
+    assert (alone[0].embedded, alone[0].reused) == (0, 36)
+    values = np.concatenate([vectors.values for vectors in alone], axis=1)
+    assert np.array_equal(found.examples.vectors, values)
+    assert values.shape == (36, 2 * 1280)
+
+
+def test_a_flipped_vector_is_the_mean_over_an_image_and_its_mirror(
+    dataset, stack, small, engine, tmp_path
+):
+    settings = small.model_copy(update={"flip": True})
+    found = prepare(dataset, stack, settings, tmp_path)
+    data = [source.read_bytes() for source in dataset.sources]
+    pixels = np.stack([decode(d, 32, Interpolation.SAMPLED) for d in data])
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    wanted = (engine.run_all(pixels) + engine.run_all(mirrored)) / 2
+    np.testing.assert_allclose(found.examples.vectors, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_class_that_has_lost_its_training_images_is_named():
+    dataset = Dataset.from_sources([picture_bytes(n) for n in range(3)], ["a", "b", "c"])
+    check_classes(dataset, np.array([0, 1, 2, 2]))
+    with pytest.raises(DatasetError, match="is left of the class a, c"):
+        check_classes(dataset, np.array([1, 1]))
+
+
+def picture_bytes(seed):
+    return np.asarray(picture(seed=seed))
