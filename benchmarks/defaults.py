@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from topwork.config import Interpolation, Precision, Settings, default_store
+from topwork.config import Interpolation, Settings, default_store
 from topwork.dataset import Dataset, Split
-from topwork.engines import OpenVINOEngine
-from topwork.pipeline import make_space, prepare_network
-from topwork.store import VectorStore
+from topwork.examples import make_columns, prepare_networks
 from topwork.training import Labelled, train_head
-from topwork.vectors import embed
+from topwork.vectors import embed_columns
 
 FOLDS = 5
 
@@ -56,28 +54,23 @@ def main() -> None:
 
 
 def _embed(dataset: Dataset, settings: Settings) -> tuple[Dataset, np.ndarray]:
-    network = prepare_network(settings, default_store())
-    space = make_space(network, settings)
-    usable, vectors = embed(
-        dataset,
-        VectorStore(default_store(), space, network.vector_length),
-        lambda: OpenVINOEngine(network.openvino_path, space.image_size, Precision(space.precision)),
-    )
+    stack = prepare_networks(settings, default_store())
+    usable, vectors = embed_columns(dataset, make_columns(stack, settings, default_store()))
     return usable, vectors.values
 
 
 def _hold_out(dataset: Dataset, vectors: np.ndarray, rate: float, epochs: int) -> list[float]:
     """Returns the last epoch's accuracy on each held-out fold; no epoch is chosen on it."""
     labels = dataset.labels
+    settings = Settings.create(epochs=epochs, learning_rate=rate).head_settings()
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(vectors, labels)
     accuracies = []
     for train, held_out in folds:
         _, history = train_head(
             Labelled(vectors[train], labels[train]),
             Labelled(vectors[held_out], labels[held_out]),
+            settings,
             outputs=len(dataset.classes),
-            epochs=epochs,
-            learning_rate=rate,
         )
         accuracies.append(history.history["val_accuracy"][-1])
     return accuracies

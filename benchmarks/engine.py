@@ -22,8 +22,8 @@ from topwork.config import Interpolation, Precision, Settings, default_store
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine
 from topwork.engines.openvino import BATCH_SIZE, cores
+from topwork.examples import make_space, prepare_networks
 from topwork.images import decode, read_bytes
-from topwork.pipeline import make_space, prepare_network
 from topwork.store import VectorStore
 from topwork.vectors import embed, read_pixels
 
@@ -49,7 +49,7 @@ def main() -> None:
         precision=args.precision,
         interpolation=args.interpolation,
     )
-    network = prepare_network(settings, default_store())
+    (network,) = prepare_networks(settings, default_store()).networks
     space = make_space(network, settings)
     dataset = Dataset.from_folder(args.data)
     places = np.linspace(0, len(dataset) - 1, min(args.images, len(dataset))).astype(int)

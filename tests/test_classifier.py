@@ -373,6 +373,9 @@ def test_bad_images_are_left_out_of_a_search_with_a_warning(photos, store, tmp_p
     assert [item.path for item in found.skipped_] == ["train/red/bad.png"]
     with pytest.raises(DatasetError, match=r"bad\.png"):
         topwork.tune(tmp_path, strict=True, **plan)
+    (tmp_path / "train" / "red" / "bad.png").rename(tmp_path / "train" / "red" / "bad.heic")
+    with pytest.raises(DatasetError, match=r"bad\.heic: .*leave out --strict"):
+        topwork.tune(tmp_path, strict=True, **plan)
 
 
 @pytest.fixture

@@ -230,6 +230,16 @@ def test_the_kept_head_scores_what_the_history_says(settings):
     assert -np.log(chances).mean() == pytest.approx(kept["val_loss"], rel=1e-4)
 
 
+def test_dropout_makes_training_harder_and_each_time_in_the_same_way():
+    dropping = case("classes", dropout=0.5)
+    head, history = train_head(**dropping)
+    again, same = train_head(**dropping)
+    _, plain = train_head(**case("classes"))
+    assert history == same
+    assert weights_of(head).tobytes() == weights_of(again).tobytes()
+    assert history.history["loss"][-1] > 1.1 * plain.history["loss"][-1]
+
+
 def test_a_rate_at_which_it_diverges_is_named_with_a_smaller_one():
     with pytest.raises(
         TopworkError, match=r"none of the 10 epochs at learning rate 1e\+20; .*1e\+19"

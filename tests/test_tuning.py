@@ -401,7 +401,7 @@ def test_sgd_has_larger_rates(trainer):
 def test_from_a_logistic_head_on_only_what_it_has_is_searched(trainer):
     trainer.score = lambda r: 0.5 + 0.1 * r.normalize + 0.1 * (r.penalty == 0.3)
     tuner = make_tuner()
-    chosen = search(tuner, start(head="logistic"))
+    chosen = search(tuner, start(head="logistic"), frozenset(["head"]))
     assert [[recipe.penalty for recipe in stage] for stage in trainer.stages()] == [
         list(PENALTIES)
     ] * 3
@@ -412,9 +412,19 @@ def test_from_a_logistic_head_on_only_what_it_has_is_searched(trainer):
     assert chosen.settings.normalize and chosen.settings.penalty == 0.3
 
 
+def test_from_a_logistic_head_that_is_not_pinned_both_kinds_are_tried(trainer):
+    tuner = make_tuner()
+    search(tuner, start(head="logistic", normalize=True, class_weight="balanced"))
+    kinds = {trial.settings.head for trial in tuner.trials}
+    assert kinds == set(HeadKind)
+    assert {t.settings.penalty for t in tuner.trials if t.settings.head is HeadKind.LOGISTIC} == {
+        *PENALTIES
+    }
+
+
 def test_a_logistic_head_that_is_normalized_stays_so(trainer):
     tuner = make_tuner()
-    search(tuner, start(head="logistic", normalize=True))
+    search(tuner, start(head="logistic", normalize=True), frozenset(["head"]))
     assert {trial.settings.normalize for trial in tuner.trials} == {True}
     assert len(tuner.trials) == 2 * len(PENALTIES)
 
@@ -485,7 +495,7 @@ def test_a_logistic_head_without_an_optimum_loses_alone(monkeypatch, trainer):
     assert {trial.settings.penalty for trial in solved if trial.diverged} == {0.01}
     assert {t.settings.penalty for t in solved if not t.diverged} == set(PENALTIES) - {0.01}
     with pytest.raises(TopworkError, match=r"diverged.*--penalty"):
-        search(make_tuner(), start(head="logistic", penalty=0.01), frozenset(["penalty"]))
+        search(make_tuner(), start(head="logistic", penalty=0.01), frozenset(["head", "penalty"]))
 
 
 def test_an_error_of_a_head_in_epochs_is_not_hidden(monkeypatch):

@@ -189,11 +189,12 @@ _BALANCED_LOGISTIC = {"head": "logistic", "normalize": True, "class_weight": "ba
 PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.FAST: {"base": "efficientnet-lite0@192", **_BALANCED_LOGISTIC},
     Preset.BALANCED: {
-        "base": "efficientnet-lite0@224,efficientnet-lite1@300",
+        "base": "efficientnet-lite0@256,efficientnet-lite2@320",
         **_BALANCED_LOGISTIC,
     },
     Preset.BEST: {
         "base": "efficientnet-lite0@288,efficientnet-lite1@300,efficientnet-lite2@320",
+        "flip": True,
         **_BALANCED_LOGISTIC,
     },
 }

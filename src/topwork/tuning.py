@@ -249,8 +249,8 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
 
     Learning rate first; then the options that need other vectors (normalisation), those that
     cost nothing (weight decay, label smoothing, class weighting), dropout, the logistic head,
-    an inner layer, and more epochs. From a logistic head on: penalty, normalisation, class
-    weighting.
+    an inner layer, and more epochs. With `head` pinned to the logistic one: penalty,
+    normalisation, class weighting.
 
     Args:
         tuner: what to try on, and how much it may cost.
@@ -259,6 +259,8 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
     """
     pinned &= frozenset(HeadSettings.model_fields)
     pinned -= {name for name in pinned if getattr(start, name) == AUTO}
+    if "head" not in pinned:
+        start = _with(start, head=HeadKind.DENSE)
     stages = _logistic_stages if start.head is HeadKind.LOGISTIC else _dense_stages
     for stage in stages(start, pinned):
         # The logistic head has none of the options that the other stages vary.
