@@ -6,14 +6,16 @@ import pytest
 from pictures import encode, picture
 from safetensors.numpy import load_file, save_file
 
-from topwork import bundle
+from topwork import bundle, evaluation
 from topwork.bases import reopen_keras_file
 from topwork.bundle import LOADED_FILES, copy_model, find_keras_file, load_model
 from topwork.config import Precision
+from topwork.dataset import Dataset
 from topwork.engines import run_file
 from topwork.errors import ModelError
 from topwork.heads import Dense
 from topwork.images import image_hash
+from topwork.listener import Listener
 from topwork.vectors import read_pixels
 
 
@@ -123,6 +125,36 @@ def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_sa
         stacked.model.head.logits(samples.vectors),
         **limit,
     )
+
+
+class Counts(Listener):
+    """How many vectors were made and found."""
+
+    def embedded(self, dataset, vectors):
+        self.made, self.reused = vectors.embedded, vectors.reused
+
+
+def test_a_loaded_stack_finds_what_its_training_stored(stacked, stacked_saved, photos, store):
+    counts = Counts()
+    dataset = Dataset.from_folder(photos)
+    found = evaluation.evaluate(
+        load_model(stacked_saved), dataset, "validation", store, listener=counts
+    )
+    assert (counts.made, counts.reused) == (0, 2 * 12)
+    assert found.report.accuracy == stacked.report.accuracy
+    assert np.array_equal(found.report.confusion, stacked.report.confusion)
+    assert found.seen == 12
+
+
+def test_a_stack_predicts_around_an_image_that_cannot_be_read(stacked, stacked_saved, photos):
+    images = [path.read_bytes() for path in sorted((photos / "test").rglob("*.png"))[::4]]
+    whole = stacked.model.predict(images)
+    for model in (stacked.model, load_model(stacked_saved)):
+        found = model.predict([images[0], b"<html>", *images[1:]])
+        assert found.places.tolist() == [0, 2, 3]
+        assert found.failed == {1: "not an image: it starts like a web page"}
+        np.testing.assert_allclose(found.logits, whole.logits, rtol=0, atol=1e-3)
+    assert whole.logits.std(axis=0).min() > 0.1
 
 
 @pytest.mark.slow

@@ -58,24 +58,38 @@ def test_the_store_follows_the_environment(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["learning_rate", "penalty"])
 def test_a_number_may_be_left_to_topwork(name):
     assert getattr(Settings.create(), name) == "auto"
+    head = "logistic" if name == "penalty" else "dense"
     for given, taken in (("auto", "auto"), (0.03, 0.03), ("0.03", 0.03), (1, 1.0)):
-        found = getattr(Settings.create(**{name: given}), name)
+        settings = Settings.create(head=head, **{name: given})
+        found = getattr(settings, name)
         assert (found, type(found)) == (taken, type(taken))
-        again = Settings.model_validate_json(Settings.create(**{name: given}).model_dump_json())
+        again = Settings.model_validate_json(settings.model_dump_json())
         assert getattr(again, name) == taken
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"inner_units": 10}, {"dropout": 0.2}, {"label_smoothing": 0.1}, {"weight_decay": 0.3}],
+    [
+        {"inner_units": 10},
+        {"dropout": 0.2},
+        {"label_smoothing": 0.1},
+        {"weight_decay": 0.3},
+        {"learning_rate": 0.01},
+    ],
 )
 def test_what_a_logistic_head_does_not_have_is_a_contradiction(values):
     (name,) = values
-    reason = f"the logistic head has no {name}; leave it out, or choose the dense head"
+    reason = f"the logistic head has no {name}; leave it out, or say --head dense"
     with pytest.raises(SettingsError, match=reason):
         Settings.create(head="logistic", **values)
     Settings.create(**values)
-    Settings.create(head="logistic", **dict.fromkeys(values, 0), class_weight="balanced")
+    plain = {name: Settings.create().model_dump()[name]}
+    Settings.create(head="logistic", **plain, class_weight="balanced")
+
+
+def test_a_head_in_epochs_has_no_penalty():
+    with pytest.raises(SettingsError, match="the dense head has no penalty; .* --head logistic"):
+        Settings.create(penalty=0.1)
 
 
 def test_the_head_settings_are_the_part_that_decides_the_head():

@@ -13,7 +13,6 @@ from topwork.calibration import calibration_error
 from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, NetworkError, SettingsError
-from topwork.listener import Listener
 
 
 def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
@@ -217,33 +216,3 @@ def test_a_model_that_was_not_calibrated_has_no_label_sets(trained, photos, stor
         evaluation.evaluate(model, dataset, "test", store, coverage=0.9)
     found = evaluation.evaluate(model, dataset, "test", store).sureness
     assert found.error == found.error_before
-
-
-class Counts(Listener):
-    """How many vectors were made and found."""
-
-    def embedded(self, dataset, vectors):
-        self.made, self.reused = vectors.embedded, vectors.reused
-
-
-def test_a_loaded_stack_finds_what_its_training_stored(stacked, stacked_saved, photos, store):
-    counts = Counts()
-    dataset = Dataset.from_folder(photos)
-    found = evaluation.evaluate(
-        load_model(stacked_saved), dataset, "validation", store, listener=counts
-    )
-    assert (counts.made, counts.reused) == (0, 2 * 12)
-    assert found.report.accuracy == stacked.report.accuracy
-    assert np.array_equal(found.report.confusion, stacked.report.confusion)
-    assert found.seen == 12
-
-
-def test_a_stack_predicts_around_an_image_that_cannot_be_read(stacked, stacked_saved, photos):
-    images = [path.read_bytes() for path in sorted((photos / "test").rglob("*.png"))[::4]]
-    whole = stacked.model.predict(images)
-    for model in (stacked.model, load_model(stacked_saved)):
-        found = model.predict([images[0], b"<html>", *images[1:]])
-        assert found.places.tolist() == [0, 2, 3]
-        assert found.failed == {1: "not an image: it starts like a web page"}
-        np.testing.assert_allclose(found.logits, whole.logits, rtol=0, atol=1e-3)
-    assert whole.logits.std(axis=0).min() > 0.1

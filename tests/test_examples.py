@@ -165,17 +165,21 @@ def test_an_image_without_a_view_stands_in_for_it(
     np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-5)
 
 
-def test_networks_side_by_side_reuse_what_each_has_stored(stacked, dataset, tmp_path):
-    stack, settings = stacked.stack, stacked.model.settings
-    parts = [replace(stack, networks=(network,)) for network in stack.networks]
-    alone = [embed_columns(dataset, make_columns(parts[1], settings, tmp_path))[1]]
-    assert (alone[0].embedded, alone[0].reused) == (36, 0)
-    found = prepare(dataset, stack, settings, tmp_path)
+def test_networks_side_by_side_reuse_what_each_has_stored(dataset, stack, small, tmp_path):
+    settings = small.model_copy(update={"flip": True})
+    (network,) = stack.networks
+    # The same file, but for the store another base.
+    pair = replace(stack, networks=(replace(network, weights_sha256="other"), network), flip=True)
+    parts = [replace(pair, networks=(one,)) for one in pair.networks]
+    second = embed_columns(dataset, make_columns(parts[1], settings, tmp_path))[1]
+    assert (second.embedded, second.reused) == (36, 0)
+    found = prepare(dataset, pair, settings, tmp_path)
     assert (found.vectors.embedded, found.vectors.reused) == (36, 36)
-    assert stored(tmp_path) == {("flip", 64): 36, ("flip", 32): 36}
-    alone.insert(0, embed_columns(dataset, make_columns(parts[0], settings, tmp_path))[1])
-    assert (alone[0].embedded, alone[0].reused) == (0, 36)
-    values = np.concatenate([vectors.values for vectors in alone], axis=1)
+    assert [*stored(tmp_path)] == [("flip", 32)]
+    assert len([*tmp_path.glob("vectors/*")]) == 2
+    first = embed_columns(dataset, make_columns(parts[0], settings, tmp_path))[1]
+    assert (first.embedded, first.reused) == (0, 36)
+    values = np.concatenate([first.values, second.values], axis=1)
     assert np.array_equal(found.examples.vectors, values)
     assert values.shape == (36, 2 * 1280)
 

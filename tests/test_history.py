@@ -89,7 +89,7 @@ def test_plot_draws_both_curves_and_marks_the_kept_epoch():
 
 def test_plot_draws_where_it_is_told_to():
     _, mine = plt.subplots()
-    assert make([0.9]).plot(mine, values="loss") is mine
+    assert make([0.9, 0.8]).plot(mine, values="loss") is mine
     assert mine.get_ylabel() == "loss"
     plt.close(mine.figure)
 
@@ -99,3 +99,11 @@ def test_the_saved_plot_is_a_picture_and_opens_no_window(tmp_path):
     with Image.open(tmp_path / "h.png") as image:
         assert image.width > 900
     assert not plt.get_fignums()
+
+
+def test_a_single_epoch_is_drawn_as_two_bars():
+    _, mine = plt.subplots()
+    ax = make([0.75]).plot(mine, values="loss")
+    assert [bar.get_width() for bar in ax.patches][1] == 0.75
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["training", "validation"]
+    plt.close(mine.figure)

@@ -111,14 +111,18 @@ def test_describe_needs_no_weights(trained, store, monkeypatch):
     assert [settings.weights for settings in asked] == ["random", None, "random"]
 
 
-def test_describe_shows_every_base_of_a_stack_and_the_inner_layer(stacked, store):
-    settings = stacked.model.settings
-    layers = pipeline.describe(settings, 3, store)
+def test_describe_shows_every_base_of_a_stack_and_the_inner_layer(trained, store, monkeypatch):
+    (network,) = trained.stack.networks
+    larger = replace(network, image_size=64, feature_shape=(2, 2, 1280), parameters=7)
+    stack = replace(trained.stack, networks=(larger, network))
+    monkeypatch.setattr(pipeline, "prepare_networks", lambda *_: stack)
+    base = "efficientnet-lite0@64,efficientnet-lite0@32"
+    layers = pipeline.describe(Settings.create(base=base, inner_units=8), 3, store)
     assert [(layer.stage, layer.output_shape, layer.parameters) for layer in layers] == [
         ("INPUTS", (32, 64, 64, 3), 0),
-        ("BASE", (32, 2, 2, 1280), stacked.model.members[0].parameters),
+        ("BASE", (32, 2, 2, 1280), 7),
         ("INPUTS", (32, 32, 32, 3), 0),
-        ("BASE", (32, 1, 1, 1280), stacked.model.members[1].parameters),
+        ("BASE", (32, 1, 1, 1280), network.parameters),
         ("VECTORS", (32, 2560), 0),
         ("INNER", (32, 8), 2561 * 8),
         ("OUTPUTS", (32, 3), 9 * 3),

@@ -224,7 +224,8 @@ def tune(
     )
     settings = Settings.create(**values, strict=strict)
     path = output or _name_model(data)
-    journal = Journal(trials or path.absolute().with_name(f"{path.name}.trials.jsonl"))
+    trials = trials or path.with_name(f"{path.name}.trials.jsonl")
+    journal = Journal(trials)
 
     def recipe(dataset: Any, folder: Path, screen: Any) -> Trained:
         return pipeline.tune(
@@ -239,7 +240,7 @@ def tune(
 
     # Saving is inside: what a server says in the end must not cost the model.
     with tracked(journal, track, track_to or f"{path}.{track}", path.stem):
-        _make_model(data, path, strict, store, as_json, recipe)
+        _make_model(data, path, strict, store, as_json, recipe, trials)
 
 
 def _make_model(
@@ -249,6 +250,7 @@ def _make_model(
     store: Path | None,
     as_json: bool,
     recipe: Callable[[Any, Path, Any], Trained],
+    trials: Path | None = None,
 ) -> None:
     """Runs a recipe that makes a model, shows it and saves it."""
     started = time.perf_counter()
@@ -268,7 +270,7 @@ def _make_model(
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())
-    show_trained(console, trained, path, has_test=has_test, data=str(data))
+    show_trained(console, trained, path, has_test=has_test, data=str(data), trials=trials)
     if as_json:
         _print_json({"model": str(path), **trained.to_json()})
 

@@ -244,13 +244,19 @@ class Settings(HeadSettings, VectorSettings):
 
     @model_validator(mode="after")
     def _check_head(self) -> Settings:
-        if self.head is HeadKind.LOGISTIC:
-            names = ("inner_units", "dropout", "label_smoothing", "weight_decay")
-            told = [name for name in names if getattr(self, name)]
-            if told:
+        foreign = {
+            HeadKind.LOGISTIC: (
+                "inner_units", "dropout", "label_smoothing", "weight_decay", "learning_rate",
+            ),
+            HeadKind.DENSE: ("penalty",),
+        }  # fmt: skip
+        other = {HeadKind.LOGISTIC: HeadKind.DENSE, HeadKind.DENSE: HeadKind.LOGISTIC}
+        for name in foreign[self.head]:
+            if getattr(self, name) != HeadSettings.model_fields[name].default:
                 raise PydanticCustomError(
                     "contradiction",
-                    f"the logistic head has no {told[0]}; leave it out, or choose the dense head",
+                    f"the {self.head} head has no {name}; leave it out, or say --head "
+                    f"{other[self.head]}",
                 )
         return self
 

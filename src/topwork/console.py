@@ -333,8 +333,15 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
     return lines
 
 
-def show_trained(console: Console, trained: Trained, path: Path, has_test: bool, data: str) -> None:
-    """Prints the verdict, where the model is, and what to try next."""
+def show_trained(
+    console: Console,
+    trained: Trained,
+    path: Path,
+    has_test: bool,
+    data: str,
+    trials: Path | None = None,
+) -> None:
+    """Prints the verdict, where the model and the trials are, and what to try next."""
     console.print()
     solved = trained.model.settings.head is HeadKind.LOGISTIC
     for line in verdict(trained.model.history, trained.report, solved=solved):
@@ -352,6 +359,8 @@ def show_trained(console: Console, trained: Trained, path: Path, has_test: bool,
             f"The curve is in {printable(path / 'history.png')}{plot}"
         )
     )
+    if trials is not None:
+        console.print(Text(f"Every head is in {printable(trials)}"), soft_wrap=True)
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
@@ -407,8 +416,8 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
 
 def _say_sureness(found: Sureness) -> list[str]:
     lines = [
-        f"Expected calibration error {found.error:.3f} ({found.error_before:.3f} before the "
-        f"temperature; {found.error_by_chance:.3f} would be chance)"
+        f"Calibration error {found.error:.3f} ({found.error_before:.3f} before the temperature; "
+        f"chance: {found.error_by_chance:.3f})"
     ]
     if found.answered is not None:
         share = found.answered_accuracy
