@@ -28,6 +28,7 @@ from topwork.vectors import embed_columns
 
 CANDIDATES = (
     "efficientnet-lite0@160",
+    "efficientnet-lite0@176",
     "efficientnet-lite0@192",
     "efficientnet-lite0@224",
     "efficientnet-lite0@288",

@@ -88,7 +88,7 @@ def test_what_a_logistic_head_does_not_have_is_a_contradiction(values):
 
 
 def test_a_head_in_epochs_has_no_penalty():
-    with pytest.raises(SettingsError, match="the dense head has no penalty; .* --head logistic"):
+    with pytest.raises(SettingsError, match=r"the dense head has no penalty; .* --head logistic"):
         Settings.create(penalty=0.1)
 
 

@@ -46,7 +46,9 @@ def make(task, count, seed, *, length=64, scale=1.0):
 
 def case(task, *, train=500, validation=137, scale=1.0, **settings):
     """Returns what `train_head` takes."""
-    options = {"learning_rate": 0.01, "batch_size": 32, "epochs": 10} | settings
+    options = {"batch_size": 32, "epochs": 10} | settings
+    if "penalty" not in settings:
+        options.setdefault("learning_rate", 0.01)
     return {
         "task": Task(task),
         "training": make(Task(task), train, 1, scale=scale),

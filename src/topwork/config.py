@@ -187,7 +187,7 @@ class HeadSettings(BaseModel):
 # Chosen by folds of the training images alone; docs/accuracy.md has the figures.
 _BALANCED_LOGISTIC = {"head": "logistic", "normalize": True, "class_weight": "balanced"}
 PRESETS: dict[Preset, dict[str, Any]] = {
-    Preset.FAST: {"base": "efficientnet-lite0@192", **_BALANCED_LOGISTIC},
+    Preset.FAST: {"base": "efficientnet-lite0@176", **_BALANCED_LOGISTIC},
     Preset.BALANCED: {
         "base": "efficientnet-lite0@256,efficientnet-lite2@320",
         **_BALANCED_LOGISTIC,

@@ -23,7 +23,7 @@ from topwork.listener import Listener
 from topwork.metrics import Report, make_report
 from topwork.model import DataFacts, ImageTable, Member, Model, NetworkFile, SearchFacts, Validation
 from topwork.replicates import make_replicates
-from topwork.training import check_vectors, keep, train_heads
+from topwork.training import check_vectors, import_early, keep, train_heads
 from topwork.trial_plot import draw_trials
 from topwork.trials import Journal, Trial
 from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
@@ -179,6 +179,7 @@ def _prepare(
     dataset = dataset.with_validation(settings.validation_fraction, settings.seed)
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
+    import_early(settings.head, folds=_is_left_open(settings))
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, len(dataset.classes))

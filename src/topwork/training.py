@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topwork.config import ClassWeight, HeadKind, HeadSettings
+from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Floats, Head, Task, init_head
 from topwork.history import History
@@ -139,6 +144,25 @@ def train_head(
         check_vectors(part.vectors, name)
     (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
     return keep(fit)
+
+
+def import_early(kind: HeadKind, *, folds: bool) -> None:
+    """Imports what training needs in a thread, a second of work that need not be waited for.
+
+    Args:
+        kind: of the head.
+        folds: whether heads will be compared on folds.
+    """
+    solver = "sklearn.linear_model" if kind is HeadKind.LOGISTIC else "topwork.heads.program"
+    names = [solver, *(["sklearn.model_selection"] if folds else [])]
+
+    def load() -> None:
+        # Whoever needs them imports them again, and hears what is wrong.
+        with contextlib.suppress(ImportError):
+            for name in names:
+                import_module(name)
+
+    Thread(target=load, daemon=True).start()
 
 
 def keep(fit: Fit) -> tuple[Head, History]:
@@ -324,28 +348,29 @@ def _solve(
 ) -> list[Fit]:
     """Solves logistic heads; a history of one epoch says how they do."""
     del seed  # there is one optimum
+    from threadpoolctl import threadpool_limits
+
     from topwork.heads.logistic import solve_logistic
 
     rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
+    vectors, targets = examples.vectors[rows], examples.targets[rows]
     weights = balance(examples.targets[part.training[0]], outputs)
-    fits = []
-    for recipe in recipes:
+
+    def solve(recipe: HeadSettings) -> Fit:
         balanced = recipe.class_weight is ClassWeight.BALANCED
-        head = solve_logistic(
-            examples.vectors[rows],
-            examples.targets[rows],
-            outputs,
-            float(recipe.penalty),
-            weights if balanced else None,
-        )
+        own = weights if balanced else None
+        head = solve_logistic(vectors, targets, outputs, float(recipe.penalty), own)
         figures = (
             *_score(head, examples, part.training[0]),
             *_score(head, examples, unseen),
         )
         names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
         curve = {name: [value] for name, value in zip(names, figures, strict=True)}
-        fits.append(Fit(recipe, head, 1, curve))
-    return fits
+        return Fit(recipe, head, 1, curve)
+
+    # A thread for each recipe: the products of one are too small for several.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(solve, recipes))
 
 
 def _score(head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
