@@ -97,7 +97,17 @@ def check_file(base, vectors, folder, worker):
         assert close(logits, wanted)
 
 
-@pytest.mark.parametrize("spec", SMALLEST.values(), ids=lambda spec: spec.name)
+# The deepest ones take ten seconds each, and are slow tests.
+DEEP = {"nasnetmobile", "convnexttiny", "efficientnetb0", "densenet121", "efficientnetv2b0"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
+        for spec in SMALLEST.values()
+    ],
+)
 def test_each_family_agrees_with_stock_keras(spec, tmp_path, workers, monkeypatch):
     worker = workers("openvino")
     monkeypatch.setattr(network, "ask_keras", worker.ask)
