@@ -218,14 +218,14 @@ def test_no_legend_covers_a_plot_or_the_other(draw):
         ({"learning_rate": 0.01, "weight_decay": 0.1}, "rate 0.01, decay 0.1"),
         ({"learning_rate": 0.01, "label_smoothing": 0.1}, "rate 0.01, smoothing 0.1"),
         ({"learning_rate": 0.01, "dropout": 0.5}, "rate 0.01, dropout 0.5"),
-        ({"learning_rate": 0.01, "class_weight": "balanced"}, "rate 0.01, balanced classes"),
+        ({"learning_rate": 0.01, "class_weight": "balanced"}, "rate 0.01, balanced"),
         ({"learning_rate": 0.01, "normalize": True}, "rate 0.01, normalized"),
         ({"learning_rate": 0.01, "epochs": 40}, "rate 0.01, 40 epochs"),
         ({"learning_rate": 0.01, "inner_units": 100}, "rate 0.01, inner 100"),
         ({"head": "logistic", "penalty": 0.1}, "logistic, penalty 0.1"),
         (
             {"head": "logistic", "penalty": 0.1, "normalize": True, "class_weight": "balanced"},
-            "logistic, penalty 0.1, balanced classes, normalized",
+            "logistic, penalty 0.1, balanced, normalized",
         ),
     ],
 )

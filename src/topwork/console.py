@@ -249,13 +249,13 @@ def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
     heads = sum(len(trial.fits) for trial in trials)
     title = f"{heads} heads: {len(trials)} recipes on {tuner.occasions}"
     console.print(Text(title), style="bold")
-    console.print(Text(f"{'accuracy':>17} {'loss':>7} {'epoch':>6}  recipe"), style="dim")
+    console.print(Text(f"{'accuracy':>12} {'loss':>7} {'epoch':>6}  recipe"), style="dim")
     ranked = sorted(trials, key=rank, reverse=True)
     shown = ranked[:SHOWN_TRIALS]
     for trial in [*shown, *(() if chosen in shown else (chosen,))]:
         mark, style = ("  chosen", "bold green") if trial is chosen else ("", "")
         said = describe_recipe(trial.settings) + mark
-        line = f"{_mean(trial):>17} {trial.loss:>7.3f} {trial.epoch:>6}  {said}"
+        line = f"{_mean(trial):>12} {trial.loss:>7.3f} {trial.epoch:>6}  {said}"
         console.print(Text(line), style=style)
     lost = [trial for trial in trials if trial.diverged]
     if lost:

@@ -108,7 +108,7 @@ def _describe_options(recipe: HeadSettings) -> list[str]:
     for name, plain in PLAIN.items():
         value = getattr(recipe, name)
         if value != plain:
-            said = {"normalize": "normalized", "class_weight": "balanced classes"}.get(name)
+            said = {"normalize": "normalized", "class_weight": "balanced"}.get(name)
             words.append(said or f"{name.split('_')[-1]} {value:g}")
     if recipe.head is HeadKind.DENSE and recipe.epochs != EPOCHS:
         words.append(f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}")
