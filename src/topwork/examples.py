@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,12 +70,7 @@ def make_columns(
     stack: Stack, settings: Settings, store: Path, view: str | None = None
 ) -> list[Column]:
     """Returns a column for each network of a stack; arguments as for `make_space`."""
-    return list(_make_columns(stack, settings, store, view))
-
-
-def _make_columns(
-    stack: Stack, settings: Settings, store: Path, view: str | None
-) -> Iterator[Column]:
+    columns = []
     for network in stack.networks:
         space = make_space(network, settings, view)
 
@@ -87,7 +82,8 @@ def _make_columns(
                 flip=space.view == FLIP,
             )
 
-        yield Column(VectorStore(store, space, network.vector_length), open_engine)
+        columns.append(Column(VectorStore(store, space, network.vector_length), open_engine))
+    return columns
 
 
 def prepare_examples(

@@ -185,11 +185,8 @@ def _prepare(
     listener.shapes(stack, settings, len(dataset.classes))
     prepared = prepare_examples(dataset, stack, settings, store, listener.read, listener.progressed)
     listener.embedded(prepared.dataset, prepared.vectors)
-    for name, rows in (
-        ("training", prepared.part.training),
-        ("validation", prepared.part.held_out),
-    ):
-        check_vectors(prepared.examples.vectors[rows.ravel()], name)
+    # Those of the store are finite, and there are some to train on; these may all be unreadable.
+    check_vectors(prepared.vectors.values[prepared.part.held_out], "validation")
     return stack, prepared
 
 

@@ -277,7 +277,7 @@ def _train_side_by_side(
             dropping=first.dropout > 0,
         )
     )
-    names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
+    names = _name_figures(task)
     fits = []
     for place, recipe in enumerate(recipes):
         rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
@@ -285,6 +285,11 @@ def _train_side_by_side(
         kept = take_head(best.head, place) if epoch >= 0 else None
         fits.append(Fit(recipe, kept, epoch + 1, rows))
     return fits
+
+
+def _name_figures(task: Task) -> tuple[str, str, str, str]:
+    """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
+    return "loss", task.metric, "val_loss", f"val_{task.metric}"
 
 
 def _make_knobs(
@@ -364,8 +369,7 @@ def _solve(
             *_score(head, examples, part.training[0]),
             *_score(head, examples, unseen),
         )
-        names = ("loss", task.metric, "val_loss", f"val_{task.metric}")
-        curve = {name: [value] for name, value in zip(names, figures, strict=True)}
+        curve = {n: [value] for n, value in zip(_name_figures(task), figures, strict=True)}
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
