@@ -21,8 +21,8 @@ from topwork.console import (
 )
 from topwork.dataset import Dataset
 from topwork.evaluation import Evaluation, Sureness
-from topwork.folder import Skipped
 from topwork.history import History
+from topwork.listing import Skipped
 from topwork.metrics import make_report
 from topwork.training import Fit
 from topwork.trials import Trial

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from topwork.config import Interpolation
 from topwork.dataset import Dataset, SplitMade
 from topwork.errors import DatasetError, SettingsError
-from topwork.folder import Skipped, Split, list_images
+from topwork.folder import list_images
 from topwork.images import decode
+from topwork.listing import Skipped, Split
 
 FLAT = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
 
@@ -52,7 +53,7 @@ def test_each_folder_is_a_class(tmp_path):
     ]  # fmt: skip
     assert dataset.sources == tuple(tmp_path / name for name in FLAT)
     assert dataset.labels.dtype == np.int32
-    assert not dataset.has_split_folders
+    assert not dataset.divided
     assert not dataset.skipped
 
 
@@ -61,7 +62,7 @@ def test_each_folder_is_a_class(tmp_path):
 def test_split_folders_are_known_in_any_case(tmp_path, train, validation):
     names = (f"{train}/a/1.png", f"{train}/b/2.png", f"{validation}/a/3.png", "Test/b/4.png")
     dataset = index(tmp_path, *names)
-    assert dataset.has_split_folders
+    assert dataset.divided
     assert sorted(rows(dataset)) == sorted(
         (name, name.split("/")[1], split)
         for name, split in zip(names, ["train", "train", "validation", "test"], strict=True)

@@ -31,7 +31,7 @@ def test_a_fifth_of_each_digit_is_for_the_test(dataset):
     for digit, images in zip("0123456789", np.bincount(load_digits().target), strict=True):
         assert abs(counts["test"][digit] - 0.2 * images) < 1
         assert counts["train"][digit] + counts["test"][digit] == images
-    assert dataset.has_split_folders
+    assert dataset.divided
 
 
 def test_writing_them_again_gives_the_same_files(dataset):

@@ -13,7 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from topwork import training
 from topwork.config import ClassWeight, HeadKind, Settings
 from topwork.errors import DatasetError, TopworkError
-from topwork.heads import Task, init_head, probabilities
+from topwork.heads import init_head, probabilities
+from topwork.task import Task
 from topwork.training import (
     Labelled,
     Part,
@@ -149,7 +150,7 @@ def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
 ):
     from topwork.dataset import Dataset
     from topwork.examples import prepare_examples, prepare_networks
-    from topwork.folder import Split
+    from topwork.listing import Split
 
     settings = Settings.create(
         base="xception", image_size=150, interpolation="nearest", weights=xception_weights

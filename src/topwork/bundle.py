@@ -30,7 +30,7 @@ from topwork.config import Precision, Settings
 from topwork.engines import run_file
 from topwork.errors import ModelError
 from topwork.files import write_file, write_folder
-from topwork.heads import Dense, Floats, Head, Task
+from topwork.heads import Dense, Floats, Head
 from topwork.history import History
 from topwork.images import Source
 from topwork.model import (
@@ -42,6 +42,7 @@ from topwork.model import (
     SearchFacts,
     Validation,
 )
+from topwork.task import Task
 from topwork.vectors import read_pixels
 
 Written = TypeVar("Written")

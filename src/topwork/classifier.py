@@ -25,9 +25,10 @@ from topwork.config import Search, Settings, Tracker, default_store
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
-from topwork.folder import SHOWN, Skipped, Split
-from topwork.heads import Floats, Task, probabilities
+from topwork.heads import Floats, probabilities
 from topwork.history import History
+from topwork.listing import SHOWN, Skipped, Split
+from topwork.task import Task
 from topwork.tracking import tracked
 from topwork.trials import Journal, Trial
 

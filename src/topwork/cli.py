@@ -257,7 +257,7 @@ def _make_model(
     from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
     from topwork.dataset import Dataset
-    from topwork.folder import Split
+    from topwork.listing import Split
 
     check_target(path)
     folder = _open_store(store)

@@ -22,9 +22,9 @@ from topwork.config import HeadKind, Settings
 from topwork.dataset import Dataset
 from topwork.errors import printable
 from topwork.evaluation import Evaluation, Sureness
-from topwork.folder import Skipped, Split
 from topwork.history import History
 from topwork.listener import Listener
+from topwork.listing import Skipped, Split
 from topwork.metrics import Report
 from topwork.model import Model
 from topwork.pipeline import TRIALS_PLOT, Layer, Trained

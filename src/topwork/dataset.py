@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topwork.errors import DatasetError
-from topwork.folder import SHOWN, Skipped, Split, make_writable, read_folder
+from topwork.folder import read_folder
 from topwork.images import Source, encode_array
+from topwork.listing import SHOWN, Skipped, Split, make_writable
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Dataset:
         splits: (N,) of `train`, `validation` or `test`.
         skipped: what was left out.
         split_made: how the validation split was made; None if it was in the data.
-        has_split_folders: whether the folder itself is divided into splits.
+        divided: whether the folder itself is divided into splits.
     """
 
     root: Path | None
@@ -52,7 +53,7 @@ class Dataset:
     splits: NDArray[np.str_]
     skipped: tuple[Skipped, ...] = ()
     split_made: SplitMade | None = None
-    has_split_folders: bool = False
+    divided: bool = False
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -87,7 +88,7 @@ class Dataset:
             labels=np.array([number[image.label] for image in found.images], np.int32),
             splits=np.array([str(image.split) for image in found.images]),
             skipped=found.skipped,
-            has_split_folders=found.divided,
+            divided=found.divided,
         )
 
     @classmethod

@@ -13,10 +13,10 @@ import numpy as np
 from topwork.calibration import calibration_error, chance_error, coverage_of, label_sets, selective
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
-from topwork.folder import SHOWN, Skipped, Split
 from topwork.heads import Floats, probabilities
 from topwork.images import Source
 from topwork.listener import Listener
+from topwork.listing import SHOWN, Skipped, Split
 from topwork.metrics import Report, make_report
 from topwork.model import Model, Predictions
 from topwork.vectors import embed_columns
@@ -126,7 +126,7 @@ def evaluate(
     """
     listener = listener or Listener()
     dataset = _match_classes(model, dataset)
-    if split != "all" and dataset.has_split_folders:
+    if split != "all" and dataset.divided:
         dataset = _choose(dataset, dataset.splits == split, split)
     threshold = find_threshold(model, coverage)
     check_share("abstain_below", abstain_below)
@@ -141,7 +141,7 @@ def evaluate(
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
     values = vectors.values
-    if split != "all" and not dataset.has_split_folders:
+    if split != "all" and not dataset.divided:
         chosen = origin == split
         dataset, values, origin = _choose(dataset, chosen, split), values[chosen], origin[chosen]
     logits = model.head.logits(values)
@@ -247,7 +247,7 @@ def _match_classes(model: Model, dataset: Dataset) -> Dataset:
 def _choose(dataset: Dataset, chosen: Any, split: str) -> Dataset:
     if chosen.any():
         return dataset.select(chosen)
-    there = sorted({*map(str, dataset.splits)}) if dataset.has_split_folders else []
+    there = sorted({*map(str, dataset.splits)}) if dataset.divided else []
     raise DatasetError(
         f"no images in the split {split!r} of {dataset.root}; "
         + (f"it has {', '.join(there)}" if there else "the model was trained with all of them")

@@ -13,8 +13,8 @@ from topwork.config import Precision, Settings
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
-from topwork.folder import Split
 from topwork.images import RECIPE
+from topwork.listing import Split
 from topwork.store import FLIP, Space, VectorStore
 from topwork.training import Labelled, Part
 from topwork.vectors import Column, OnProgress, OnRead, Vectors, embed_columns

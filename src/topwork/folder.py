@@ -9,42 +9,15 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from topwork.errors import DatasetError
 from topwork.images import SUFFIXES
+from topwork.listing import SHOWN, SPLIT_NAMES, Skipped, Split, make_writable
 
 # What other programs leave in folders, besides everything that is hidden.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
-# How many names a message lists.
-SHOWN = 10
-
-
-class Split(StrEnum):
-    """What an image is for."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-_SPLIT_FOLDERS = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "valid": Split.VALIDATION,
-    "test": Split.TEST,
-}
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file or class that was left out, and why."""
-
-    path: str
-    reason: str
 
 
 class Image(NamedTuple):
@@ -87,7 +60,7 @@ def read_folder(root: Path, strict: bool) -> Folder:
         what = "it is a file" if os.path.exists(root) else "there is no such folder"  # noqa: PTH110
         raise DatasetError(f"{root} must be a folder with one folder per class: {what}")
     folders, loose = _list_top(root)
-    splits = {name: split for name in folders if (split := _SPLIT_FOLDERS.get(name.lower()))}
+    splits = {name: split for name in folders if (split := SPLIT_NAMES.get(name.lower()))}
     # A class may be called "test"; a data set is divided if all its folders are splits.
     divided = bool(splits) and len(splits) == len(folders)
     beside = folders - splits.keys()
@@ -143,11 +116,6 @@ def _read_class(root: Path, folder: str, split: Split) -> tuple[list[Image], lis
 def _name_class(folder: str) -> str:
     # Programs and systems encode an accent in two ways; it is the same name.
     return make_writable(unicodedata.normalize("NFC", folder))
-
-
-def make_writable(name: str) -> str:
-    """Escapes what is not Unicode, as in undecodable names of files: no model could hold it."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _list_top(folder: Path) -> tuple[set[str], list[str]]:

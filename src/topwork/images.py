@@ -13,6 +13,7 @@ import io
 import math
 import stat
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,20 @@ from topwork.errors import ImageError, SettingsError
 from topwork.views import ORIGINAL, View, draw, view_number
 
 Pixels = NDArray[np.uint8]
-Source = Path | bytes
+
+
+class Readable(Protocol):
+    """An image that lies in an archive, a table or on another machine."""
+
+    def read(self) -> bytes:
+        """Returns its encoded bytes.
+
+        Raises:
+            ImageError: with the reason.
+        """
+
+
+Source = Path | bytes | Readable
 
 # Part of every vector's key: raise it when the same bytes would give other pixels.
 RECIPE = "1"
@@ -67,6 +81,8 @@ def read_bytes(source: Source) -> bytes:
     """
     if isinstance(source, bytes):
         data = source
+    elif not isinstance(source, Path):
+        data = source.read()
     else:
         try:
             kind = source.stat().st_mode

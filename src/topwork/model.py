@@ -30,10 +30,11 @@ from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import ImageError
-from topwork.heads import Floats, Head, Task, probabilities
+from topwork.heads import Floats, Head, probabilities
 from topwork.history import History
 from topwork.images import Source
 from topwork.store import Space, VectorStore
+from topwork.task import Task
 from topwork.vectors import Column, in_threads, read_pixels
 
 Pixels = NDArray[np.uint8]

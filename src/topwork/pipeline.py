@@ -17,12 +17,12 @@ from topwork.calibration import calibrate
 from topwork.config import AUTO, HeadKind, Search, Settings
 from topwork.dataset import Dataset
 from topwork.examples import Prepared, make_space, prepare_examples, prepare_networks
-from topwork.folder import Skipped, Split
-from topwork.heads import Task
 from topwork.listener import Listener
+from topwork.listing import Skipped, Split
 from topwork.metrics import Report, make_report
 from topwork.model import DataFacts, ImageTable, Member, Model, NetworkFile, SearchFacts, Validation
 from topwork.replicates import make_replicates
+from topwork.task import Task
 from topwork.training import check_vectors, import_early, keep, train_heads
 from topwork.trial_plot import draw_trials
 from topwork.trials import Journal, Trial

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, TopworkError
-from topwork.heads import Floats, Head, Task, init_head
+from topwork.heads import Floats, Head, init_head
 from topwork.history import History
+from topwork.task import Task
 
 if TYPE_CHECKING:
     from topwork.heads.program import Examples

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit, softmax
 
-from topwork.heads import Dense, Head, Task, init_head, probabilities
+from topwork.heads import Dense, Head, init_head, probabilities
+from topwork.task import Task
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-1e4, 1e4, width=32))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import log_expit, log_softmax
 
 from topwork.config import Optimizer
-from topwork.heads import Dense, Head, Task, init_head
+from topwork.heads import Dense, Head, init_head
 from topwork.heads.program import (
     Best,
     Examples,
@@ -20,6 +20,7 @@ from topwork.heads.program import (
     stack_heads,
     take_head,
 )
+from topwork.task import Task
 from topwork.training import batch_order
 
 LOSSES = st.sampled_from([0.25, 0.5, 0.5, 0.75, math.inf, math.nan])

@@ -5,7 +5,6 @@ N: vectors, D: vector length, U: units of the inner layer, C: outputs.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,22 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.calibration import softmax
+from topwork.task import Task
 
 Floats = NDArray[np.float32]
-
-
-class Task(StrEnum):
-    """What the outputs mean, and so which loss and metric they are trained with."""
-
-    CLASSES = "classes"  # one of many: categorical cross-entropy, accuracy
-    BINARY = "binary"  # one of two, a single logit: binary cross-entropy, accuracy
-    LABELS = "labels"  # any of many at once: binary cross-entropy, accuracy per label
-    NUMBER = "number"  # a quantity: mean squared error, mean absolute error
-
-    @property
-    def metric(self) -> str:
-        """Keras' name of the metric that is recorded for this task."""
-        return "mae" if self is Task.NUMBER else "accuracy"
 
 
 class Dense(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from topwork.heads.dense import Task
+from topwork.task import Task
 
 
 def loss_of_rows(

@@ -20,9 +20,10 @@ import optax
 from jax import Array
 
 from topwork.config import Optimizer
-from topwork.heads.dense import Dense, Head, Task
+from topwork.heads.dense import Dense, Head
 from topwork.heads.losses import loss_of_rows, metric_of_rows
 from topwork.heads.optimizers import make_optimizer
+from topwork.task import Task
 
 
 class Knobs(NamedTuple):

@@ -1,0 +1,101 @@
+"""What an inspection finds, as plain facts: each kind ranked, the worst first.
+
+A place is an image's index in the dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """An image that can be used and is not like the others, or not as it seems.
+
+    Attributes:
+        place: which image.
+        kind: `small`, `large`, `long`, `uniform`, `dark`, `bright`, `blurred`, `mode`, `animated`
+            or `turned`.
+        detail: in words, with the figure, such as `24 x 18 pixels`.
+    """
+
+    place: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label the vectors contradict.
+
+    Attributes:
+        place: which image.
+        given: the label it has; for one of several labels its name, or `not` and its name.
+        suggested: the label that it looks like.
+        given_probability: of the label it has, 0..1, by heads that did not see the image; NaN
+            for a number.
+        suggested_probability: of the other; NaN for a number.
+        score: 0..1, the higher the more likely the label is wrong.
+    """
+
+    place: int
+    given: str
+    suggested: str
+    given_probability: float
+    suggested_probability: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An image that is unlike all others of its class and split, or of the whole data.
+
+    Attributes:
+        place: which image.
+        distance: mean cosine distance to its nearest neighbours, 0..2.
+        score: how many robust deviations that is above the median of all images.
+    """
+
+    place: int
+    distance: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Two classes that the vectors cannot tell apart.
+
+    Attributes:
+        first: a class.
+        second: another.
+        mistaken: images of either that held-out heads take for the other.
+        count: images of the two that they take for one of the two.
+        error: `mistaken / count`, 0..0.5 or so; 0.5 is a coin's.
+        interval: 95 % interval of `error`.
+    """
+
+    first: str
+    second: str
+    mistaken: int
+    count: int
+    error: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How the shares of classes, or a measure of the pixels, differ between train and a split.
+
+    Attributes:
+        split: `validation` or `test`.
+        what: `classes`, or a measure such as `brightness`.
+        distance: total variation of the shares, or the difference of the means in deviations.
+        p_value: how often chance alone makes such a difference, 0..1.
+        detail: in words, what differs most.
+    """
+
+    split: str
+    what: str
+    distance: float
+    p_value: float
+    detail: str
