@@ -68,7 +68,9 @@ def main() -> None:
         replicates = [
             replicate
             for seed in (0, 1)
-            for replicate in make_replicates(usable.labels, part, 5, 1, seed, usable.classes)
+            for replicate in make_replicates(
+                part, usable.labels[part.training[0]], 5, 1, seed, classes=usable.classes
+            )
         ]
         tuner = Tuner(Labelled(vectors.values, usable.labels), replicates, len(usable.classes))
         search_auto(tuner, settings.head_settings())

@@ -60,7 +60,7 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
         ]
     )  # fmt: skip
     card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
-    assert card["schema_version"] == 2
+    assert card["schema_version"] == 3
     assert card["classes"] == ["blue", "green", "red"]
     (member,) = card["members"]
     assert member["space"]["image_size"] == 32
@@ -228,15 +228,15 @@ def test_a_damaged_file_is_named(copy, name, damage):
         ("{", "damaged"),
         ("[]", "damaged"),
         ("{}", "schema_version"),
-        ('{"schema_version": 2}', "classes"),
-        ('{"schema_version": "2"}', "classes"),
+        ('{"schema_version": 3}', "classes"),
+        ('{"schema_version": "3"}', "classes"),
         (
-            '{"schema_version": 1}',
-            r"older Topwork \(schema 1; this one reads 2\); train it again with topwork train",
+            '{"schema_version": 2}',
+            r"older Topwork \(schema 2; this one reads 3\); train it again with topwork train",
         ),
         (
-            '{"schema_version": 3}',
-            r"newer Topwork \(schema 3; this one reads 2\); upgrade with pip install -U topwork",
+            '{"schema_version": 4}',
+            r"newer Topwork \(schema 4; this one reads 3\); upgrade with pip install -U topwork",
         ),
     ],
 )
@@ -254,6 +254,7 @@ def test_a_card_that_is_no_card_is_refused(copy, text, reason):
         ("members", {"base": 1}),
         ("members", [{"feature_shape": [1, 1], "vector_length": 1280, "parameters": 1}]),
         ("calibration", "good"),
+        ("calibration", None),
         ("search", {"heads": "many"}),
         ("settings", {"epochs": 0}),
         ("data", None),

@@ -4,38 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
+from logits import make_logits
 
 from topwork.calibration import (
     Calibration,
     abstain,
+    as_pairs,
     calibrate,
     calibration_error,
     chance_error,
-    conformal_threshold,
-    coverage_of,
     fit_temperature,
-    label_sets,
-    nonconformity,
     reliability,
     selective,
     softmax,
 )
+from topwork.conformal import conformal_threshold, coverage_of, label_sets, nonconformity
 from topwork.errors import DatasetError, SettingsError
 
 COUNTS = st.integers(1, 80)
 CLASSES = st.integers(2, 6)
 SEEDS = st.integers(0, 10_000)
-COVERAGES = st.floats(0.01, 0.99)
-
-
-def make_logits(count, classes=5, temperature=1.0, seed=0):
-    """Logits of a head that is right about itself, times a temperature, and labels."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 2, (count, classes))
-    labels = (softmax(logits).cumsum(axis=1) > rng.random((count, 1)) * 0.9999).argmax(axis=1)
-    return (logits * temperature).astype(np.float32), labels
 
 
 def cross_entropy(logits, labels, temperature):
@@ -164,86 +154,6 @@ class TestCalibrationError:
         )
 
 
-class TestLabelSets:
-    def test_a_label_scores_what_its_probability_lacks_and_the_top_class_nothing(self):
-        rows = np.float32([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
-        scores = nonconformity(rows, np.array([0, 1, 1]))
-        assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, [0, 0.7, 0.6], rtol=1e-6)
-
-    def test_sets_hold_the_labels_up_to_the_threshold_and_never_none(self):
-        rows = np.float32([[0.9, 0.06, 0.04], [0.5, 0.3, 0.2], [0.4, 0.35, 0.25]])
-        assert label_sets(rows, 0).sum(axis=1).tolist() == [1, 1, 1]
-        assert label_sets(rows, 0.7).tolist() == [
-            [True, False, False], [True, True, False], [True, True, False],
-        ]  # fmt: skip
-        assert label_sets(rows, 0.94).sum(axis=1).tolist() == [2, 3, 3]
-        assert label_sets(rows, math.inf).all()
-
-    @given(COUNTS, CLASSES, SEEDS, COVERAGES, COVERAGES)
-    def test_more_coverage_gives_larger_sets_and_none_is_empty(
-        self, count, classes, seed, one, other
-    ):
-        logits, labels = make_logits(count, classes, seed=seed)
-        rows, (less, more) = softmax(logits), sorted((one, other))
-        scores = nonconformity(rows, labels)
-        small, large = (label_sets(rows, conformal_threshold(scores, c)) for c in (less, more))
-        assert small.any(axis=1).all()
-        assert (small <= large).all()
-        # What the threshold was made from is covered as promised, to the last float.
-        assert coverage_of(large, labels)[0] >= more
-
-    @given(st.integers(1, 300), st.integers(1, 99))
-    @example(49, 56)
-    def test_the_threshold_is_the_score_of_the_corrected_rank(self, count, percent):
-        scores = np.random.default_rng(count).permutation(count).astype(np.float32)
-        rank = -(-(count + 1) * percent // 100)
-        wanted = rank - 1 if rank <= count else math.inf
-        assert conformal_threshold(scores, percent / 100) == wanted
-
-    @pytest.mark.parametrize(("coverage", "enough"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19)])
-    def test_too_few_images_promise_nothing(self, coverage, enough):
-        scores = np.linspace(1, 0, enough, dtype=np.float32)
-        assert conformal_threshold(scores, coverage) == 1
-        assert conformal_threshold(scores, coverage + 0.001) == math.inf
-
-    @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-    @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
-    def test_new_images_are_covered_as_often_as_promised(self, temperature, coverage):
-        repeats, count = 300, 59
-        logits, labels = make_logits(repeats * 2 * count, temperature=temperature, seed=3)
-        logits = logits.reshape(repeats, 2, count, -1)
-        labels = labels.reshape(repeats, 2, count)
-        shares = []
-        for (known, new), (known_labels, new_labels) in zip(logits, labels, strict=True):
-            threshold = conformal_threshold(nonconformity(softmax(known), known_labels), coverage)
-            shares.append(coverage_of(label_sets(softmax(new), threshold), new_labels)[0])
-        accuracy = (logits.argmax(axis=-1) == labels).mean()
-        noise = 3 * np.std(shares) / math.sqrt(repeats)
-        # 60 ranks divide each of these coverages, so without ties it is reached exactly; the
-        # top class alone may cover more.
-        assert np.mean(shares) >= coverage - noise
-        assert np.mean(shares) <= max(coverage, accuracy) + noise
-
-    def test_sets_are_smaller_than_those_of_summed_probabilities(self):
-        logits, labels = make_logits(4000, classes=8, seed=5)
-        rows = softmax(logits)
-        order = np.argsort(-rows, axis=1)
-        sums = np.take_along_axis(rows, order, axis=1).cumsum(axis=1)
-        summed = np.empty_like(sums)
-        np.put_along_axis(summed, order, sums, axis=1)
-        threshold = np.sort(summed[np.arange(4000), labels])[math.ceil(4001 * 0.9) - 1]
-        _, adaptive = coverage_of(summed <= threshold, labels)
-        own = label_sets(rows, conformal_threshold(nonconformity(rows, labels), 0.9))
-        share, size = coverage_of(own, labels)
-        assert share == pytest.approx(0.9, abs=0.002)
-        assert size < 0.9 * adaptive
-
-    def test_coverage_and_size_of_given_sets(self):
-        sets = np.array([[True, False, True], [False, True, False], [True, True, True]])
-        assert coverage_of(sets, np.array([0, 0, 2])) == pytest.approx((2 / 3, 2))
-
-
 class TestAbstain:
     def test_below_the_threshold_there_is_no_answer(self):
         rows = np.float32([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
@@ -365,11 +275,6 @@ class TestBadInput:
         with pytest.raises(SettingsError, match=f"between 0 and 1.*got {coverage}"):
             found.threshold(coverage)
 
-    @pytest.mark.parametrize("threshold", [-0.1, math.nan])
-    def test_a_threshold_of_sets_must_not_be_negative(self, threshold):
-        with pytest.raises(SettingsError, match="threshold must be 0 or more"):
-            label_sets(softmax(make_logits(3)[0]), threshold)
-
     @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
     def test_a_threshold_of_answers_must_be_a_probability(self, threshold):
         logits, labels = make_logits(3)
@@ -386,11 +291,6 @@ class TestBadInput:
     def test_a_source_must_be_known(self):
         with pytest.raises(SettingsError, match="validation, folds; got 'test'"):
             calibrate(*make_logits(3), "test")
-
-    @pytest.mark.parametrize("scores", [[], [[0.1]], [0.1, math.nan]])
-    def test_scores_must_be_a_row_of_numbers(self, scores):
-        with pytest.raises(DatasetError, match="scores must be"):
-            conformal_threshold(np.array(scores, np.float32), 0.9)
 
     @pytest.mark.parametrize(
         "logits", [np.zeros((0, 3)), np.zeros(3), np.zeros((3, 1)), np.zeros((3, 3), int)]
@@ -415,8 +315,6 @@ class TestBadInput:
         for call in (
             lambda: fit_temperature(logits, labels),
             lambda: calibration_error(rows, labels),
-            lambda: nonconformity(rows, labels),
-            lambda: coverage_of(rows > 0.1, labels),
             lambda: selective(rows, labels, 0.5),
         ):
             with pytest.raises(DatasetError, match="labels must be"):
@@ -428,8 +326,6 @@ class TestBadInput:
         logits = sign * np.abs(logits)
         for call in (
             lambda: calibration_error(logits, labels),
-            lambda: nonconformity(logits, labels),
-            lambda: label_sets(logits, 0.5),
             lambda: abstain(logits, 0.5),
         ):
             with pytest.raises(DatasetError, match="apply `softmax`"):
@@ -438,11 +334,6 @@ class TestBadInput:
     def test_probabilities_must_not_be_negative(self):
         with pytest.raises(DatasetError, match="0 or more and sum to 1"):
             abstain(np.float32([[1.5, -0.5]]), 0.5)
-
-    @pytest.mark.parametrize("sets", [np.zeros((2, 3)), np.zeros(3, bool), np.zeros((0, 3), bool)])
-    def test_sets_must_be_bool(self, sets):
-        with pytest.raises(DatasetError, match="sets must be"):
-            coverage_of(sets, np.zeros(len(sets), int))
 
 
 @pytest.mark.parametrize(("count", "bins"), [(50, 15), (372, 15), (2000, 10)])
@@ -454,3 +345,14 @@ def test_chance_alone_opens_the_gaps_that_an_exact_model_shows(count, bins):
         labels = (shown.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1).clip(0, 4)
         errors.append(calibration_error(shown, labels, bins))
     assert chance_error(shown, bins) == pytest.approx(np.mean(errors), rel=0.08)
+
+
+def test_a_single_logit_is_as_sure_as_the_pair_of_it_and_0():
+    logits, labels = make_logits(2000, classes=2, temperature=3.0)
+    single = logits[:, 1:] - logits[:, :1]
+    pairs = as_pairs(single)
+    assert pairs.shape == (2000, 2) and not pairs[:, 0].any()
+    np.testing.assert_allclose(softmax(pairs), softmax(logits), atol=1e-6)
+    assert fit_temperature(pairs, labels) == pytest.approx(
+        fit_temperature(logits, labels), rel=1e-4
+    )

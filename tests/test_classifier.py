@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -25,6 +26,7 @@ import topwork
 from topwork import pipeline
 from topwork.config import Preset, Settings
 from topwork.errors import DatasetError, ModelError, SettingsError
+from topwork.task import Task
 
 SMALL = {
     "image_size": 32,
@@ -595,3 +597,134 @@ def test_the_keras_model_gives_the_same_logits_on_jax(kind, fitted, images, tmp_
     assert backend == "jax"
     np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
     np.testing.assert_allclose(softmax(logits, axis=1), fitted.predict_proba(paths), atol=1e-3)
+
+
+# Two classes, many labels, numbers.
+
+
+@pytest.fixture(scope="module")
+def brightness():
+    """Pictures of greys, how bright each is, and on which side of the middle."""
+    levels = np.random.default_rng(0).permutation(np.linspace(20, 235, 40))
+    return [encode(picture((v, v, v), size=(32, 32), seed=n)) for n, v in enumerate(levels)], levels
+
+
+def test_two_numbers_as_classes_come_back_as_numbers(brightness, store):
+    sources, levels = brightness
+    labels = np.where(levels > 128, 7, 3)
+    found = make(store=store, epochs=60).fit(sources, labels)
+    assert found.model_.task is Task.BINARY
+    assert found.classes_.tolist() == [3, 7]
+    chances = found.predict_proba(sources)
+    assert chances.shape == (40, 2)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    answers = found.predict(sources)
+    assert answers.dtype == labels.dtype
+    assert np.array_equal(answers, np.array([3, 7])[chances.argmax(axis=1)])
+    assert found.score(sources, labels) == (answers == labels).mean() > 0.7
+
+
+LABEL_SETS = [["blue"], ["green", "blue"], [], ["red"]] * 9
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_many_labels_are_lists_or_an_array(as_array, images, store):
+    sources = images[0]
+    names = ["blue", "green", "red"]
+    flags = np.array([[name in own for name in names] for own in LABEL_SETS]).astype(int)
+    found = make(store=store).fit(sources, flags if as_array else LABEL_SETS)
+    assert found.model_.task is Task.LABELS
+    assert found.classes_.tolist() == (["0", "1", "2"] if as_array else names)
+    answers = found.predict(sources)
+    assert answers.shape == (36, 3) and answers.dtype == np.int64
+    assert np.array_equal(answers, found.predict_proba(sources) > 0.5)
+    exact = (answers == flags).all(axis=1).mean()
+    if not as_array:
+        assert found.score(sources, LABEL_SETS) == pytest.approx(exact)
+        with pytest.raises(DatasetError, match="does not know the label pink"):
+            found.score(sources, [["pink"]] * 36)
+
+
+def regressor(**changes):
+    return topwork.Regressor(**SMALL | {"epochs": 40, "learning_rate": 0.05} | changes)
+
+
+def test_a_number_is_fitted_scored_and_cross_validated(brightness, store):
+    sources, levels = brightness
+    found = regressor(store=store).fit(sources, levels * 1000)
+    assert found.history_.metric == "mae"
+    answers = found.predict(sources)
+    assert answers.shape == (40,) and answers.dtype == np.float32
+    assert found.score(sources, levels * 1000) == pytest.approx(r2_score(levels * 1000, answers))
+    assert found.score(sources, levels * 1000) > 0.5
+    copy = clone(found)
+    assert not hasattr(copy, "model_")
+    scores = cross_val_score(copy, np.array(sources, object), levels, cv=2)
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+
+
+def test_several_numbers_of_other_scales_are_learnt_alike(brightness, store):
+    sources, levels = brightness
+    numbers = np.stack([levels * 1e6, 1 - levels / 1000], axis=1)
+    found = regressor(store=store).fit(sources, numbers)
+    answers = found.predict(sources)
+    assert answers.shape == (40, 2)
+    each = r2_score(numbers, answers, multioutput="raw_values")
+    assert (each > 0.5).all()
+    assert found.score(sources, numbers) == pytest.approx(each.mean())
+
+
+def test_a_regressor_is_saved_and_loaded_as_one(brightness, store, tmp_path):
+    sources, levels = brightness
+    found = regressor(store=store, epochs=3).fit(sources, levels)
+    found.save(tmp_path / "grey.model")
+    again = topwork.load(tmp_path / "grey.model")
+    assert isinstance(again, topwork.Regressor)
+    assert not hasattr(again, "classes_")
+    np.testing.assert_allclose(again.predict(sources), found.predict(sources), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1.0, None] * 20, "numbers are needed|finite numbers"),
+        (["dark", "light"] * 20, "numbers are needed"),
+        ([1.0, np.nan] * 20, "finite numbers .* NaN"),
+        ([1.0], "one label"),
+    ],
+)
+def test_what_is_no_number_is_refused(labels, said, brightness):
+    with pytest.raises(DatasetError, match=said):
+        regressor().fit(brightness[0], labels)
+
+
+def test_data_of_the_other_kind_is_refused_with_what_to_use(photos, brightness):
+    with pytest.raises(DatasetError, match=r"for the task classes; use topwork\.Classifier"):
+        regressor().fit(topwork.Dataset.from_folder(photos))
+    numbers = topwork.Dataset.from_sources(brightness[0], brightness[1], task="number")
+    with pytest.raises(DatasetError, match=r"for the task number; use topwork\.Regressor"):
+        make().fit(numbers)
+
+
+@pytest.mark.parametrize("values", [{"class_weight": "balanced"}, {"label_smoothing": 0.1}])
+def test_options_of_classes_are_refused_for_numbers(values, brightness, store):
+    with pytest.raises(SettingsError, match="not for numbers"):
+        regressor(store=store, **values).fit(*brightness)
+
+
+def test_a_preset_serves_numbers_too(brightness, store):
+    found = topwork.Regressor(preset="fast", image_size=32, store=store).fit(*brightness)
+    assert found.model_.settings.head == "logistic"
+    assert found.score(*brightness) > 0.5
+
+
+def test_tuning_numbers_gives_a_regressor(brightness, store):
+    numbers = topwork.Dataset.from_sources(brightness[0], brightness[1], task="number")
+    found = topwork.tune(
+        numbers, store=store, folds=2, image_size=32, precision="f32", epochs=3,
+        head="logistic", normalize=True,
+    )  # fmt: skip
+    assert isinstance(found, topwork.Regressor)
+    assert {trial.metric for trial in found.trials_} == {"mae"}
+    assert found.get_params()["penalty"] == found.model_.settings.penalty
+    assert found.score(*brightness) > 0.5

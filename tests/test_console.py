@@ -1,6 +1,5 @@
 import io
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,21 +8,25 @@ from rich.console import Console
 
 from topwork import console
 from topwork.config import Settings
+from topwork.conformal import find_residuals
 from topwork.console import (
     Screen,
     next_command,
     shape_lines,
-    show_evaluation,
-    show_prediction,
+    show_dataset,
+    show_division,
+    show_history,
     show_skipped,
     show_trials,
     verdict,
 )
+from topwork.corrections import Correction
 from topwork.dataset import Dataset
-from topwork.evaluation import Evaluation, Sureness
+from topwork.duplicates import Likeness, Pair
 from topwork.history import History
 from topwork.listing import Skipped
-from topwork.metrics import make_report
+from topwork.metrics import report_classes, report_labels, report_numbers
+from topwork.task import Task
 from topwork.training import Fit
 from topwork.trials import Trial
 from topwork.vectors import Progress, Vectors
@@ -42,7 +45,7 @@ def history(val_loss, val_accuracy, best, loss=(0.9, 0.5, 0.3), accuracy=(0.6, 0
 
 
 DATASET = Dataset.from_sources([b"a", b"b"], ["a", "b"])
-REPORT = make_report(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
+REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,8 @@ REPORT = make_report(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
     [
         (
             history((0.5, 0.4, 0.6), (0.7, 0.75, 0.72), 2),
-            "It overfits from epoch 3: by the last epoch the validation loss has risen from 0.400 "
-            "to 0.600, and training accuracy is 23 points above validation.",
+            "It overfits from epoch 3: by the last epoch the validation loss has risen from 0.4 "
+            "to 0.6, and training accuracy is 23 points above validation.",
         ),
         (
             history((0.5, 0.4, 0.3), (0.7, 0.75, 0.9), 3),
@@ -208,49 +211,6 @@ def test_the_best_recipes_and_the_chosen_one_are_shown_and_what_diverged():
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_what_the_probabilities_are_worth_is_said_in_lines_that_fit(capsys, trained):
-    sureness = Sureness(0.05, 0.1, 0.02, 0.25, 0.0, 1.0, 1.5)
-    result = Evaluation(REPORT, "test", 0, (), sureness)
-    screen = console.make_console(stderr=False)
-    show_evaluation(screen, replace(trained.model, classes=("a", "b")), result)
-    lines = capsys.readouterr().out.splitlines()
-    assert "Answers 25.0% of the images, 0.0% of those right" in lines
-    assert (
-        "Label sets hold the true class for 100.0% of the images, 1.50 classes on average" in lines
-    )
-    nobody = replace(sureness, answered=0.0, answered_accuracy=float("nan"))
-    show_evaluation(
-        screen, replace(trained.model, classes=("a", "b")), replace(result, sureness=nobody)
-    )
-    assert "Answers 0.0% of the images, – of those right" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("answer", "line"),
-    [
-        ({"predictions": [{"label": "cat", "probability": 0.9}]}, "a.png: cat 90.0%"),
-        (
-            {
-                "predictions": [
-                    {"label": "cat", "probability": 0.5}, {"label": "dog", "probability": 0.4},
-                ],
-                "abstained": True,
-                "labels": ["cat", "dog"],
-            },
-            "a.png: not sure (cat 50.0%, dog 40.0%); one of: cat, dog",
-        ),
-        (
-            {"predictions": [{"label": "a\nb", "probability": 1}], "abstained": False},
-            "a.png: a\\nb 100.0%",
-        ),
-        ({"error": "the file is empty (0 bytes)"}, "a.png: the file is empty (0 bytes)"),
-    ],
-)  # fmt: skip
-def test_a_prediction_is_one_line(capsys, answer, line):
-    show_prediction(console.make_console(stderr=False), Path("a.png"), answer)
-    assert capsys.readouterr().out == f"{line}\n"
-
-
 def test_the_verdict_of_a_solved_head_speaks_of_no_epochs():
     lines = verdict(history((0.5,), (0.75,), 1, (0.4,), (0.8,)), REPORT, solved=True)
     assert lines[0] == "Solved to its optimum: there are no epochs to choose from."
@@ -295,3 +255,167 @@ def test_the_next_command_can_be_copied_into_a_shell(tmp_path):
         f"topwork evaluate '{tmp_path}/a b' 'it'\"'\"'s'"
     )
     assert next_command(tmp_path, "x", False) == f"topwork predict {tmp_path} IMAGE..."
+
+
+def printed(show, *args):
+    """Calls what prints on a console, and returns the lines."""
+    file = io.StringIO()
+    show(Console(file=file, width=80), *args)
+    lines = file.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    return lines
+
+
+def words(lines):
+    return " ".join(" ".join(lines).split())
+
+
+SETS = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)
+NUMBERS = np.array([[10_500.0, 0.25], [150_000, 0.75], [1_234_567, -3]])
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "labels", "heading", "rows"),
+    [
+        (
+            Task.BINARY, ("a", "b"), np.int32([0, 1, 1]), "Found 3 images of 2 classes in x.csv",
+            [["train", "test"], ["a", "1", "0"], ["b", "1", "1"]],
+        ),
+        (
+            Task.LABELS, ("r", "g", "b"), SETS, "Found 3 images of 3 labels in x.csv",
+            [["train", "test"], ["r", "2", "0"], ["g", "0", "0"], ["b", "1", "0"]],
+        ),
+        (
+            Task.NUMBER, ("price",), NUMBERS[:, :1],
+            "Found 3 images with a number, price, in x.csv",
+            [["train", "test"], ["price,", "least", "10500", "1234567"],
+             ["price,", "mean", "80250", "1234567"], ["price,", "most", "150000", "1234567"]],
+        ),
+        (
+            Task.NUMBER, ("price", "kilos"), NUMBERS, "Found 3 images of 2 numbers in x.csv",
+            [["train", "test"], ["price,", "least", "10500", "1234567"],
+             ["price,", "mean", "80250", "1234567"], ["price,", "most", "150000", "1234567"],
+             ["kilos,", "least", "0.25", "-3"], ["kilos,", "mean", "0.5", "-3"],
+             ["kilos,", "most", "0.75", "-3"]],
+        ),
+    ],
+)  # fmt: skip
+def test_data_of_each_task_is_shown_by_split(task, classes, labels, heading, rows):
+    dataset = replace(
+        Dataset.from_sources([b"a", b"b", b"c"], ["a", "b", "b"]),
+        root="x.csv", task=task, classes=classes, labels=labels,
+        splits=np.array(["train", "train", "test"]),
+    )  # fmt: skip
+    lines = printed(show_dataset, dataset)
+    assert lines[0] == heading
+    assert [line.split() for line in lines[1:]] == [*rows, ["all", "2", "1"]]
+    grouped = printed(show_dataset, replace(dataset, groups=np.array([4, 4, 9])))
+    assert grouped[-1] == "2 groups of images"
+
+
+def number_history(errors, val_errors, best):
+    columns = {
+        "loss": [error**2 for error in errors],
+        "mae": [*errors],
+        "val_loss": [error**2 for error in val_errors],
+        "val_mae": [*val_errors],
+    }
+    return History(columns, best)
+
+
+NUMBER_REPORT = report_numbers(np.array([[10.0], [20], [40]]), np.array([[11.0], [18], [43]]))
+
+
+def test_the_verdict_of_numbers_speaks_of_errors():
+    lines = verdict(number_history((3, 2, 1), (4, 3, 5), 2), NUMBER_REPORT)
+    assert lines[0] == "Kept epoch 2 of 3: the lowest validation loss."
+    assert lines[1].startswith("Validation mean absolute error 2, 95 % interval 0 to 4.484 ")
+    assert lines[2] == (
+        "It overfits from epoch 3: by the last epoch the validation loss has risen from 9 to 25, "
+        "and the training error is 4 below validation."
+    )
+    lines = verdict(number_history((3, 2, 1), (4, 3, 2.5), 3), NUMBER_REPORT)
+    assert lines[2] == "It does not overfit, and the last epoch is the best: more may help."
+    # An error far below validation is not so many points of accuracy.
+    lines = verdict(number_history((3, 2, 1), (40, 30, 30.1), 2), NUMBER_REPORT)
+    assert lines[2] == "It does not overfit: the validation loss has not turned."
+
+
+def test_the_verdict_of_labels_says_what_an_accuracy_is_of():
+    report = report_labels(SETS, SETS, SETS.astype(np.float32))
+    lines = verdict(history((0.5, 0.4, 0.3), (0.7, 0.75, 0.9), 3), report)
+    assert lines[1].startswith("Validation accuracy 100.0% of all decisions, 95 % interval 100.0%")
+
+
+def test_large_figures_of_a_history_do_not_run_into_each_other():
+    found = number_history((43_107.25, 1234.5), (9_999_999.4, 12.5), 2)
+    rows = [line.split() for line in printed(show_history, found)]
+    assert rows[0] == ["epoch", "loss", "mae", "val_loss", "val_mae"]
+    assert rows[1] == ["1", "1.8582e+09", "43107.2", "1.0000e+14", "9999999.4"]
+    assert rows[2] == ["2", "1523990.2", "1234.5000", "156.2500", "12.5000", "kept"]
+    lost = number_history((1.5, float("nan")), (1.5, float("inf")), 1)
+    assert printed(show_history, lost)[2].split()[1:] == ["nan", "nan", "inf", "inf"]
+
+
+def make_number_trial(rate, *errors, **options):
+    head = Settings.create(learning_rate=rate, **options).head_settings()
+    names = ("loss", "mae", "val_loss", "val_mae")
+    fits = [Fit(head, None, 1, {n: [e**2 if "loss" in n else e] for n in names}) for e in errors]
+    return Trial(head, tuple(fits))
+
+
+def test_recipes_of_numbers_are_shown_with_their_errors_the_lowest_first():
+    trials = [make_number_trial(0.01, 36_000, 34_000), make_number_trial(0.1, 1_025.5, 1_026.5)]
+    assert shown(trials, trials[1]) == [
+        "Learning rate 0.1, chosen among 2 on 2 folds: mae 1026 ± 0.5"
+    ]
+    trials += [make_number_trial(0.1, 500, 600, dropout=0.5)]
+    lines = shown(trials, trials[1])
+    assert [line.split()[0] for line in lines[1:5]] == ["mae", "550", "1026", "35000"]
+    assert lines[2].split()[3:] == ["305000.0", "1", "rate", "0.1,", "dropout", "0.5"]
+    assert lines[3].endswith("chosen")
+    assert all(len(line) <= 80 for line in lines)
+    # The columns stand below each other.
+    assert len({line.index("rate") for line in lines[2:5]} | {lines[1].index("recipe")}) == 1
+
+
+def test_the_division_says_what_stays_together_and_what_leaks():
+    data = replace(
+        Dataset.from_sources([b"abcd"[n : n + 1] for n in range(4)], ["a", "b", "a", "b"]),
+        names=("one.png", "two.png", "odd\nname.png", "four.png"),
+    )
+    made = data.with_validation(0.5, 3)
+    assert words(printed(show_division, made, [])) == (
+        "No validation split: 2 of the training images were set aside, 50%, stratified, seed 3"
+    )
+    grouped = replace(made, groups=np.arange(4))
+    said = words(printed(show_division, grouped, []))
+    assert said.endswith("; groups and pictures that occur twice stay on one side")
+    own = replace(data, divided=True, splits=np.array(["train", "train", "validation", "train"]))
+    pairs = [Pair(0, n, Likeness.NEAR, 1.0) for n in (1, 2)]
+    assert printed(show_division, own, pairs[:1]) == []
+    assert words(printed(show_division, own, pairs)).startswith(
+        "Leakage: 1 pair of one picture, one to train and one to validate, such as one.png and "
+        "odd\\nname.png: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [(0, ""), (2, "; 2 more on images that are not in this data")],
+)
+def test_what_verdicts_changed_is_said(missing, said):
+    file = io.StringIO()
+    Screen(Console(file=file, width=80)).corrected(Correction(3, 4, missing))
+    assert words(file.getvalue().splitlines()) == (
+        f"Verdicts: 3 images dropped, 4 relabelled{said}"
+    )
+
+
+def test_ranges_are_said_as_wide_as_they_are():
+    found = find_residuals(np.zeros((99, 1), np.float32), np.arange(99)[:, None] * 1000.0, "folds")
+    assert console._say_calibration(found) == (
+        "Ranges: 9 of 10 numbers lie within ± 89000 of the truth, measured on folds."
+    )
+    few = find_residuals(np.zeros((3, 2), np.float32), np.ones((3, 2)), "validation")
+    assert console._say_calibration(few) == ("Ranges: 3 images are too few to promise any.")

@@ -1,4 +1,5 @@
 import os
+import pickle
 import random
 import unicodedata
 from pathlib import Path
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.config import Interpolation
+from topwork.config import DataSettings, Interpolation
 from topwork.dataset import Dataset, SplitMade
 from topwork.errors import DatasetError, SettingsError
-from topwork.folder import list_images
 from topwork.images import decode
-from topwork.listing import Skipped, Split
+from topwork.listing import Listing, Skipped, Split
+from topwork.readers.folder import list_images
+from topwork.task import Task
 
 FLAT = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
 
@@ -384,7 +386,7 @@ NAN = float("nan")
         ([1j, 2j, 1j], "complex"),
         (["a", "b"], "received 3 images and 2 labels"),
         ([], "received 3 images and 0 labels"),
-        ([[1, 0], [0, 1], [1, 0]], "received 2-d"),
+        ([[1, 2], [0, 1], [1, 0]], "an array .N, C. of 0 and 1"),
         ([[1], [1, 2], [3]], "received lists"),
         ("abc", "received 0-d"),
         (["a", "a", "a"], "at least 2 classes are needed, received one in the labels: a"),
@@ -462,3 +464,185 @@ def test_a_validation_split_moves_training_images_only_or_says_why_not(dataset, 
     assert (dataset.splits[moved] == Split.TRAIN).all()
     assert (made.splits[moved] == Split.VALIDATION).all()
     assert {*made.labels[made.splits == "train"]} == {*made.labels[dataset.splits == "train"]}
+
+
+def listed(labels, **kept):
+    """A dataset as a reader of tables makes it; fields of `DataSettings` choose the task."""
+    settings = {name: kept.pop(name) for name in ("task", "labelled") if name in kept}
+    labelled = settings.pop("labelled", True)
+    names = [f"{n}.png" for n in range(len(labels))]
+    lines = range(2, len(labels) + 2)
+    listing = Listing("t.csv", names, [b"x"] * len(labels), labels, lines=lines, **kept)
+    return Dataset.from_listing(listing, DataSettings.create(**settings), labelled=labelled)
+
+
+FULL = {
+    "groups": ["p", "", "q", "p", "", "q"],
+    "weights": [1, 0.5, 0, 2, 1, 1e-3],
+    "splits": [Split.TRAIN] * 4 + [Split.TEST] * 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "targets", "outputs"),
+    [
+        (list("abcabc"), None, [0, 1, 2, 0, 1, 2], 3),
+        (list("ababab"), None, [[0], [1]] * 3, 1),
+        (["a|b", "a", "b", "", "a", "b"], "labels",
+         [[1, 1], [1, 0], [0, 1], [0, 0], [1, 0], [0, 1]], 2),
+        (list("123456"), "number", [[n] for n in range(1, 7)], 1),
+    ],
+)  # fmt: skip
+def test_what_a_head_learns_is_told_by_the_task(labels, task, targets, outputs):
+    dataset = listed(labels, task=task, **FULL)
+    assert dataset.targets.tolist() == targets
+    assert dataset.targets.dtype == (np.int32 if dataset.task is Task.CLASSES else np.float32)
+    assert dataset.outputs == outputs
+    assert dataset.label_texts == tuple(labels)
+    size = {"train": 4, "test": 2}
+    assert dataset.split_sizes() == size
+    assert dataset.divided
+
+
+def test_numbers_keep_their_digits_as_texts():
+    texts = ("1234567.5", "-0.000123456789", "1e+20", "3")
+    dataset = listed(list(texts), task="number")
+    assert tuple(map(float, dataset.label_texts)) == tuple(map(float, texts))
+    assert dataset.label_texts[3] == "3"
+
+
+def test_groups_are_numbers_and_an_empty_name_is_a_group_of_its_own():
+    groups = listed(list("ababab"), **FULL).groups
+    assert groups[0] == groups[3]
+    assert groups[2] == groups[5]
+    assert len({*groups.tolist()}) == 4
+    assert groups.dtype == np.int64
+
+
+def test_groups_that_the_splits_of_the_data_divide_are_counted():
+    assert listed(list("ababab"), **FULL).divided_groups() == 1
+    assert listed(list("ababab"), **FULL | {"groups": list("aabbcc")}).divided_groups() == 0
+    assert listed(list("ababab"), **FULL | {"groups": ["a"] * 6}).divided_groups() == 1
+    assert listed(list("ababab"), **FULL | {"groups": [""] * 6}).divided_groups() == 0
+    assert listed(list("ababab")).divided_groups() == 0
+
+
+def test_selecting_and_dropping_carry_everything():
+    dataset = listed(list("ababab"), **FULL)
+    dataset = Dataset(**dataset.__dict__ | {"hashes": tuple("uvwxyz")})
+    for kept in (dataset.select(np.arange(6) % 2 == 1), dataset.drop({0: "r", 2: "s", 4: "t"})):
+        assert kept.names == ("1.png", "3.png", "5.png")
+        assert kept.hashes == ("v", "x", "z")
+        assert np.array_equal(kept.groups, dataset.groups[1::2])
+        assert np.array_equal(kept.weights, np.float32([0.5, 2, 1e-3]))
+        assert kept.label_texts == ("b", "b", "b")
+        assert (kept.divided, kept.task, kept.root) == (True, Task.BINARY, "t.csv")
+    assert len(dataset.drop({})) == 6
+
+
+def test_a_dataset_can_be_pickled(tmp_path):
+    for dataset in (index(tmp_path, *FLAT), listed(list("ababab"), **FULL)):
+        again = pickle.loads(pickle.dumps(dataset))
+        assert rows(again) == rows(dataset)
+        assert again.sources == dataset.sources
+        assert (again.groups is None) == (dataset.groups is None)
+
+
+def test_weights_of_zero_alone_and_beyond_single_precision_are_refused():
+    with pytest.raises(DatasetError, match="every training image has weight 0"):
+        listed(list("abab"), weights=[0, 0, 0, 0]).check_training()
+    dataset = listed(list("abab"), weights=[1, 1e39, 1, 1])
+    assert dataset.skipped == (Skipped("t.csv line 3: 1.png", "its weight 1e+39 is too large"),)
+    assert dataset.weights.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Dataset.from_sources([b"x"] * 3),
+        listed(["a", "b", None], labelled=False),
+        listed([None, None], labelled=False),
+        listed(["1", None, "2"], task="number", labelled=False),
+        listed([None, None], task="labels", labelled=False),
+    ],
+)
+def test_images_without_labels_cannot_be_trained_on(dataset):
+    with pytest.raises(DatasetError, match=r"needs a label to train on, received \d of \d without"):
+        dataset.with_validation(0.5, 0)
+
+
+def test_a_label_that_no_image_has_is_refused_before_the_work():
+    dataset = listed([("1", "0"), ("0", "0"), ("1", "0")], label_columns=("wet", "dry"))
+    with pytest.raises(DatasetError, match="no training image has the label dry; add some, or"):
+        dataset.check_training()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "splits"),
+    [
+        (["a"] * 3, None, None),
+        (["", ""], "labels", None),
+        (["a"] * 3, None, [Split.TRAIN, Split.TEST, Split.TEST]),
+    ],
+)
+def test_too_few_classes_are_refused_with_advice(labels, task, splits):
+    with pytest.raises(DatasetError, match=r"at least 2 classes .* t.csv: .* every image a label"):
+        listed(labels, task=task, splits=splits)
+
+
+def test_one_label_of_many_and_one_class_for_the_test_alone_are_enough():
+    assert listed(["a", ""], task="labels").classes == ("a",)
+    assert listed(["a", "a"], splits=[Split.TEST] * 2).classes == ("a",)
+    assert listed(["a", "a"], labelled=False).classes == ("a",)
+
+
+def test_images_without_splits_are_for_training():
+    dataset = listed(list("ab"))
+    assert dataset.splits.tolist() == ["train", "train"]
+    assert not dataset.divided
+
+
+def test_images_that_are_put_together_stay_together():
+    dataset = numbered(np.arange(40) % 2)
+    alike = np.arange(40)
+    alike[[3, 5, 20]] = 3
+    for seed in range(5):
+        made = dataset.together(alike).with_validation(0.5, seed)
+        assert len({*made.splits[[3, 5, 20]]}) == 1
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("pqrstuvw")), min_size=4),
+    st.sampled_from(["classes", "labels", "number"]),
+    st.floats(0.05, 0.95),
+)
+def test_groups_stay_on_one_side_and_no_class_is_lost_for_each_task(rows, task, fraction):
+    labels = [{"a": "1", "b": "2", "c": "3"}[label] for label, _ in rows]
+    if task == "labels":
+        labels = [f"{a}|{b}" for a, b in zip(labels, labels[1:] + labels[:1], strict=True)]
+    try:
+        dataset = listed(labels, task=task, groups=[group for _, group in rows])
+        made = dataset.with_validation(fraction, 0)
+    except DatasetError as error:
+        assert str(error)
+        return
+    assert made.divided_groups() == 0
+    assert (made.splits == "validation").any()
+    if task != "number":
+        assert min(made.counts()["train"].values()) > 0
+
+
+def test_numbers_of_a_few_patients_are_divided():
+    """Each has numbers of its own, so that no part of the numbers is on both sides."""
+    numbers = [str(100 * patient + n) for patient in range(5) for n in range(20)]
+    groups = [f"patient {patient}" for patient in range(5) for _ in range(20)]
+    made = listed(numbers, task="number", groups=groups).with_validation(0.2, 0)
+    assert made.split_sizes() == {"train": 80, "validation": 20}
+
+
+def test_opening_says_when_a_task_is_unknown(tmp_path):
+    make(tmp_path, *FLAT)
+    with pytest.raises(SettingsError, match="task"):
+        Dataset.open(tmp_path, task="guess")
+    with pytest.raises(DatasetError, match="needs 2 classes, received 3"):
+        Dataset.open(make(tmp_path, "bird/1.png"), task="binary")

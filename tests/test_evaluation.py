@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pictures import COLOURS, encode, fill, make_photos, picture
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from topwork import evaluation
 from topwork.bundle import load_model
 from topwork.calibration import calibration_error
 from topwork.config import Precision
+from topwork.conformal import find_residuals
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, NetworkError, SettingsError
+from topwork.heads import Head
+from topwork.task import Task
 
 
 def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
@@ -209,10 +212,91 @@ def test_a_share_that_is_none_is_refused(trained, photos, store, options, reason
         judge(trained, photos, store, **options)
 
 
-def test_a_model_that_was_not_calibrated_has_no_label_sets(trained, photos, store):
-    model = replace(trained.model, calibration=None)
+def as_task(model, task, outputs):
+    """Returns a model that answers another task, with as many of its outputs."""
+    *inner, last = model.head.layers
+    cut = last._replace(kernel=last.kernel[:, :outputs], bias=last.bias[:outputs])
+    calibration = model.calibration
+    if task is Task.NUMBER:
+        calibration = find_residuals(
+            np.zeros((40, outputs), np.float32), GRID[:, :outputs], "folds"
+        )
+    return replace(model, task=task, head=Head((*inner, cut)), calibration=calibration)
+
+
+GRID = np.arange(120).reshape(40, 3) / 10.0
+
+
+def labelled_as(dataset, task, labels, classes):
+    return replace(dataset, task=task, labels=labels, classes=classes)
+
+
+@pytest.fixture
+def test_images(photos):
     dataset = Dataset.from_folder(photos)
-    with pytest.raises(SettingsError, match="not calibrated; train it again"):
-        evaluation.evaluate(model, dataset, "test", store, coverage=0.9)
-    found = evaluation.evaluate(model, dataset, "test", store).sureness
-    assert found.error == found.error_before
+    return dataset.select(dataset.splits == "test")
+
+
+test_images.__test__ = False
+
+
+def test_every_decision_about_a_label_counts_for_its_calibration(trained, test_images, store):
+    model = as_task(trained.model, Task.LABELS, 3)
+    labels = np.eye(3, dtype=bool)[test_images.labels]
+    labels[::3, 1] = True
+    dataset = labelled_as(test_images, Task.LABELS, labels, model.classes)
+    found = evaluation.evaluate(model, dataset, "test", store)
+    logits = model.predict(dataset.sources).logits
+    chances = expit(logits.astype(np.float64)).ravel()
+    pairs = np.stack([1 - chances, chances], axis=1).astype(np.float32)
+    assert found.sureness.error == pytest.approx(
+        calibration_error(pairs, labels.ravel().astype(int)), abs=1e-5
+    )
+    assert found.report.accuracy == pytest.approx(((logits > 0) == labels).mean())
+    assert found.sureness.covered is None
+
+
+def test_labels_are_found_by_name_and_those_that_the_data_lacks_are_absent(trained, test_images):
+    model = as_task(trained.model, Task.LABELS, 3)
+    labels = np.array([[True, False]] * 6 + [[False, True]] * 6)
+    dataset = labelled_as(test_images, Task.LABELS, labels, ("red", "blue"))
+    found = evaluation.match_classes(model, dataset)
+    assert found.classes == ("blue", "green", "red")
+    assert found.labels.tolist() == [[False, False, True]] * 6 + [[True, False, False]] * 6
+    strange = labelled_as(test_images, Task.LABELS, labels, ("pink", "red"))
+    with pytest.raises(DatasetError, match="the data also has pink"):
+        evaluation.match_classes(model, strange)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_ranges_of_numbers_are_judged_by_all_of_them(trained, test_images, store, outputs):
+    model = as_task(trained.model, Task.NUMBER, outputs)
+    model = replace(model, classes=("a", "b")[:outputs])
+    logits = model.predict(test_images.sources).logits.astype(np.float64)
+    reach = model.calibration.half_widths(0.5)
+    truth = logits.copy()
+    truth[:3, 0] += 1.01 * reach[0]
+    truth[3:5, -1] -= 1.01 * reach[-1]
+    truth[5:, :] += 0.99 * reach
+    dataset = labelled_as(test_images, Task.NUMBER, truth, ("x", "y")[:outputs])
+    found = evaluation.evaluate(model, dataset, "test", store, coverage=0.5).sureness
+    assert found.covered == pytest.approx(7 / 12)
+    assert found.set_size == pytest.approx(2 * reach.mean())
+    assert found.error is None and found.answered is None
+    assert evaluation.evaluate(model, dataset, "test", store).sureness.covered is None
+
+
+def test_a_model_of_classes_answers_data_of_two(trained, test_images, store):
+    kept = test_images.select(test_images.labels != 1)
+    two = labelled_as(kept, Task.BINARY, (kept.labels > 0).astype(np.int32), ("blue", "red"))
+    found = evaluation.evaluate(trained.model, two, "test", store)
+    assert found.report.support.tolist() == [4, 0, 4]
+
+
+def test_unreadable_images_have_no_answer_whatever_the_task(trained, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    for task in Task:
+        model = as_task(trained.model, task, 1 if task is Task.BINARY else 3)
+        found = model.predict([tmp_path / "bad.png"])
+        assert [*evaluation.answer(model, found, 3)] == []
+        assert found.failed == {0: "the file is empty (0 bytes)"}

@@ -15,8 +15,9 @@ from topwork.config import Interpolation, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError, ImageError
-from topwork.examples import check_classes, make_columns, make_space, prepare_examples
+from topwork.examples import check_classes, check_usable, make_columns, make_space, prepare_examples
 from topwork.images import decode
+from topwork.listing import Skipped
 from topwork.vectors import embed_columns
 from topwork.views import view_name
 
@@ -198,9 +199,24 @@ def test_a_flipped_vector_is_the_mean_over_an_image_and_its_mirror(
 
 def test_a_class_that_has_lost_its_training_images_is_named():
     dataset = Dataset.from_sources([picture_bytes(n) for n in range(3)], ["a", "b", "c"])
-    check_classes(dataset, np.array([0, 1, 2, 2]))
+    check_classes(dataset)
     with pytest.raises(DatasetError, match="is left of the class a, c"):
-        check_classes(dataset, np.array([1, 1]))
+        check_classes(dataset.select(np.array([False, True, False])))
+    moved = replace(dataset, splits=np.array(["train", "validation", "train"]))
+    with pytest.raises(DatasetError, match="is left of the class b"):
+        check_classes(moved)
+
+
+def test_validation_images_that_all_failed_are_not_replaced_by_others(dataset):
+    left = dataset.select(dataset.splits == "train")
+    left = replace(left, skipped=(Skipped("validation/a.png", "it is empty"),))
+    with pytest.raises(
+        DatasetError, match=r"left in validation; .* validation/a\.png: it is empty"
+    ):
+        check_usable(dataset, left)
+    # Where there were none, or some are left, all is well.
+    check_usable(left, left)
+    check_usable(dataset, dataset.select(np.arange(len(dataset)) > 0))
 
 
 def picture_bytes(seed):

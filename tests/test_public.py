@@ -21,7 +21,7 @@ HEAVY = {
     "typer",
 }  # fmt: skip
 # The only places that may name Keras: the child process, and the user who asks for a model.
-KERAS = {"bases/child.py", "bases/lite.py", "classifier.py"}
+KERAS = {"bases/child.py", "bases/lite.py", "estimator.py"}
 
 
 def run_python(code, *args):
@@ -40,7 +40,9 @@ def run_python(code, *args):
 
 def test_the_public_names_are_these():
     kinds = [name for name, value in vars(errors).items() if inspect.isclass(value)]
-    rest = ["Classifier", "Dataset", "History", "Settings", "__version__", "load", "tune"]
+    rest = [
+        "Classifier", "Dataset", "History", "Regressor", "Settings", "__version__", "load", "tune",
+    ]  # fmt: skip
     assert sorted(topwork.__all__) == sorted(kinds + rest)
     assert set(topwork.__all__) <= {*dir(topwork)}
     with pytest.raises(AttributeError, match="no attribute 'classifiers'"):
@@ -144,15 +146,17 @@ def test_keras_is_imported_where_its_backend_is_known():
     assert found == KERAS
 
 
-def test_a_classifier_is_created_without_keras_and_jax():
-    code = "import json, sys, topwork; topwork.Classifier(); print(json.dumps([*sys.modules]))"
+@pytest.mark.parametrize("kind", ["Classifier", "Regressor"])
+def test_an_estimator_is_created_without_keras_and_jax(kind):
+    code = f"import json, sys, topwork; topwork.{kind}(); print(json.dumps([*sys.modules]))"
     modules, *_ = run_python(code)
     assert "sklearn" in modules
     assert not {"keras", "jax", "openvino"} & {*modules}
 
 
-def test_the_defaults_of_classifier_are_those_of_the_settings():
-    parameters = dict(inspect.signature(topwork.Classifier).parameters)
+@pytest.mark.parametrize("kind", [topwork.Classifier, topwork.Regressor])
+def test_the_defaults_of_estimators_are_those_of_the_settings(kind):
+    parameters = dict(inspect.signature(kind).parameters)
     assert parameters.pop("store").default is None
     assert parameters.pop("verbose").default is False
     defaults = {name: parameter.default for name, parameter in parameters.items()}

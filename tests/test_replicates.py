@@ -27,7 +27,9 @@ def make(counts, *, views=1, validation=7, seed=0):
 
 def ask(counts, folds=None, seeds=None, *, validation=7, **options):
     targets, part = make(counts, validation=validation)
-    return make_replicates(targets, part, folds, seeds, 5, CLASSES[: len(counts)], **options)
+    labels = targets[part.training[0]]
+    classes = CLASSES[: len(counts)]
+    return make_replicates(part, labels, folds, seeds, 5, classes=classes, **options)
 
 
 def held_out(part):
@@ -46,7 +48,7 @@ def test_every_training_image_is_held_out_once_and_learnt_from_in_no_view_then(
 ):
     folds = min(folds, *counts)
     targets, part = make(counts, views=views)
-    cut = split_folds(targets, part, folds, seed, CLASSES[: len(counts)])
+    cut = split_folds(part, targets[part.training[0]], folds, seed, classes=CLASSES[: len(counts)])
 
     assert len(cut) == folds
     assert sorted(np.concatenate([held_out(one) for one in cut])) == sorted(part.training[0])
@@ -69,14 +71,16 @@ def test_every_training_image_is_held_out_once_and_learnt_from_in_no_view_then(
 def test_every_fold_holds_out_its_share_of_each_class(counts, folds):
     folds = min(folds, *counts)
     targets, part = make(counts)
-    for one in split_folds(targets, part, folds, 0, CLASSES[: len(counts)]):
+    for one in split_folds(
+        part, targets[part.training[0]], folds, 0, classes=CLASSES[: len(counts)]
+    ):
         shares = np.bincount(targets[held_out(one)], minlength=len(counts))
         assert (abs(shares - np.array(counts) / folds) < 1).all()
 
 
 def test_held_out_rows_are_filled_up_at_the_end_to_one_length():
     targets, part = make([5, 6])
-    cut = split_folds(targets, part, 3, 0, CLASSES[:2])
+    cut = split_folds(part, targets[part.training[0]], 3, 0, classes=CLASSES[:2])
     lengths = [len(held_out(one)) for one in cut]
     assert sorted(lengths) == [3, 4, 4]
     for one, length in zip(cut, lengths, strict=True):
@@ -88,7 +92,10 @@ def test_the_seed_decides_the_folds():
     targets, part = make([20, 20])
 
     def rows(seed):
-        return [one.held_out.tolist() for one in split_folds(targets, part, 4, seed, CLASSES[:2])]
+        return [
+            one.held_out.tolist()
+            for one in split_folds(part, targets[part.training[0]], 4, seed, classes=CLASSES[:2])
+        ]
 
     assert rows(1) == rows(1)
     assert rows(1) != rows(2)
@@ -114,7 +121,7 @@ def test_a_class_of_one_image_leaves_the_validation_images(folds):
 def test_no_folds_are_no_folds_of_anything():
     targets, part = make([9, 9])
     with pytest.raises(SettingsError):
-        split_folds(targets, part, 0, 0, CLASSES[:2])
+        split_folds(part, targets[part.training[0]], 0, 0, classes=CLASSES[:2])
 
 
 @pytest.mark.parametrize(
@@ -160,5 +167,5 @@ def test_each_seed_sees_the_same_folds_and_every_replicate_has_its_own_name():
 
 def test_without_folds_the_parts_are_the_validation_images():
     targets, part = make([9, 9])
-    for one in make_replicates(targets, part, 0, 2, 0, CLASSES[:2]):
+    for one in make_replicates(part, targets[part.training[0]], 0, 2, 0, classes=CLASSES[:2]):
         assert one.part is part

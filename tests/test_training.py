@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -23,14 +24,15 @@ from topwork.training import (
     join,
     train_head,
     train_heads,
+    weigh,
 )
 
-OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 2}
+OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}
 
 
-def make(task, count, seed, *, length=64, scale=1.0):
+def make(task, count, seed, *, length=64, scale=1.0, outputs=None):
     """Returns vectors as pooled activations are, none below 0, and targets with noise."""
-    outputs = OUTPUTS[task]
+    outputs = outputs or OUTPUTS[task]
     rng = np.random.default_rng(seed)
     vectors = np.maximum(rng.normal(0.3, 1, (count, length)), 0)
     directions = np.random.default_rng(99).normal(0, 0.3, (length, outputs))
@@ -39,23 +41,25 @@ def make(task, count, seed, *, length=64, scale=1.0):
         case Task.CLASSES:
             targets = scores.argmax(axis=1).astype(np.int32)
         case Task.NUMBER:
-            targets = scores.astype(np.float32)
+            # Of another scale each, far from zero.
+            targets = (scores * [2, 0.1][:outputs] + [30, 4][:outputs]).astype(np.float32)
         case _:
             targets = (scores > 0).astype(np.float32)
     return Labelled((vectors * scale).astype(np.float32), targets)
 
 
-def case(task, *, train=500, validation=137, scale=1.0, **settings):
+def case(task, *, train=500, validation=137, scale=1.0, outputs=None, **settings):
     """Returns what `train_head` takes."""
+    outputs = outputs or OUTPUTS[Task(task)]
     options = {"batch_size": 32, "epochs": 10} | settings
     if "penalty" not in settings:
         options.setdefault("learning_rate", 0.01)
     return {
         "task": Task(task),
-        "training": make(Task(task), train, 1, scale=scale),
-        "validation": make(Task(task), validation, 2, scale=scale),
+        "training": make(Task(task), train, 1, scale=scale, outputs=outputs),
+        "validation": make(Task(task), validation, 2, scale=scale, outputs=outputs),
         "settings": Settings.create(**options).head_settings(),
-        "outputs": OUTPUTS[Task(task)],
+        "outputs": outputs,
         "seed": 3,
     }
 
@@ -63,6 +67,13 @@ def case(task, *, train=500, validation=137, scale=1.0, **settings):
 def change(given, **settings):
     """Returns a case with other settings, also some that a user could not choose."""
     return given | {"settings": given["settings"].model_copy(update=settings)}
+
+
+def weighted(given):
+    """Returns a case whose training images count differently."""
+    count = len(given["training"].vectors)
+    weights = np.random.default_rng(7).choice([0, 0.5, 1, 4], count).astype(np.float32)
+    return given | {"training": replace(given["training"], weights=weights)}
 
 
 CASES = {
@@ -74,6 +85,11 @@ CASES = {
     ),
     "labels": case("labels"),
     "number": case("number"),
+    "two numbers": case("number", outputs=2),
+    "number, some count more": weighted(case("number")),
+    "two, class weights": case("binary", class_weight="balanced"),
+    "some count more": weighted(case("classes")),
+    "labels, some count more": weighted(case("labels")),
     "number, sgd": case("number", optimizer="sgd"),
     # Gradients near Adam's epsilon.
     "tiny vectors": case("classes", scale=1e-5),
@@ -85,6 +101,11 @@ CASES = {
 ONE_HOT = {"one of many, sgd, class weights", "inner layer, decay, smoothing"}
 
 
+def scale_of(numbers):
+    """Returns the means of training numbers (N, C), and their deviations."""
+    return numbers.mean(axis=0), numbers.std(axis=0)
+
+
 def for_keras(case, *, one_hot=False):
     """Says the same to Keras."""
     training, validation, settings = case["training"], case["validation"], case["settings"]
@@ -92,6 +113,10 @@ def for_keras(case, *, one_hot=False):
     count, length = training.vectors.shape
     head = init_head(length, outputs, case["seed"], settings.inner_units)
     targets = [training.targets, validation.targets]
+    if case["task"] is Task.NUMBER:
+        # Heads learn numbers on the scale of a logit.
+        mean, deviation = scale_of(training.targets)
+        targets = [((numbers - mean) / deviation).astype(np.float32) for numbers in targets]
     if one_hot:
         targets = [np.eye(outputs, dtype=np.float32)[classes] for classes in targets]
     told = {
@@ -110,8 +135,12 @@ def for_keras(case, *, one_hot=False):
     for number, layer in enumerate(head.layers):
         told |= {f"kernel {number}": layer.kernel, f"bias {number}": layer.bias}
     if settings.class_weight is ClassWeight.BALANCED:
-        weights = compute_class_weight("balanced", classes=np.arange(outputs), y=training.targets)
-        told["class_weights"] = weights
+        labels = training.targets.ravel()
+        told["class_weights"] = compute_class_weight(
+            "balanced", classes=np.unique(labels), y=labels
+        )
+    if training.weights is not None:
+        told["weights"] = training.weights / training.weights.mean()
     return told
 
 
@@ -123,13 +152,24 @@ def assert_same(case, keras):
     figures.pop("plain", None)
     figures["val_loss"] = figures.pop("val_plain", figures["val_loss"])
     assert history.history.keys() == figures.keys()
+    mean, deviation = np.float32(0), np.float32(1)
+    if case["task"] is Task.NUMBER:
+        mean, deviation = scale_of(case["training"].targets)
+    # Of one number in its unit; several have none in common.
+    unit = float(deviation[0]) if case["task"] is Task.NUMBER and case["outputs"] == 1 else 1.0
+    powers = {"loss": 2, "val_loss": 2}
     for name, values in figures.items():
-        np.testing.assert_allclose(history.history[name], values, rtol=0, atol=1e-4, err_msg=name)
+        wanted = np.array(values) * unit ** powers.get(name, 1)
+        np.testing.assert_allclose(
+            history.history[name], wanted, rtol=1e-5, atol=1e-4, err_msg=name
+        )
     name, choose = ("val_loss", min) if case["task"] is Task.NUMBER else ("val_accuracy", max)
     assert history.row(history.best_epoch)[name] == choose(history.history[name])
     found = [array for layer in head.layers for array in layer]
-    for array, wanted in zip(found, keras["heads"][history.best_epoch - 1], strict=True):
-        np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-4)
+    *inner, kernel, bias = map(np.array, keras["heads"][history.best_epoch - 1])
+    expected = [*inner, kernel * deviation, bias * deviation + mean]
+    for array, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=0, atol=3e-4)
     return history
 
 
@@ -432,7 +472,7 @@ def test_no_recipes_give_no_heads():
 @pytest.mark.parametrize("seed", range(3))
 def test_balanced_weights_are_those_of_scikit_learn(seed):
     labels = np.random.default_rng(seed).choice(4, 50, p=[0.6, 0.1, 0.05, 0.25]).astype(np.int32)
-    weights = balance(labels, 4)
+    (weights,) = balance(Task.CLASSES, labels, 4)
     present = np.unique(labels)
     assert weights.dtype == np.float32
     np.testing.assert_allclose(
@@ -442,7 +482,159 @@ def test_balanced_weights_are_those_of_scikit_learn(seed):
 
 def test_a_class_without_images_weighs_nothing_and_the_mean_over_images_is_1():
     labels = np.int32([2, 0, 2, 2, 4])
-    weights = balance(labels, 6)
+    (weights,) = balance(Task.CLASSES, labels, 6)
     assert weights[[1, 3, 5]].tolist() == [0, 0, 0]
     assert weights[labels].mean() == pytest.approx(1)
     assert weights[0] == weights[4] == pytest.approx(3 * weights[2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_sides_of_each_label_are_balanced_as_by_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((60, 3)) < [0.1, 0.5, 0.8]).astype(np.float32)
+    targets[:2, :] = [[0], [1]]
+    weights = balance(Task.LABELS, targets, 3)
+    assert weights.shape == (2, 3) and weights.dtype == np.float32
+    for n in range(3):
+        wanted = compute_class_weight("balanced", classes=np.arange(2), y=targets[:, n])
+        np.testing.assert_allclose(weights[:, n], wanted, rtol=1e-6)
+    shares = weigh(Task.LABELS, targets, weights)
+    np.testing.assert_allclose(shares, np.where(targets > 0, weights[1], weights[0]))
+    np.testing.assert_allclose(shares.mean(axis=0), 1, rtol=1e-6)
+    assert np.array_equal(balance(Task.BINARY, targets[:, :1], 1), weights[:, :1])
+
+
+def test_a_label_that_all_images_agree_on_weighs_1_and_numbers_weigh_the_same():
+    targets = np.float32([[1, 0], [1, 0], [1, 1], [1, 0]])
+    weights = balance(Task.LABELS, targets, 2)
+    assert weights[:, 0].tolist() == [0, 1]
+    np.testing.assert_allclose(weights[:, 1], [4 / 6, 2])
+    assert (balance(Task.NUMBER, targets, 2) == 1).all()
+    labels = np.int32([2, 0, 2])
+    by_class = balance(Task.CLASSES, labels, 3)
+    assert weigh(Task.CLASSES, labels, by_class).tolist() == by_class[0][labels].tolist()
+
+
+SOLVED = {"head": "logistic", "penalty": 0.02}
+TASKS = ["classes", "binary", "labels", "number"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_solved_head_takes_a_weight_for_copies_and_none_for_absence(task):
+    given = case(task, train=200, **SOLVED)
+    training = given["training"]
+    copies = np.random.default_rng(4).choice([0, 1, 2, 3], 200)
+    rows = np.repeat(np.arange(200), copies)
+    weighted = replace(training, weights=copies.astype(np.float32))
+    copied = Labelled(training.vectors[rows], training.targets[rows])
+    head, history = train_head(**given | {"training": weighted})
+    other, wanted = train_head(**given | {"training": copied})
+    vectors = given["validation"].vectors
+    np.testing.assert_allclose(head.logits(vectors), other.logits(vectors), atol=2e-2)
+    assert history.history["val_loss"] == pytest.approx(wanted.history["val_loss"], rel=1e-2)
+    plain, _ = train_head(**given)
+    assert np.abs(head.logits(vectors) - plain.logits(vectors)).max() > 0.1
+
+
+@pytest.mark.parametrize("task", TASKS[:3])
+@pytest.mark.parametrize("settings", [SOLVED, {"epochs": 4}], ids=["solved", "dense"])
+def test_the_weight_of_an_image_and_that_of_its_class_multiply(task, settings):
+    given = weighted(case(task, train=200, **settings))
+    training = given["training"]
+    head, _ = train_head(**change(given, class_weight=ClassWeight.BALANCED))
+    if task == "labels":
+        plain, _ = train_head(**given)
+        vectors = training.vectors
+        assert np.abs(head.logits(vectors) - plain.logits(vectors)).max() > 0.01
+        return
+    own = weigh(Task(task), training.targets, balance(Task(task), training.targets, 10))
+    own = own.reshape(200, -1)[:, 0] * training.weights / training.weights.mean()
+    if "epochs" in settings:
+        # There, the classes' weights do not change the mean over the images.
+        own = own / own.mean()
+    other, _ = train_head(**given | {"training": replace(training, weights=own)})
+    vectors = given["validation"].vectors
+    tolerance = 2e-2 if settings is SOLVED else 0.2
+    np.testing.assert_allclose(head.logits(vectors), other.logits(vectors), atol=tolerance)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_in_epochs_leaves_images_without_weight_alone(task):
+    given = case(task, train=100, epochs=3, batch_size=100)
+    training = given["training"]
+    weights = np.ones(100, np.float32)
+    weights[70:] = 0
+    spoilt = training.targets.copy()
+    spoilt[70:] = spoilt[:30]
+    heads = []
+    if task == "number":
+        # Their scale is taken from all images, so it has to stay.
+        spoilt[70:] = np.sort(training.targets[70:], axis=0)
+    for targets in (training.targets, spoilt):
+        changed = Labelled(training.vectors, targets, weights)
+        heads.append(train_head(**given | {"training": changed})[0])
+    first, second = (head.logits(given["validation"].vectors) for head in heads)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.03, "epochs": 30}, SOLVED])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_numbers_in_thousands_are_learnt_in_their_own_unit(settings, normalize):
+    small = change(case("number", **settings), normalize=normalize)
+    large = dict(small)
+    for name in ("training", "validation"):
+        part = small[name]
+        large[name] = replace(part, targets=np.float32(1e5 + 4000 * (part.targets - 30)))
+    (head, history), (other, wanted) = (train_head(**given) for given in (large, small))
+    truth = large["validation"].targets
+    errors = np.abs(head.logits(large["validation"].vectors) - truth)
+    spread = np.abs(truth - truth.mean()).mean()
+    kept = history.row(history.best_epoch)
+    assert errors.mean() < 0.5 * spread
+    assert kept["val_mae"] == pytest.approx(errors.mean(), rel=1e-3)
+    assert kept["val_loss"] == pytest.approx(np.square(errors).mean(), rel=1e-3)
+    # In another unit it is the same history.
+    assert history.best_epoch == wanted.best_epoch
+    for name, values in wanted.history.items():
+        scale = 4000.0 ** (2 if name.endswith("loss") else 1)
+        np.testing.assert_allclose(history.history[name], np.array(values) * scale, rtol=1e-3)
+    vectors = small["validation"].vectors
+    np.testing.assert_allclose(
+        head.logits(vectors), 1e5 + 4000 * (other.logits(vectors) - 30), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.03, "epochs": 30}, SOLVED])
+def test_a_number_is_learnt_as_well_beside_one_of_another_scale(settings):
+    given = case("number", outputs=2, **settings)
+    for name in ("training", "validation"):
+        given[name].targets[:, 0] *= 10_000
+    head, _ = train_head(**given)
+    for n in range(2):
+        alone = given | {
+            name: replace(given[name], targets=given[name].targets[:, n : n + 1])
+            for name in ("training", "validation")
+        }
+        other, _ = train_head(**alone | {"outputs": 1})
+        truth = given["validation"].targets[:, n]
+        vectors = given["validation"].vectors
+        errors = np.abs(head.logits(vectors)[:, n] - truth).mean()
+        assert errors == pytest.approx(np.abs(other.logits(vectors)[:, 0] - truth).mean(), rel=0.1)
+        assert errors < 0.6 * np.abs(truth - truth.mean()).mean()
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 3}, SOLVED])
+def test_a_number_that_is_always_the_same_is_learnt(settings):
+    given = case("number", outputs=2, **settings)
+    for name in ("training", "validation"):
+        given[name].targets[:, 1] = 7
+    head, history = train_head(**given)
+    assert np.isfinite(history.history["val_loss"]).all()
+    assert np.abs(head.logits(given["validation"].vectors)[:, 1] - 7).max() < 2
+
+
+def test_a_solved_number_has_no_use_for_balance():
+    given = case("number", **SOLVED)
+    head, _ = train_head(**given)
+    other, _ = train_head(**change(given, class_weight=ClassWeight.BALANCED))
+    assert weights_of(head).tobytes() == weights_of(other).tobytes()

@@ -236,3 +236,61 @@ def test_a_recipe_is_said_by_what_differs_from_a_plain_head(values, words):
 def test_recipes_that_differ_are_said_differently():
     said = [describe_recipe(trial.settings) for trial in searched()]
     assert len(set(said)) == len(said)
+
+
+def make_number_trial(error, *, replicates=3, epochs=10, lost=False, **values):
+    """A trial whose error in thousands falls to `error` in its last epoch but one."""
+    settings = HeadSettings(**({"epochs": epochs} | values))
+    length = 1 if settings.head == "logistic" else epochs
+    fits = []
+    for n in range(replicates):
+        curve = error * (1 + 0.05 * np.abs(np.arange(length) - max(length - 2, 0)) + 0.02 * n)
+        losses = [NAN] * length if lost else (curve**2).tolist()
+        curve = [NAN] * length if lost else curve.tolist()
+        figures = {"loss": losses, "mae": curve, "val_loss": losses, "val_mae": curve}
+        fits.append(Fit(settings, None, 0 if lost else 1, figures))
+    return Trial(settings, tuple(fits))
+
+
+def number_trials():
+    return [
+        make_number_trial(2e6, learning_rate=1.0),
+        make_number_trial(1, learning_rate=5.0, lost=True),
+        *(make_number_trial(3000 + 900 * n, learning_rate=rate) for n, rate in enumerate(RATES)),
+        *(
+            make_number_trial(3500 + 50 * n, head="logistic", penalty=p)
+            for n, p in enumerate((0.1, 1.0))
+        ),
+    ]
+
+
+def test_errors_of_numbers_are_drawn_as_such_with_the_lowest_in_sight(draw):
+    trials = number_trials()
+    left, right = draw(trials, trials[2])
+    for ax in (left, right):
+        assert ax.get_ylabel() == "mae on held-out images"
+        low, high = ax.get_ylim()
+        # The lowest error is there; what is far above it is left out.
+        assert low <= 3000 * 1.02 <= high < 20_000
+    (line,) = [line for line in left.lines if line.get_label() == "plain head"]
+    shown = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    assert shown[RATES[0]] == pytest.approx(3000 * 1.02)
+    assert math.isnan(shown[5.0])
+    (mark,) = [line for line in left.lines if line.get_label() == "chosen"]
+    assert mark.get_ydata()[0] == pytest.approx(3000 * 1.02)
+    (solved,) = [line for line in left.lines if line.get_label().startswith("logistic")]
+    assert solved.get_ydata()[0] == pytest.approx(3500 * 1.02)
+    assert right.lines[0].get_ydata()[8] == pytest.approx(3000 * 1.02)
+
+
+def test_solved_heads_of_numbers_alone_are_drawn_with_their_losses(draw):
+    trials = [t for t in number_trials() if t.settings.head == "logistic"]
+    left, right = draw(trials, trials[0])
+    assert left.get_ylabel() == "mae on held-out images"
+    wanted = [trial.loss for trial in trials]
+    assert right.lines[0].get_ydata().tolist() == pytest.approx(wanted)
+
+
+def test_numbers_that_were_all_lost_are_drawn_too(draw):
+    trials = [make_number_trial(1, learning_rate=rate, lost=True) for rate in RATES]
+    draw(trials, trials[0])

@@ -260,6 +260,70 @@ def test_if_all_diverged_there_is_no_choice(values, advice):
     assert "all heads diverged" in str(error.value)
 
 
+# Numbers: the lower the error, the better.
+
+
+def make_number_trial(errors, losses=None, **values):
+    """A row of errors, and of squared ones, for each replicate."""
+    settings = recipe(**values)
+    losses = losses or [[error**2 for error in row] for row in errors]
+    fits = []
+    for row, lost in zip(errors, losses, strict=True):
+        finite = [n for n, loss in enumerate(lost, 1) if math.isfinite(loss)]
+        best = min(finite, key=lambda n: lost[n - 1], default=0)
+        curve = {"loss": list(lost), "mae": list(row), "val_loss": list(lost), "val_mae": list(row)}
+        fits.append(Fit(settings, None, best, curve))
+    return Trial(settings, tuple(fits))
+
+
+def test_a_number_is_scored_by_its_loss_and_shown_by_its_error():
+    # The second epoch has the lowest mean loss, the third the lowest mean error.
+    trial = make_number_trial([[9, 4, 1], [9, 5, 6]], [[80, 20, 90], [80, 30, 40]])
+    assert (trial.metric, trial.epoch) == ("mae", 2)
+    assert trial.scores.tolist() == [-20, -30]
+    assert (trial.mean, trial.loss) == (-25, 25)
+    assert trial.figures.tolist() == [4, 5]
+    assert trial.error == pytest.approx(5)
+    assert not trial.diverged
+
+
+def test_an_epoch_of_numbers_that_diverged_is_below_all_others():
+    trial = make_number_trial([[3e9, INF], [2e9, 1]], [[9e18, INF], [4e18, 1]])
+    assert trial.epoch == 1 and trial.diverged
+    assert trial.figures.tolist() == [3e9, 2e9]
+    lost = make_number_trial([[NAN], [2]], [[NAN], [4]], learning_rate=0.0001)
+    good = make_number_trial([[1e9], [1e9]])
+    assert max([lost, good], key=rank) is good
+    # An error of a replicate that was lost is not hidden.
+    assert math.isnan(lost.figures[0])
+    assert choose([lost, good]) is good
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_choice_among_numbers_is_the_simplest_within_one_standard_error(order):
+    trials = [
+        make_number_trial([[10], [12], [14]], learning_rate=0.001),
+        make_number_trial([[10.1], [11.5], [14.1]], inner_units=100),
+        make_number_trial([[20], [22], [24]], learning_rate=0.0001),
+    ]
+    assert choose(trials[::order]) is trials[0]
+    clear = make_number_trial([[5], [6], [7]], inner_units=1000)
+    assert choose([*trials, clear][::order]) is clear
+
+
+def test_if_all_numbers_diverged_there_is_no_choice():
+    with pytest.raises(TopworkError, match="all heads diverged"):
+        choose([make_number_trial([[NAN], [INF]])])
+
+
+def test_a_trial_of_numbers_comes_back_from_the_journal():
+    trial = make_number_trial([[3.0, 2.0]], [[9.0, INF]])
+    again = read_record(make_record("a", "b", trial.fits[0]), trial.settings)
+    found = Trial(trial.settings, (again,))
+    assert found.metric == "mae" and found.epoch == 1
+    assert found.figures.tolist() == [3] and found.diverged
+
+
 # The journal.
 
 FIT = make_fit(recipe(dropout=0.2), [0.5, 0.25], [1.0, NAN], [INF, 0.1])

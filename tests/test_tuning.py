@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from topwork import tuning
 from topwork.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
 from topwork.errors import DatasetError, SettingsError, TopworkError
-from topwork.heads import Dense, Head
+from topwork.heads import Dense, Head, decide
 from topwork.replicates import make_replicates
+from topwork.splits import strata
+from topwork.task import Task
 from topwork.training import Fit, Labelled, Part, train_head
 from topwork.trials import Journal, Trial
 from topwork.tuning import (
@@ -48,7 +50,9 @@ def make_tuner(examples=None, *, folds=3, seeds=1, seed=0, **options):
     rows = np.arange(len(examples.targets), dtype=np.int32)
     cut = len(rows) * 2 // 3
     part = Part(rows[None, :cut], rows[cut:])
-    replicates = make_replicates(examples.targets, part, folds, seeds, seed, CLASSES)
+    replicates = make_replicates(
+        part, examples.targets[part.training[0]], folds, seeds, seed, classes=CLASSES
+    )
     return Tuner(examples, replicates, len(CLASSES), **options)
 
 
@@ -67,7 +71,7 @@ class Trainer:
         self.heads = []
         self.calls = []
 
-    def __call__(self, examples, part, recipes, outputs, *, seed):
+    def __call__(self, examples, part, recipes, outputs, *, task, seed):
         rows = part.held_out.tobytes()
         self.heads += [(recipe, rows, seed) for recipe in recipes]
         self.calls.append(list(recipes))
@@ -191,9 +195,9 @@ def test_the_first_rates_of_a_small_budget_are_far_apart(trainer):
 def timed(trainer, clock, tuner, pace):
     """Lets time pass as heads are trained."""
 
-    def train(examples, part, recipes, outputs, *, seed):
+    def train(examples, part, recipes, outputs, *, task, seed):
         clock.seconds += sum(pace * tuner._cost(recipe) for recipe in recipes)
-        return trainer(examples, part, recipes, outputs, seed=seed)
+        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
 
     return train
 
@@ -480,10 +484,10 @@ def test_if_all_diverge_it_is_said(trainer):
 
 
 def test_a_logistic_head_without_an_optimum_loses_alone(monkeypatch, trainer):
-    def train(examples, part, recipes, outputs, *, seed):
+    def train(examples, part, recipes, outputs, *, task, seed):
         if any(recipe.penalty == 0.01 for recipe in recipes):
             raise TopworkError("did not reach its optimum")
-        return trainer(examples, part, recipes, outputs, seed=seed)
+        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
 
     monkeypatch.setattr(tuning, "train_heads", train)
     tuner = make_tuner()
@@ -816,3 +820,75 @@ def test_a_fold_that_diverged_has_no_logits(trainer):
     assert len(logits) == len(labels)
     with pytest.raises(DatasetError, match="finite"):
         held_out_logits(tuner, Trial(recipe, (lost, lost, lost)))
+
+
+def make_task(task, count=180, length=16):
+    """Targets of a task that the vectors say something of; and how many outputs they take."""
+    rng = np.random.default_rng(3)
+    outputs = {Task.CLASSES: 3, Task.BINARY: 1, Task.LABELS: 4, Task.NUMBER: 2}[task]
+    vectors = rng.normal(0, 1, (count, length)).astype(np.float32)
+    scores = vectors @ rng.normal(0, 1, (length, outputs)) + rng.normal(0, 1, (count, outputs))
+    match task:
+        case Task.CLASSES:
+            targets = scores.argmax(axis=1).astype(np.int32)
+        case Task.NUMBER:
+            targets = (500 * scores + 7000).astype(np.float32)
+        case _:
+            targets = (scores > 0).astype(np.float32)
+    return Labelled(vectors, targets), outputs
+
+
+@pytest.mark.parametrize("task", Task)
+def test_heads_of_every_task_are_searched_and_held_out(task, tmp_path):
+    examples, outputs = make_task(task)
+    labels = examples.targets if task is not Task.LABELS else examples.targets > 0
+    labels = labels[:, 0].astype(np.int64) if task is Task.BINARY else labels
+    rows = np.arange(180, dtype=np.int32)
+    part = Part(rows[None, :120], rows[120:])
+    names = ["a", "b", "c"][: 2 if task is Task.BINARY else 3]
+    replicates = make_replicates(
+        part,
+        strata(task, labels[:120]),
+        2,
+        1,
+        0,
+        classes=names if task in (Task.CLASSES, Task.BINARY) else None,
+    )
+
+    def make():
+        journal = Journal(tmp_path / "trials.jsonl")
+        journal.open()
+        return Tuner(examples, replicates, outputs, task, journal=journal)
+
+    tuner = make()
+    pinned = frozenset(("normalize", "weight_decay", "dropout", "inner_units", "epochs"))
+    trial = search(tuner, start(epochs=3), pinned)
+    kinds = {trial.settings.head for trial in tuner.trials}
+    assert kinds == {HeadKind.DENSE, HeadKind.LOGISTIC}
+    for name, plain in (("class_weight", ClassWeight.NONE), ("label_smoothing", 0)):
+        varied = {getattr(trial.settings, name) for trial in tuner.trials} != {plain}
+        assert varied == (task is not Task.NUMBER)
+    assert {trial.metric for trial in tuner.trials} == {task.metric}
+
+    logits, targets = held_out_logits(tuner, trial)
+    assert len(logits) == len(targets) == 120
+    if task is Task.NUMBER:
+        # Chance would be an error of some 1500.
+        assert np.abs(logits - targets).mean() < 700
+    else:
+        found = decide(task, logits).reshape(targets.shape)
+        assert (found == targets).mean() > 0.7
+
+    # What is in the journal is not trained again, and the choice is the same.
+    again = make()
+    assert search(again, start(epochs=3), pinned).settings == trial.settings
+    assert (again.trained, again.reused) == (0, tuner.trained)
+
+
+def test_weights_of_images_make_other_trials():
+    examples, outputs = make_task(Task.NUMBER)
+    keys = set()
+    for weights in (None, np.ones(180), np.arange(180)):
+        given = replace(examples, weights=None if weights is None else np.float32(weights))
+        keys.add(Tuner(given, make_tuner().replicates, outputs, Task.NUMBER).data_key)
+    assert len(keys) == 3

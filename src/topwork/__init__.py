@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topwork.classifier import Classifier, load, tune
+    from topwork.classifier import Classifier, Regressor, load, tune
     from topwork.config import Settings
     from topwork.dataset import Dataset
     from topwork.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "ImageError",
     "ModelError",
     "NetworkError",
+    "Regressor",
     "Settings",
     "SettingsError",
     "StoreError",
@@ -51,6 +52,7 @@ _MODULES = {
     "Classifier": "classifier",
     "Dataset": "dataset",
     "History": "history",
+    "Regressor": "classifier",
     "Settings": "config",
     "load": "classifier",
     "tune": "classifier",

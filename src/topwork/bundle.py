@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 import tempfile
@@ -27,12 +28,14 @@ from topwork.bases import (
 )
 from topwork.calibration import Calibration
 from topwork.config import Precision, Settings
+from topwork.conformal import Residuals
 from topwork.engines import run_file
 from topwork.errors import ModelError
 from topwork.files import write_file, write_folder
 from topwork.heads import Dense, Floats, Head
 from topwork.history import History
 from topwork.images import Source
+from topwork.metrics import say_number
 from topwork.model import (
     DataFacts,
     ImageTable,
@@ -47,7 +50,7 @@ from topwork.vectors import read_pixels
 
 Written = TypeVar("Written")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OPENVINO_FILE = "model.xml"
 KERAS_FILE = "model.keras"
 HEAD_FILE = "head.safetensors"
@@ -88,7 +91,7 @@ class Card(BaseModel):
     settings: Settings
     data: DataFacts
     validation: Validation
-    calibration: dict[str, Any] | None
+    calibration: dict[str, Any]
     search: SearchFacts | None
     parity: dict[str, float]
     versions: dict[str, str]
@@ -184,7 +187,7 @@ def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> 
         settings=model.settings,
         data=model.data,
         validation=model.validation,
-        calibration=model.calibration.to_json() if model.calibration else None,
+        calibration=model.calibration.to_json(),
         search=model.search,
         parity=parity,
         versions=model.versions,
@@ -195,11 +198,19 @@ def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> 
 
 
 def _draw(model: Model, path: Path) -> None:
-    low, high = model.validation.interval
     bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
-    title = f"{bases}: validation {model.history.metric} "
-    title += f"{model.validation.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
-    model.history.save_plot(path, title)
+    model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
+
+
+def _say_validation(model: Model) -> str:
+    found = model.validation
+    if model.task is Task.NUMBER and len(model.classes) > 1:
+        # Several numbers have no unit in common.
+        share = found.figures["r2"]
+        return f"validation R² {math.nan if share is None else share:.3f}"
+    say = say_number if model.task is Task.NUMBER else "{:.3f}".format
+    low, high = (say(math.nan if end is None else end) for end in found.interval)
+    return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
 
 
 def check_parity(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
@@ -263,7 +274,8 @@ def load_model(path: Path | str) -> Model:
     try:
         history = History.from_json(json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))
         images = _read_images(folder / IMAGES_FILE)
-        calibration = Calibration.from_json(card.calibration) if card.calibration else None
+        kind = Residuals if card.task is Task.NUMBER else Calibration
+        calibration = kind.from_json(card.calibration)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the model {folder} cannot be read: {error}; {RETRAIN}") from error
     return Model(
@@ -346,7 +358,8 @@ def _read_head(path: Path, card: Card) -> Head:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
-    length, outputs = sum(member.vector_length for member in card.members), len(card.classes)
+    length = sum(member.vector_length for member in card.members)
+    outputs = 1 if card.task is Task.BINARY else len(card.classes)
     units = card.settings.inner_units
     shapes = {"kernel": (units or length, outputs), "bias": (outputs,)}
     if units:

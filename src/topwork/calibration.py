@@ -12,19 +12,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import DatasetError, SettingsError
+from topwork.conformal import (
+    MOST_SCORES,
+    ORIGINS,
+    Bools,
+    Floats,
+    Ints,
+    Origin,
+    check_labels,
+    check_probabilities,
+    check_rows,
+    conformal_threshold,
+    nonconformity,
+    parse_number,
+    thinned,
+)
+from topwork.errors import SettingsError
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Origin = Literal["validation", "folds"]
-
-SOURCES: tuple[Origin, ...] = ("validation", "folds")
 BINS = 15
 # Beyond these a temperature says that something is wrong with the head, not how sure it is.
 TEMPERATURES = (0.05, 20.0)
@@ -33,12 +42,16 @@ HALVINGS = 20
 # How many images' worth of belief there is in the head's own scale, T = 1.
 PRIOR_IMAGES = 1.0
 FOLDS = 5
-MOST_SCORES = 1000
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float32]:
     """Returns the softmax of logits (N, C) over a temperature above 0, (N, C) float32."""
     return _softmax(logits.astype(np.float64) / temperature).astype(np.float32)
+
+
+def as_pairs(logits: Floats) -> Floats:
+    """Returns single logits z (N, 1) as those of two classes (0, z), (N, 2)."""
+    return np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
@@ -63,8 +76,8 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2; the
         added term is the log density of a gamma prior on b with its mode at 1.
     """
-    _check_rows(logits, "logits")
-    _check_labels(labels, logits.shape)
+    check_rows(logits, "logits")
+    check_labels(labels, logits.shape)
     return _fit(logits, labels)
 
 
@@ -99,8 +112,8 @@ def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> Reliab
 
     Source: Guo et al., 2017, equations 1 and 2.
     """
-    _check_probabilities(probabilities)
-    _check_labels(labels, probabilities.shape)
+    check_probabilities(probabilities)
+    check_labels(labels, probabilities.shape)
     if bins < 1:
         raise SettingsError(f"bins must be at least 1, got {bins}")
     edges = np.linspace(0, 1, bins + 1)
@@ -158,96 +171,6 @@ def chance_error(probabilities: Floats, bins: int = BINS) -> float:
     return float(np.sqrt(2 / math.pi * variance).sum() / len(top))
 
 
-def nonconformity(probabilities: Floats, labels: Ints) -> NDArray[np.float32]:
-    """Returns how far down each true label was found, (N,) float32 in 0..1.
-
-    0 if it is the top class, else 1 - its probability. Sets made with 1 - p are the smallest
-    on average; scoring the top class 0 keeps it in every set, so that none is empty, and pays
-    for it here, so that coverage is as promised and not higher.
-
-    Args:
-        probabilities: (N, C), rows sum to 1, of images that the head was not trained on.
-        labels: (N,) class indices in 0..C-1.
-
-    Raises:
-        DatasetError: the shapes, labels or probabilities do not fit.
-
-    Source: Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded
-        Error Levels", 2019, for 1 - p; the top class's 0 is added to it.
-    """
-    scores = _scores(probabilities)
-    _check_labels(labels, probabilities.shape)
-    return np.asarray(scores[np.arange(len(labels)), labels])
-
-
-def conformal_threshold(scores: Floats, coverage: float) -> float:
-    """Returns the score up to which labels belong in a set.
-
-    With the k-th smallest of n scores, k = ceil((n + 1) * coverage), a new image from the
-    same source finds its true label in its set with at least that probability.
-
-    Args:
-        scores: (n,) from `nonconformity`, in any order, n at least 1.
-        coverage: wanted share of sets that hold the true label, between 0 and 1.
-
-    Returns:
-        The threshold; infinite, which puts all labels in every set, if n images are too few to
-        promise the coverage: that takes coverage / (1 - coverage) of them, 19 for 0.95.
-
-    Raises:
-        SettingsError: the coverage is not between 0 and 1.
-        DatasetError: there are no scores, or one is not finite.
-
-    Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005;
-        Lei et al., "Distribution-Free Predictive Inference for Regression", 2018, section 2.2.
-    """
-    if not 0 < coverage < 1:
-        raise SettingsError(f"coverage must lie between 0 and 1, such as 0.9; got {coverage}")
-    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
-        raise DatasetError(
-            f"scores must be a row of at least one finite number, got shape {scores.shape}; "
-            "make them with `nonconformity`"
-        )
-    # 50 * 0.56 is 28.000000000000004: a product's last digits must not cost a rank.
-    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
-    return math.inf if rank > len(scores) else float(np.sort(scores)[rank - 1])
-
-
-def label_sets(probabilities: Floats, threshold: float) -> Bools:
-    """Returns for each image which labels it may have, (N, C) bool; the top class always.
-
-    Args:
-        probabilities: (N, C), rows sum to 1.
-        threshold: from `conformal_threshold`, 0 or more; 0 leaves the top class alone.
-
-    Raises:
-        DatasetError: the probabilities do not fit.
-        SettingsError: the threshold is below 0 or not a number.
-    """
-    if not threshold >= 0:
-        raise SettingsError(f"threshold must be 0 or more, got {threshold}")
-    return np.asarray(_scores(probabilities) <= np.float32(min(threshold, 1.0)))
-
-
-def coverage_of(sets: Bools, labels: Ints) -> tuple[float, float]:
-    """Returns the share of sets that hold the true label, and how many labels a set has.
-
-    Args:
-        sets: (N, C) bool.
-        labels: (N,) class indices in 0..C-1.
-
-    Raises:
-        DatasetError: the shapes or labels do not fit.
-    """
-    if sets.ndim != 2 or not sets.size or sets.dtype != np.bool_:
-        raise DatasetError(
-            f"sets must be (N, C) bool of at least one image, got {sets.shape} {sets.dtype}"
-        )
-    _check_labels(labels, sets.shape)
-    covered = sets[np.arange(len(labels)), labels]
-    return float(covered.mean()), float(sets.sum(axis=1).mean())
-
-
 def abstain(probabilities: Floats, threshold: float) -> Bools:
     """Returns which images are better left without an answer, (N,) bool.
 
@@ -259,7 +182,7 @@ def abstain(probabilities: Floats, threshold: float) -> Bools:
         DatasetError: the probabilities do not fit.
         SettingsError: the threshold is not in 0..1.
     """
-    _check_probabilities(probabilities)
+    check_probabilities(probabilities)
     if not 0 <= threshold <= 1:
         raise SettingsError(f"threshold must be a probability in 0..1, got {threshold}")
     # As float32 on both sides, so that a probability shown as 0.9 is not below 0.9.
@@ -282,7 +205,7 @@ def selective(probabilities: Floats, labels: Ints, threshold: float) -> tuple[fl
         SettingsError: the threshold is not in 0..1.
     """
     answered = ~abstain(probabilities, threshold)
-    _check_labels(labels, probabilities.shape)
+    check_labels(labels, probabilities.shape)
     right = probabilities.argmax(axis=1)[answered] == labels[answered]
     return float(answered.mean()), float(right.mean()) if right.size else math.nan
 
@@ -331,16 +254,16 @@ class Calibration:
         Raises:
             KeyError, TypeError, ValueError: the content is not a calibration.
         """
-        scores = np.array([_number(score, 0, 1) for score in data["scores"]], np.float32)
+        scores = np.array([parse_number(score, 0, 1) for score in data["scores"]], np.float32)
         if not 1 <= len(scores) <= MOST_SCORES or (np.diff(scores) < 0).any():
             raise ValueError(f"scores must be 1 to {MOST_SCORES} numbers in ascending order")
         source = data["source"]
-        if source not in SOURCES:
-            raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+        if source not in ORIGINS:
+            raise ValueError(f"source must be one of {', '.join(ORIGINS)}; got {source!r}")
         return cls(
-            temperature=_number(data["temperature"], *TEMPERATURES),
-            error_before=_number(data["error_before"], 0, 1),
-            error_after=_number(data["error_after"], 0, 1),
+            temperature=parse_number(data["temperature"], *TEMPERATURES),
+            error_before=parse_number(data["error_before"], 0, 1),
+            error_after=parse_number(data["error_after"], 0, 1),
             source=source,
             scores=scores,
         )
@@ -364,8 +287,8 @@ def calibrate(logits: Floats, labels: Ints, source: Origin) -> Calibration:
         DatasetError: the shapes or labels do not fit, or a logit is not finite.
         SettingsError: the source is neither.
     """
-    if source not in SOURCES:
-        raise SettingsError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
+    if source not in ORIGINS:
+        raise SettingsError(f"source must be one of {', '.join(ORIGINS)}; got {source!r}")
     temperature = fit_temperature(logits, labels)
     scores = np.sort(nonconformity(softmax(logits, temperature), labels))
     return Calibration(
@@ -373,7 +296,7 @@ def calibrate(logits: Floats, labels: Ints, source: Origin) -> Calibration:
         error_before=calibration_error(softmax(logits), labels),
         error_after=calibration_error(_cross_fitted(logits, labels), labels),
         source=source,
-        scores=_thinned(scores),
+        scores=thinned(scores),
     )
 
 
@@ -413,70 +336,6 @@ def _cross_fitted(logits: Floats, labels: Ints) -> NDArray[np.float32]:
     return rows
 
 
-def _thinned(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most 1000 of n ascending scores, whose thresholds are never below those of all.
-
-    The k-th of m stands for coverages up to k / (m + 1), for which n scores give rank
-    ceil((n + 1) k / (m + 1)): just that one is kept, so a coverage is at most 1/1000 too high.
-    """
-    kept = min(len(scores), MOST_SCORES)
-    ranks = -(-(len(scores) + 1) * np.arange(1, kept + 1) // (kept + 1))
-    return np.asarray(scores[ranks - 1])
-
-
-def _scores(probabilities: Floats) -> NDArray[np.float32]:
-    """Nonconformity of every label, (N, C) float32: the same numbers for threshold and sets."""
-    _check_probabilities(probabilities)
-    scores = np.clip(1 - probabilities.astype(np.float32), 0, 1)
-    scores[np.arange(len(scores)), probabilities.argmax(axis=1)] = 0
-    return np.asarray(scores)
-
-
 def _mean(total: NDArray[Any], count: NDArray[np.int64]) -> NDArray[np.float64]:
     none = np.full(len(count), np.nan)
     return np.asarray(np.divide(total, count, out=none, where=count > 0))
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a number is needed, got {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"a number in {low}..{high} is needed")
-    return float(value)
-
-
-def _check_rows(values: Floats, name: str) -> None:
-    if values.ndim != 2 or len(values) < 1 or values.shape[1] < 2 or values.dtype.kind != "f":
-        raise DatasetError(
-            f"{name} must be (N, C) floats of at least one image and two classes, "
-            f"got {values.shape} {values.dtype}"
-        )
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise DatasetError(
-            f"{name} must be finite, those of {(~finite).sum()} of {len(values)} images are not, "
-            f"first in row {int(finite.argmin())}; train the head with a lower learning rate"
-        )
-
-
-def _check_probabilities(values: Floats) -> None:
-    _check_rows(values, "probabilities")
-    sums = values.sum(axis=1, dtype=np.float64)
-    if values.min() < 0 or np.abs(sums - 1).max() > 1e-3:
-        raise DatasetError(
-            "probabilities must be 0 or more and sum to 1 for each image, got sums of "
-            f"{sums.min():.4g} to {sums.max():.4g}; apply `softmax` to logits first"
-        )
-
-
-def _check_labels(labels: Ints, shape: tuple[int, ...]) -> None:
-    count, classes = shape
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise DatasetError(
-            f"labels must be one class index for each of {count} images, "
-            f"got {labels.shape} {labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DatasetError(
-            f"labels must be class indices in 0..{classes - 1}, got {labels.min()}..{labels.max()}"
-        )

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as Job
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from topwork import vectors
-from topwork.bases import BaseSpec, Stack
+from topwork.bases import Stack
 from topwork.calibration import Calibration
 from topwork.config import HeadKind, Settings
+from topwork.conformal import Residuals
+from topwork.corrections import Correction
 from topwork.dataset import Dataset
-from topwork.errors import printable
-from topwork.evaluation import Evaluation, Sureness
+from topwork.duplicates import Pair
+from topwork.errors import counted, printable
 from topwork.history import History
 from topwork.listener import Listener
-from topwork.listing import Skipped, Split
-from topwork.metrics import Report
-from topwork.model import Model
-from topwork.pipeline import TRIALS_PLOT, Layer, Trained
+from topwork.listing import Skipped
+from topwork.metrics import Report, say_number, say_report
+from topwork.pipeline import TRIALS_PLOT, Trained
+from topwork.task import Task
 from topwork.trial_plot import describe_recipe
-from topwork.trials import Trial, rank
+from topwork.trials import Trial, rank, standard_error
 from topwork.tuning import Tuner
 
 WIDTH = 80
@@ -79,6 +82,15 @@ class Screen(Listener):
         """Prints how many images each class has in each split."""
         show_dataset(self.console, dataset)
 
+    def corrected(self, correction: Correction) -> None:
+        """Prints what the user's verdicts changed."""
+        self._stop()
+        dropped = counted(correction.dropped, "image")
+        line = f"Verdicts: {dropped} dropped, {correction.relabelled} relabelled"
+        if correction.missing:
+            line += f"; {correction.missing} more on images that are not in this data"
+        self.console.print(line, style="yellow" if correction.missing else "")
+
     def shapes(self, stack: Stack, settings: Settings, classes: int) -> None:
         """Prints the shapes on the way through the networks."""
         self._stop()
@@ -105,6 +117,19 @@ class Screen(Listener):
             line += f", {rate:.0f} images/s"
         self.console.print(line)
         show_skipped(self.console, dataset.skipped)
+
+    def divided(self, dataset: Dataset, pairs: Sequence[Pair]) -> None:
+        """Prints how the validation images were chosen, or what leaks into them."""
+        self._stop()
+        show_division(self.console, dataset, pairs)
+
+    def measured(self, done: int, total: int) -> None:
+        """Shows how many images were measured."""
+        self._count("measured", done, total, "")
+
+    def compared(self, done: int, total: int) -> None:
+        """Shows how many images were made small and compared with others."""
+        self._count("compared", done, total, "")
 
     def tried(self, done: int, total: int | None) -> None:
         """Shows how many heads were trained to choose from."""
@@ -168,7 +193,7 @@ class Screen(Listener):
 
 
 class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
+    def render(self, task: Job) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.0f} {task.fields['unit']}")
 
 
@@ -188,36 +213,71 @@ def shape_lines(stack: Stack, batch_size: int, classes: int) -> list[str]:
 
 
 def show_dataset(console: Console, dataset: Dataset) -> None:
-    """Prints a table of images per class and split."""
-    counts = dataset.counts()
-    splits = [
-        str(s)
-        for s in (Split.TRAIN, Split.VALIDATION, Split.TEST)
-        if sum(counts.get(s, {}).values())
-    ]
+    """Prints a table of images per class and split; of numbers, their range."""
     where = f" in {printable(dataset.root)}" if dataset.root else ""
-    console.print(
-        f"Found {len(dataset)} images of {len(dataset.classes)} classes{where}", style="bold"
-    )
+    kinds = {Task.LABELS: "labels", Task.NUMBER: "numbers"}
+    what = f"of {len(dataset.classes)} {kinds.get(dataset.task, 'classes')}"
+    if dataset.task is Task.NUMBER and len(dataset.classes) == 1:
+        what = f"with a number, {printable(dataset.classes[0])},"
+    console.print(Text(f"Found {len(dataset)} images {what}{where}"), style="bold")
+    sizes = dataset.split_sizes()
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("class", overflow="ellipsis", no_wrap=True)
-    for split in splits:
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for split in sizes:
         table.add_column(split, justify="right")
-    for name in dataset.classes[:SHOWN_CLASSES]:
-        table.add_row(Text(printable(name)), *(str(counts[s].get(name, 0)) for s in splits))
-    if len(dataset.classes) > SHOWN_CLASSES:
-        rest = dataset.classes[SHOWN_CLASSES:]
-        table.add_row(
-            f"and {len(rest)} more", *(str(sum(counts[s].get(c, 0) for c in rest)) for s in splits)
-        )
-    table.add_row("all", *(str(sum(counts[s].values())) for s in splits), style="bold")
+    if dataset.task is Task.NUMBER:
+        for n, name in enumerate(dataset.classes):
+            for kind, find in (("least", np.min), ("mean", np.mean), ("most", np.max)):
+                values = [find(dataset.labels[dataset.splits == split, n]) for split in sizes]
+                table.add_row(f"{printable(name)}, {kind}", *map(say_number, values))
+    else:
+        _add_classes(table, dataset, list(sizes))
+    table.add_row("all", *(str(size) for size in sizes.values()), style="bold")
     console.print(table)
-    if dataset.split_made is not None:
-        made = dataset.split_made
+    if dataset.groups is not None:
+        console.print(f"{len(np.unique(dataset.groups))} groups of images", style="dim")
+        divided = dataset.divided_groups()
+        if divided:
+            console.print(
+                f"{divided} of them in more than one split of the data: its accuracies are too "
+                "good by what images of a group have in common. Keep each group in one split.",
+                style="bold yellow",
+            )
+
+
+def _add_classes(table: Table, dataset: Dataset, splits: list[str]) -> None:
+    counts = dataset.counts()
+    for name in dataset.classes[:SHOWN_CLASSES]:
+        table.add_row(Text(printable(name)), *(str(counts[split][name]) for split in splits))
+    rest = dataset.classes[SHOWN_CLASSES:]
+    if rest:
+        sums = (str(sum(counts[split][name] for name in rest)) for split in splits)
+        table.add_row(f"and {len(rest)} more", *sums)
+
+
+def show_division(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> None:
+    """Says how the validation images were chosen, and what is on both sides."""
+    made = dataset.split_made
+    if made is not None:
+        sizes = dataset.split_sizes()
+        line = (
+            f"No validation split: {sizes['validation']} of the training images were set aside, "
+            f"{made.fraction:.0%}, stratified, seed {made.seed}"
+        )
+        if dataset.groups is not None:
+            line += "; groups and pictures that occur twice stay on one side"
+        console.print(line, style="dim")
+        return
+    across = [p for p in pairs if dataset.splits[p.first] != dataset.splits[p.second]]
+    if across:
+        first, second = (printable(dataset.names[n]) for n in (across[0].first, across[0].second))
         console.print(
-            f"No validation split: {made.fraction:.0%} of the training images were set aside, "
-            f"stratified, seed {made.seed}",
-            style="dim",
+            Text(
+                f"Leakage: {counted(len(across), 'pair')} of one picture, one to train and one to "
+                f"validate, such as {first} and {second}: the figures are too good by them. See "
+                "topwork inspect."
+            ),
+            style="bold yellow",
         )
 
 
@@ -226,7 +286,7 @@ def show_skipped(console: Console, skipped: Iterable[Skipped]) -> None:
     skipped = list(skipped)
     if not skipped:
         return
-    console.print(f"Left out {len(skipped)} files:", style="yellow")
+    console.print(f"Left out {counted(len(skipped), 'file')}:", style="yellow")
     for item in skipped[:SHOWN_SKIPPED]:
         console.print(Text(f"  {printable(item.path)}: {item.reason}"), style="yellow")
     if len(skipped) > SHOWN_SKIPPED:
@@ -244,18 +304,21 @@ def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
         value = f"{name.replace('_', ' ').capitalize()} {getattr(chosen.settings, name):g}"
         how = f"chosen among {len(trials)}" if len(trials) > 1 else "tried"
         where = tuner.occasions.replace(" of the training images", "")
-        console.print(Text(f"{value}, {how} on {where}: accuracy {_mean(chosen)}"))
+        console.print(Text(f"{value}, {how} on {where}: {chosen.metric} {_mean(chosen)}"))
         return
     heads = sum(len(trial.fits) for trial in trials)
     title = f"{heads} heads: {len(trials)} recipes on {tuner.occasions}"
     console.print(Text(title), style="bold")
-    console.print(Text(f"{'accuracy':>12} {'loss':>7} {'epoch':>6}  recipe"), style="dim")
     ranked = sorted(trials, key=rank, reverse=True)
     shown = ranked[:SHOWN_TRIALS]
-    for trial in [*shown, *(() if chosen in shown else (chosen,))]:
+    shown += [] if chosen in shown else [chosen]
+    wide = max(12, *(len(_mean(trial)) for trial in shown))
+    console.print(Text(f"{chosen.metric:>{wide}} {'loss':>9} {'epoch':>6}  recipe"), style="dim")
+    for trial in shown:
         mark, style = ("  chosen", "bold green") if trial is chosen else ("", "")
         said = describe_recipe(trial.settings) + mark
-        line = f"{_mean(trial):>12} {trial.loss:>7.3f} {trial.epoch:>6}  {said}"
+        loss = _figure(trial.loss, 3)
+        line = f"{_mean(trial):>{wide}} {loss:>9} {trial.epoch:>6}  {said}"
         console.print(Text(line), style=style)
     lost = [trial for trial in trials if trial.diverged]
     if lost:
@@ -269,8 +332,17 @@ def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
 
 
 def _mean(trial: Trial) -> str:
-    error = "" if math.isnan(trial.error) else f" ± {trial.error * 100:.1f}"
-    return f"{trial.mean * 100:.1f}{error} %"
+    mean, error = float(trial.figures.mean()), standard_error(trial.figures)
+    if trial.metric == "mae":
+        return say_number(mean) + ("" if math.isnan(error) else f" ± {say_number(error)}")
+    return f"{mean * 100:.1f}" + ("" if math.isnan(error) else f" ± {error * 100:.1f}") + " %"
+
+
+def _figure(value: float, places: int) -> str:
+    """Returns a figure for a column, also one as large as the squares of prices are."""
+    if abs(value) < 10_000 or not math.isfinite(value):
+        return f"{value:.{places}f}"
+    return f"{value:.1f}" if abs(value) < 1e7 else f"{value:.{places}e}"
 
 
 def show_history(console: Console, history: History) -> None:
@@ -280,7 +352,7 @@ def show_history(console: Console, history: History) -> None:
     for epoch in range(1, history.epochs + 1):
         row = history.row(epoch)
         kept = epoch == history.best_epoch
-        line = f"{epoch:>5}" + "".join(f"{row[name]:>15.4f}" for name in names)
+        line = f"{epoch:>5}" + "".join(f"{_figure(row[name], 4):>15}" for name in names)
         console.print(Text(line + ("  kept" if kept else "")), style="bold green" if kept else "")
 
 
@@ -293,26 +365,30 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
         solved: whether the head was solved to its optimum, in no epochs.
     """
     best = history.row(history.best_epoch)
-    low, high = report.interval
+    number = history.metric == "mae"
+    why = (
+        "the lowest validation loss"
+        if number
+        else f"the highest validation {history.metric} (ties go to the lower loss)"
+    )
     kept = (
         "Solved to its optimum: there are no epochs to choose from."
         if solved
-        else f"Kept epoch {history.best_epoch} of {history.epochs}: the highest validation "
-        f"{history.metric} (ties go to the lower loss)."
+        else f"Kept epoch {history.best_epoch} of {history.epochs}: {why}."
     )
-    lines = [
-        kept,
-        f"Validation accuracy {report.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} "
-        f"({report.support.sum()} images), macro average {report.macro_accuracy:.1%}.",
-    ]
+    lines = [kept, say_report("Validation", report)]
     if solved:
         return lines
     found = history.overfitting()
     if found is not None:
+        ahead = (
+            f"the training error is {-found.gap:.3g} below validation"
+            if number
+            else f"training accuracy is {found.gap * 100:.0f} points above validation"
+        )
         lines.append(
             f"It overfits from epoch {found.from_epoch}: by the last epoch the validation loss has "
-            f"risen from {found.lowest_loss:.3f} to {found.last_loss:.3f}, and training accuracy "
-            f"is {found.gap * 100:.0f} points above validation."
+            f"risen from {found.lowest_loss:.3g} to {found.last_loss:.3g}, and {ahead}."
         )
     elif (lost := history.diverged()) is not None:
         lines.append(
@@ -326,7 +402,7 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
             "It does not overfit: the validation loss has not turned"
             + (
                 f", though training accuracy is {gap * 100:.0f} points above."
-                if gap > 0.05
+                if gap > 0.05 and not number
                 else "."
             )
         )
@@ -346,8 +422,7 @@ def show_trained(
     solved = trained.model.settings.head is HeadKind.LOGISTIC
     for line in verdict(trained.model.history, trained.report, solved=solved):
         console.print(Text(line))
-    if trained.model.calibration is not None:
-        console.print(Text(_say_calibration(trained.model.calibration)))
+    console.print(Text(_say_calibration(trained.model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
     drawn = len(trained.trials) > 1
@@ -367,8 +442,14 @@ def show_trained(
     console.print(command, style="bold cyan", soft_wrap=True)
 
 
-def _say_calibration(found: Calibration) -> str:
+def _say_calibration(found: Calibration | Residuals) -> str:
     where = "folds" if found.source == "folds" else "the validation images"
+    if isinstance(found, Residuals):
+        widths = found.half_widths(0.9)
+        if not np.isfinite(widths).all():
+            return f"Ranges: {len(found.scores)} images are too few to promise any."
+        said = ", ".join(map(say_number, widths))
+        return f"Ranges: 9 of 10 numbers lie within ± {said} of the truth, measured on {where}."
     return (
         f"Probabilities: calibrated on {where} with temperature {found.temperature:.2f}; expected "
         f"calibration error {found.error_before:.3f} before, {found.error_after:.3f} after."
@@ -382,134 +463,3 @@ def next_command(path: Path, data: str, has_test: bool) -> str:
     if has_test:
         return f"topwork evaluate {quote(printable(path))} {quote(data)}"
     return f"topwork predict {quote(printable(path))} IMAGE..."
-
-
-def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
-    """Prints accuracy, a row per class and the confusion matrix."""
-    report = result.report
-    low, high = report.interval
-    if result.seen and result.split in ("test", "all"):
-        console.print(
-            f"{result.seen} of these images were used in training or validation: "
-            "the accuracy is too good to be honest",
-            style="bold yellow",
-        )
-    console.print(
-        f"Accuracy {report.accuracy:.1%} on {report.support.sum()} images ({result.split}), "
-        f"95 % interval {low:.1%} to {high:.1%}",
-        style="bold",
-    )
-    console.print(f"Macro average {report.macro_accuracy:.1%} (every class counts the same)")
-    for line in _say_sureness(result.sureness):
-        console.print(Text(line))
-    console.print()
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=30)
-    for name in ("precision", "recall", "support"):
-        table.add_column(name, justify="right")
-    rows = zip(model.classes, report.precision, report.recall, report.support, strict=True)
-    for name, precision, recall, support in rows:
-        table.add_row(Text(printable(name)), _percent(precision), _percent(recall), str(support))
-    console.print(table)
-    show_confusion(console, model.classes, report)
-
-
-def _say_sureness(found: Sureness) -> list[str]:
-    lines = [
-        f"Calibration error {found.error:.3f} ({found.error_before:.3f} before the temperature; "
-        f"chance: {found.error_by_chance:.3f})"
-    ]
-    if found.answered is not None:
-        share = found.answered_accuracy
-        accuracy = _percent(math.nan if share is None else share)
-        lines.append(f"Answers {found.answered:.1%} of the images, {accuracy} of those right")
-    if found.covered is not None:
-        lines.append(
-            f"Label sets hold the true class for {found.covered:.1%} of the images, "
-            f"{found.set_size:.2f} classes on average"
-        )
-    return lines
-
-
-def show_confusion(console: Console, classes: tuple[str, ...], report: Report) -> None:
-    """Prints the matrix if it fits in 80 columns, else the most frequent mistakes."""
-    cell = max(len(str(report.confusion.max())), len(str(len(classes)))) + 1
-    label = min(20, max(map(len, classes)))
-    console.print()
-    if label + 5 + cell * len(classes) <= WIDTH:
-        console.print(Text("Confusion: rows are true classes, columns predicted ones"), style="dim")
-        head = "".join(f"{n:>{cell}}" for n in range(1, len(classes) + 1))
-        console.print(Text(" " * (label + 4) + head), style="dim")
-        for number, (name, row) in enumerate(zip(classes, report.confusion, strict=True), 1):
-            line = Text(f"{printable(name)[:label]:<{label}}{number:>4}")
-            for column, count in enumerate(row, 1):
-                style = "green" if column == number else "red" if count else "dim"
-                line.append(f"{count:>{cell}}" if count else f"{'·':>{cell}}", style=style)
-            console.print(line)
-        return
-    console.print(Text("Most frequent mistakes (--json has the whole matrix)"), style="dim")
-    mistakes = report.confusion.copy()
-    mistakes[range(len(classes)), range(len(classes))] = 0
-    for flat in mistakes.ravel().argsort(kind="stable")[::-1][:10]:
-        true, predicted = divmod(int(flat), len(classes))
-        if mistakes[true, predicted]:
-            names = f"{classes[true]} taken for {classes[predicted]}"
-            console.print(Text(f"{mistakes[true, predicted]:>5}  {printable(names)}"))
-
-
-def show_prediction(console: Console, path: Path, answer: dict[str, Any]) -> None:
-    """Prints one line for an image.
-
-    Args:
-        console: where.
-        path: of the image.
-        answer: `predictions`, the most probable first, or `error`; perhaps `abstained` and
-            `labels`, as `topwork predict --json` prints them.
-    """
-    if "error" in answer:
-        text = Text(f"{printable(path)}: {answer['error']}", style="yellow")
-        console.print(text, soft_wrap=True)
-        return
-    said = ", ".join(f"{p['label']} {_percent(p['probability'])}" for p in answer["predictions"])
-    said = f"not sure ({said})" if answer.get("abstained") else said
-    if "labels" in answer:
-        said += f"; one of: {', '.join(answer['labels'])}"
-    console.print(Text(f"{printable(path)}: {printable(said)}"), soft_wrap=True)
-
-
-def show_layers(console: Console, layers: list[Layer]) -> None:
-    """Prints the shape table of a network."""
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("", "output shape"):
-        table.add_column(name)
-    table.add_column("parameters", justify="right")
-    table.add_column("")
-    for layer in layers:
-        note = "trained" if layer.trained else "frozen" if layer.parameters else ""
-        table.add_row(layer.stage, str(layer.output_shape), f"{layer.parameters:,}", note)
-    console.print(table)
-
-
-def show_bases(console: Console, rows: list[tuple[BaseSpec, bool]]) -> None:
-    """Prints a row per base."""
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("base", no_wrap=True)
-    table.add_column("vector", justify="right")
-    table.add_column("size", justify="right")
-    table.add_column("license", no_wrap=True)
-    table.add_column("weights from", no_wrap=True)
-    table.add_column("here")
-    for spec, here in rows:
-        table.add_row(
-            spec.name,
-            str(spec.vector_length),
-            str(spec.image_size),
-            spec.license,
-            spec.install or "download by Keras",
-            Text("yes", style="green") if here else Text("no", style="dim"),
-        )
-    console.print(table)
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.1%}"

@@ -57,3 +57,8 @@ def printable(text: object) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )
+
+
+def counted(count: int, what: str) -> str:
+    """Returns a number of things in words: `no pairs`, `1 pair`, `2 pairs`."""
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"

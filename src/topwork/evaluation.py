@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,16 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from topwork.calibration import calibration_error, chance_error, coverage_of, label_sets, selective
+from topwork.calibration import calibration_error, chance_error, selective
+from topwork.conformal import Residuals, coverage_of, label_sets
+from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
-from topwork.heads import Floats, probabilities
+from topwork.heads import Floats, decide, probabilities
 from topwork.images import Source
 from topwork.listener import Listener
 from topwork.listing import SHOWN, Skipped, Split
-from topwork.metrics import Report, make_report
+from topwork.metrics import Report, describe_report, finite, make_report
 from topwork.model import Model, Predictions
+from topwork.task import Task
 from topwork.vectors import embed_columns
+from topwork.verdicts import Verdicts
 
 PREDICT_CHUNK = 512
 # Fewer images than this are predicted without the store: a part for each would not pay.
@@ -31,19 +34,21 @@ class Sureness:
     """What a model's probabilities were worth on some images.
 
     Attributes:
-        error: expected calibration error of the top class, 0..1.
+        error: expected calibration error of the top class, or of all decisions about labels,
+            0..1; None for numbers.
         error_before: the same without the temperature.
         error_by_chance: what so many images show of it by chance alone.
         answered: share of the images whose top probability reached the threshold; None if
             there was no threshold.
         answered_accuracy: accuracy on those; NaN if there are none.
-        covered: share of the images whose label was in its set; None if no coverage was asked.
-        set_size: mean number of labels in a set.
+        covered: share of the images whose label was in its set, or whose numbers were in their
+            ranges; None if no coverage was asked.
+        set_size: mean number of labels in a set; for numbers, the mean width of a range.
     """
 
-    error: float
-    error_before: float
-    error_by_chance: float
+    error: float | None = None
+    error_before: float | None = None
+    error_by_chance: float | None = None
     answered: float | None = None
     answered_accuracy: float | None = None
     covered: float | None = None
@@ -55,7 +60,7 @@ class Evaluation:
     """A model's answers to images whose labels are known.
 
     Attributes:
-        report: accuracy, interval, per class.
+        report: the metric, its interval, and figures per class.
         split: which images: `train`, `validation`, `test` or `all`.
         seen: how many of them the model was trained or chosen on; not an honest test if any.
         skipped: files that were left out, with the reasons.
@@ -70,27 +75,17 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
-        report = self.report
         return {
             "split": self.split,
             "images": len(self),
-            "accuracy": report.accuracy,
-            "interval": report.interval,
-            "macro_accuracy": report.macro_accuracy,
-            "precision": [None if math.isnan(v) else v for v in report.precision.tolist()],
-            "recall": [None if math.isnan(v) else v for v in report.recall.tolist()],
-            "support": report.support.tolist(),
-            "confusion": report.confusion.tolist(),
-            "calibration": {
-                name: None if value is None or math.isnan(value) else value
-                for name, value in asdict(self.sureness).items()
-            },
+            **describe_report(self.report),
+            "calibration": {name: finite(value) for name, value in asdict(self.sureness).items()},
             "seen": self.seen,
             "skipped": [asdict(item) for item in self.skipped],
         }
 
     def __len__(self) -> int:
-        return int(self.report.confusion.sum())
+        return self.report.count
 
 
 def evaluate(
@@ -102,6 +97,7 @@ def evaluate(
     strict: bool = False,
     abstain_below: float | None = None,
     coverage: float | None = None,
+    verdicts: Verdicts | None = None,
     listener: Listener | None = None,
 ) -> Evaluation:
     """Tests a model on one split of a dataset.
@@ -118,6 +114,7 @@ def evaluate(
         strict: stop at the first image that cannot be used.
         abstain_below: least top probability, 0..1, that counts as an answer.
         coverage: share of label sets, between 0 and 1, that are to hold the true label.
+        verdicts: what the user made of suspects, applied first.
         listener: hears how it gets on.
 
     Raises:
@@ -125,11 +122,17 @@ def evaluate(
         DatasetError: the split is empty, or has classes that the model does not know.
     """
     listener = listener or Listener()
-    dataset = _match_classes(model, dataset)
+    if verdicts is not None:
+        # Before its classes are matched: verdicts may have made one of two, or take one out.
+        dataset, correction = correct(
+            _add_classes(model, dataset), verdicts, strict=strict, on_read=listener.read
+        )
+        listener.corrected(correction)
+    dataset = match_classes(model, dataset)
     if split != "all" and dataset.divided:
         dataset = _choose(dataset, dataset.splits == split, split)
     threshold = find_threshold(model, coverage)
-    check_share("abstain_below", abstain_below)
+    check_abstain(model, abstain_below)
     dataset, vectors = embed_columns(
         dataset,
         model.columns(store),
@@ -145,8 +148,9 @@ def evaluate(
         chosen = origin == split
         dataset, values, origin = _choose(dataset, chosen, split), values[chosen], origin[chosen]
     logits = model.head.logits(values)
+    answers, chances = decide(model.task, logits), probabilities(model.task, logits)
     return Evaluation(
-        report=make_report(dataset.labels, logits.argmax(axis=1), len(model.classes)),
+        report=make_report(model.task, dataset.labels, answers, chances, len(model.classes)),
         split=split,
         seen=int((origin != Split.TEST).sum()),
         skipped=dataset.skipped,
@@ -159,44 +163,63 @@ def _judge(
     logits: Floats,
     labels: Any,
     abstain_below: float | None,
-    threshold: float | None,
+    threshold: Any,
 ) -> Sureness:
-    shown = probabilities(model.task, logits)
-    temperature = model.calibration.temperature if model.calibration else 1.0
-    before = probabilities(model.task, logits * np.float32(temperature))
+    if model.task is Task.NUMBER:
+        if threshold is None:
+            return Sureness()
+        inside = (np.abs(logits - labels) <= threshold).all(axis=1)
+        return Sureness(covered=float(inside.mean()), set_size=float(2 * threshold.mean()))
+    before = logits * np.float32(model.temperature)
+    task, truth = model.task, labels
+    if task is Task.LABELS:
+        # Every decision is one of two.
+        task, truth = Task.BINARY, labels.ravel().astype(np.int64)
+        logits, before = logits.reshape(-1, 1), before.reshape(-1, 1)
+    shown, first = probabilities(task, logits), probabilities(task, before)
     found = Sureness(
-        calibration_error(shown, labels), calibration_error(before, labels), chance_error(shown)
+        calibration_error(shown, truth), calibration_error(first, truth), chance_error(shown)
     )
     if abstain_below is not None:
-        answered, accuracy = selective(shown, labels, abstain_below)
+        answered, accuracy = selective(shown, truth, abstain_below)
         found = replace(found, answered=answered, answered_accuracy=accuracy)
     if threshold is not None:
-        covered, size = coverage_of(label_sets(shown, threshold), labels)
+        covered, size = coverage_of(label_sets(shown, threshold), truth)
         found = replace(found, covered=covered, set_size=size)
     return found
 
 
-def find_threshold(model: Model, coverage: float | None) -> float | None:
-    """Returns the threshold of label sets that hold the true label as often as asked.
+def find_threshold(model: Model, coverage: float | None) -> Any:
+    """Returns what makes answers hold the truth as often as asked; None if nothing was asked.
+
+    For one of many or of two it is the threshold of label sets, for numbers how far a range
+    reaches to either side, (C,).
 
     Raises:
-        SettingsError: the coverage is not between 0 and 1, or the model was not calibrated.
+        SettingsError: the coverage is not between 0 and 1, or the model answers with any of
+            many labels.
     """
     if coverage is None:
         return None
-    if model.calibration is None:
-        raise SettingsError("coverage: this model was not calibrated; train it again")
+    if isinstance(model.calibration, Residuals):
+        return model.calibration.half_widths(coverage)
+    if model.task is Task.LABELS:
+        raise SettingsError("coverage: is for one of many classes or for numbers, not for labels")
     return model.calibration.threshold(coverage)
 
 
-def check_share(name: str, value: float | None) -> None:
-    """Refuses a share outside 0..1.
+def check_abstain(model: Model, share: float | None) -> None:
+    """Refuses a threshold for saying nothing that is out of range or makes no sense.
 
     Raises:
-        SettingsError: with the name.
+        SettingsError: with the reason.
     """
-    if value is not None and not 0 <= value <= 1:
-        raise SettingsError(f"{name}: must be 0 to 1, received {value}")
+    if share is None:
+        return
+    if model.task in (Task.LABELS, Task.NUMBER):
+        raise SettingsError(f"abstain_below: is for one of many classes, not for {model.task}")
+    if not 0 <= share <= 1:
+        raise SettingsError(f"abstain_below: must be 0 to 1, received {share}")
 
 
 def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Predictions]]:
@@ -207,6 +230,60 @@ def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Pred
     """
     for start in range(0, len(sources), PREDICT_CHUNK):
         yield start, model.predict(sources[start : start + PREDICT_CHUNK])
+
+
+def answer(
+    model: Model,
+    found: Predictions,
+    top: int,
+    abstain_below: float | None = None,
+    threshold: Any = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Says in words what a model's predictions are.
+
+    Args:
+        model: the model.
+        found: its predictions.
+        top: how many classes or labels to name, the most probable first.
+        abstain_below: least top probability, 0..1, that counts as an answer.
+        threshold: from `find_threshold`.
+
+    Yields:
+        The place of each image that could be read, and: for numbers `numbers`, each with `name`,
+        `value` and perhaps `range`; else `predictions`, each with `label` and `probability`. For
+        many labels `present` names those that the image has. With a threshold for saying nothing
+        `abstained` says whether it is reached; with a coverage `labels` is the set.
+    """
+    if not len(found.places):
+        return
+    if model.task is Task.NUMBER:
+        for row, place in zip(found.logits.tolist(), found.places.tolist(), strict=True):
+            yield place, {"numbers": _say_numbers(model.classes, row, threshold)}
+        return
+    classes, chances = model.classes, found.probabilities
+    order = (-chances).argsort(axis=1, kind="stable")
+    sets = None if threshold is None else label_sets(chances, threshold)
+    for row, place in enumerate(found.places.tolist()):
+        shares = chances[row]
+        ranked = [{"label": classes[c], "probability": float(shares[c])} for c in order[row]]
+        said: dict[str, Any] = {"predictions": ranked[:top]}
+        if model.task is Task.LABELS:
+            said["present"] = [classes[c] for c in order[row] if found.logits[row, c] > 0]
+        if abstain_below is not None:
+            said["abstained"] = bool(shares.max() < abstain_below)
+        if sets is not None:
+            said["labels"] = [classes[c] for c in order[row] if sets[row, c]]
+        yield place, said
+
+
+def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = []
+    for n, (name, value) in enumerate(zip(names, values, strict=True)):
+        said.append({"name": name, "value": value})
+        if widths is not None:
+            half = float(widths[n])
+            said[n]["range"] = [finite(value - half), finite(value + half)]
+    return said
 
 
 def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
@@ -231,17 +308,51 @@ def _refuse_any(failed: Iterable[Skipped]) -> None:
         raise DatasetError(f"every image must be readable; {'; '.join(names[:SHOWN])}{more}")
 
 
-def _match_classes(model: Model, dataset: Dataset) -> Dataset:
-    """Numbers a dataset's classes as the model does."""
+def match_classes(model: Model, dataset: Dataset) -> Dataset:
+    """Numbers a dataset's classes as the model does.
+
+    Raises:
+        DatasetError: labels of another kind, or classes that the model does not know.
+    """
+    one_of = (Task.CLASSES, Task.BINARY)
+    if dataset.task is not model.task and not (dataset.task in one_of and model.task in one_of):
+        raise DatasetError(
+            f"the model was trained for the task {model.task}, received labels for the task "
+            f"{dataset.task}; read the data with --task {model.task}"
+        )
+    if model.task is Task.NUMBER:
+        if len(dataset.classes) != len(model.classes):
+            raise DatasetError(
+                f"the model answers with {len(model.classes)} numbers, the data has "
+                f"{len(dataset.classes)}; choose their columns with --label-column"
+            )
+        return replace(dataset, classes=model.classes)
     unknown = [name for name in dataset.classes if name not in model.classes]
     if unknown:
         raise DatasetError(
             f"the model knows the classes {', '.join(model.classes)}; the data also has "
-            f"{', '.join(unknown)}. Move or rename those folders, or train with them"
+            f"{', '.join(unknown[:SHOWN])}. Move or rename those folders, or train with them"
         )
-    index = {name: place for place, name in enumerate(model.classes)}
-    labels = np.array([index[dataset.classes[label]] for label in dataset.labels], np.int32)
-    return replace(dataset, classes=model.classes, labels=labels)
+    return replace(_renumber(dataset, model.classes), task=model.task)
+
+
+def _add_classes(model: Model, dataset: Dataset) -> Dataset:
+    """Returns the dataset with the model's classes too, which verdicts may name."""
+    if Task.NUMBER in (model.task, dataset.task):
+        return dataset
+    return _renumber(dataset, tuple(sorted({*dataset.classes, *model.classes})))
+
+
+def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Returns the dataset with its labels numbered by other classes, which have all of its own."""
+    index = {name: place for place, name in enumerate(classes)}
+    places = [index[name] for name in dataset.classes]
+    if dataset.task is Task.LABELS:
+        labels = np.zeros((len(dataset), len(classes)), bool)
+        labels[:, places] = dataset.labels
+    else:
+        labels = np.array(places, np.int32)[dataset.labels]
+    return replace(dataset, classes=classes, labels=labels)
 
 
 def _choose(dataset: Dataset, chosen: Any, split: str) -> Dataset:

@@ -11,10 +11,17 @@ import numpy as np
 from topwork.bases import Network, Stack, find_all_weights, parse_bases, prepare_stack
 from topwork.config import Precision, Settings
 from topwork.dataset import Dataset
+from topwork.duplicates import (
+    LEAST_COSINE,
+    QUICK_COSINE,
+    Pair,
+    group_duplicates,
+    recall_duplicates,
+)
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
 from topwork.images import RECIPE
-from topwork.listing import Split
+from topwork.listing import SHOWN, Split
 from topwork.store import FLIP, Space, VectorStore
 from topwork.training import Labelled, Part
 from topwork.vectors import Column, OnProgress, OnRead, Vectors, embed_columns
@@ -30,12 +37,14 @@ class Prepared:
         vectors: of those images as a prediction would see them.
         examples: those vectors, and after them the views of the training images.
         part: which rows are for training, in each view, and which for validation.
+        pairs: images that show the same picture, by their places in `dataset`.
     """
 
     dataset: Dataset
     vectors: Vectors
     examples: Labelled
     part: Part
+    pairs: tuple[Pair, ...]
 
 
 def prepare_networks(settings: Settings, store: Path) -> Stack:
@@ -96,8 +105,11 @@ def prepare_examples(
 ) -> Prepared:
     """Runs the networks over all images, and over the views of the training images.
 
+    Where the data is not divided, a share of the training images is set aside for validation;
+    images that show the same picture stay on one side.
+
     Args:
-        dataset: images for training and validation.
+        dataset: images for training and, perhaps, validation.
         stack: the networks.
         settings: what decides vectors.
         store: where vectors are kept.
@@ -109,12 +121,26 @@ def prepare_examples(
         StoreError: vectors cannot be written.
     """
     columns = make_columns(stack, settings, store)
+    whole = dataset
     dataset, vectors = embed_columns(
         dataset, columns, strict=settings.strict, on_read=on_read, on_progress=on_progress
     )
+    check_usable(whole, dataset)
+    # What the data itself divides is only reported.
+    given = bool((dataset.splits == Split.VALIDATION).any())
+    pairs = recall_duplicates(
+        vectors.hashes,
+        vectors.values,
+        dataset.sources,
+        store,
+        least_cosine=QUICK_COSINE if given else LEAST_COSINE,
+    )
+    if pairs:
+        dataset = dataset.together(group_duplicates(pairs, len(dataset)))
+    dataset = dataset.with_validation(settings.validation_fraction, settings.seed)
     training = np.flatnonzero(dataset.splits == Split.TRAIN).astype(np.int32)
     validation = np.flatnonzero(dataset.splits == Split.VALIDATION).astype(np.int32)
-    check_classes(dataset, dataset.labels[training])
+    check_classes(dataset)
     images = dataset.select(dataset.splits == Split.TRAIN)
     hashes = [vectors.hashes[place] for place in training]
     values, rows = [vectors.values], [training]
@@ -125,12 +151,15 @@ def prepare_examples(
         rows.append(sum(map(len, values)) + np.arange(len(training), dtype=np.int32))
         values.append(_fill(hashes, seen, found, vectors.values[training]))
         embedded, reused = embedded + found.embedded, reused + found.reused
-    targets = np.concatenate([dataset.labels, *(dataset.labels[training] for _ in rows[1:])])
+    everything = np.concatenate([np.arange(len(dataset)), *(training for _ in rows[1:])])
+    weights = None if dataset.weights is None else dataset.weights[everything]
+    laid = np.concatenate(values) if rows[1:] else vectors.values
     return Prepared(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
-        examples=Labelled(np.concatenate(values) if rows[1:] else vectors.values, targets),
+        examples=Labelled(laid, dataset.targets[everything], weights),
         part=Part(np.stack(rows), validation),
+        pairs=tuple(pairs),
     )
 
 
@@ -148,13 +177,35 @@ def _fill(
     return values
 
 
-def check_classes(dataset: Dataset, labels: np.ndarray) -> None:
+def check_usable(given: Dataset, left: Dataset) -> None:
+    """Refuses a dataset of which the images that could be read are not enough.
+
+    Args:
+        given: all images.
+        left: those that could be read.
+
+    Raises:
+        DatasetError: a class has lost all its training images, or validation all of its own:
+            no other images take their place unasked.
+    """
+    check_classes(left)
+    validation = [(dataset.splits == Split.VALIDATION).any() for dataset in (given, left)]
+    if validation == [True, False]:
+        first = next(iter(left.skipped[len(given.skipped) :]))
+        raise DatasetError(
+            f"no usable image is left in validation; the first that failed is {first.path}: "
+            f"{first.reason}"
+        )
+
+
+def check_classes(dataset: Dataset) -> None:
     """Refuses a dataset that has lost all training images of a class.
 
     Raises:
         DatasetError: with the classes' names.
     """
-    lost = set(range(len(dataset.classes))) - set(labels.tolist())
+    counts = dataset.counts()[Split.TRAIN]
+    lost = [name for name, count in counts.items() if not count]
     if lost:
-        names = ", ".join(dataset.classes[label] for label in sorted(lost))
+        names = ", ".join(lost[:SHOWN])
         raise DatasetError(f"no usable training image is left of the class {names}")

@@ -109,7 +109,7 @@ class History:
         kept = validation[self.best_epoch - 1]
         ax.plot(
             [self.best_epoch], [kept], "o", ms=11, mfc="none", mec="#1f5f8b", mew=1.5,
-            label=f"kept: epoch {self.best_epoch}, {kept:.3f}",
+            label=f"kept: epoch {self.best_epoch}, {_say(kept)}",
         )  # fmt: skip
         ax.set(xlabel="epoch", ylabel=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -122,7 +122,7 @@ class History:
         """Draws two bars: a single epoch, or a head that was solved, has no curve."""
         pair = [self.history[name][0], self.history[f"val_{name}"][0]]
         bars = ax.barh(["training", "validation"], pair, 0.6, color=["#9a5b13", "#1f5f8b"])
-        ax.bar_label(bars, fmt="%.3f", padding=4)
+        ax.bar_label(bars, fmt=_say, padding=4)
         ax.set(xlabel=name, xlim=(0, max(1.0, *pair) * 1.12))
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
@@ -165,3 +165,7 @@ class History:
         if len(lengths) != 1 or "val_loss" not in history or not 1 <= best <= lengths.pop():
             raise ValueError("the lists of a history must be equally long and hold the best epoch")
         return cls(history, best)
+
+
+def _say(figure: float) -> str:
+    return f"{figure:.3f}" if abs(figure) < 1000 else f"{figure:.4g}"

@@ -1,9 +1,11 @@
 """From bytes to pixels: one recipe, used for training, prediction and every check.
 
 The recipe: the format is told by the content, the first frame is taken, the EXIF orientation
-applied, 16 bits scaled to 8, transparency laid on white, everything turned into RGB and
-stretched to a square; for an augmented view, what that view takes from it is. An image that
+applied, more than 8 bits scaled to 8, transparency laid on white, everything turned into RGB
+and stretched to a square; for an augmented view, what that view takes from it is. An image that
 cannot be decoded whole is an `ImageError`.
+
+HEIC is read where the package pillow-heif is installed, the extra `heic`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import io
 import math
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +42,21 @@ class Readable(Protocol):
 Source = Path | bytes | Readable
 
 # Part of every vector's key: raise it when the same bytes would give other pixels.
-RECIPE = "1"
+RECIPE = "2"
 
 SUFFIXES = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif",
-        ".tiff", ".ppm", ".pgm",
+        ".tiff", ".ppm", ".pgm", ".heic", ".heif", ".hif",
     )
 )  # fmt: skip
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
+# Only for bytes that are HEIC: the package registers this format with Pillow.
+_HEIF = "HEIF"
+# Brands of files that hold HEVC, and of those that hold AV1. Source: ISO/IEC 23008-12, annex B;
+# AV1 Image File Format, section 6.
+_HEVC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+_AV1_BRANDS = frozenset((b"avif", b"avis"))
 
 _FILTERS = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,
@@ -70,6 +78,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Source: TIFF 6.0, sections 3 and 19.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED, _SIGNED = 1, 2
+_WHITE_IS_ZERO = 0
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")
 
 
@@ -136,14 +148,13 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
                 least_px = _least_px(size_px, interpolation, drawn)
                 image.draft("RGB", (least_px, least_px))
             image.load()
             # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
-            upright = _turn_upright(image)
-            rgb = _to_rgb(upright)
+            rgb = _turn_upright(_to_rgb(image, data), image)
             if drawn is None:
                 return np.asarray(_resize(rgb, size_px, interpolation))
             return np.asarray(_change(rgb, drawn, size_px, interpolation))
@@ -239,20 +250,56 @@ def _near(side_px: int, wanted_px: float) -> int:
     return side_px if fits else round(_MARGIN * wanted_px)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def find_formats(data: bytes) -> tuple[str, ...]:
+    """Returns the formats that the bytes may be of.
+
+    Raises:
+        ImageError: HEIC, and the package that reads it is missing.
+    """
+    if not _is_heic(data):
+        return FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ImageError(
+            "HEIC, which needs the package pillow-heif: pip install 'topwork[heic]'"
+        ) from None
+    # Whoever uses this process may have done so, with options of their own. Two threads that come
+    # here at once write the same into Pillow's registry.
+    if _HEIF not in Image.OPEN:
+        register_heif_opener()
+    return (_HEIF,)
+
+
+def _is_heic(data: bytes) -> bool:
+    if data[4:8] != b"ftyp":
+        return False
+    length = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[start : start + 4] for start in (8, *range(16, length, 4))}
+    return bool(brands & _HEVC_BRANDS) and not brands & _AV1_BRANDS
+
+
+def _turn_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turns the pixels of an image as its EXIF says."""
+    # Of HEIC and its own rotation the decoder has taken care; its EXIF is only a record of it.
+    if image.format == _HEIF:
+        return rgb
     exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
     if not exif:
-        return image
+        return rgb
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return image.transpose(turn) if turn is not None else image
+    return rgb.transpose(turn) if turn is not None else rgb
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
+        _scale_transparency(image, data)
+        if image.mode == "La":
+            image = image.convert("LA")
         rgba = image.convert("RGBA")
         paper = Image.new("RGBA", rgba.size, "white")
         paper.alpha_composite(rgba)
@@ -260,20 +307,51 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Scales the transparent colour of a PNG, which Pillow leaves as it is in the file."""
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or transparent is None:
+        return
+    # The header comes first, and its ninth byte is the depth. Source: PNG 1.2, 11.2.2.
+    depth = data[24]
+    if image.mode == "L":
+        image.info["transparency"] = transparent * 255 // ((1 << depth) - 1)
+    else:
+        image.info["transparency"] = tuple(value >> (depth - 8) for value in transparent)
+
+
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scales 16 bits to 8; wider or floating numbers by the range that they seem to have."""
-    values = np.asarray(image, np.float64)
+    """Scales more than 8 bits to 8, from black to white."""
+    values = np.asarray(image)
     if not np.isfinite(values).all():
         raise ImageError("it holds numbers that are not finite")
-    low, high = min(values.min(), 0.0), values.max()
-    if image.mode == "F" and high <= 1:
-        top = 1.0
-    elif high <= 255 and not image.mode.startswith("I;16"):
-        top = 255.0
+    tags = getattr(image, "tag_v2", {})
+    bits, kind = tags.get(_BITS_PER_SAMPLE, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    if tags and image.mode == "I" and kind == _UNSIGNED:
+        # Pillow has no mode for these, and takes the upper half for negative.
+        values = values.view(np.uint32)
+    if image.mode.startswith("I;16"):
+        low, top = 0.0, 2.0**bits - 1
+    elif image.format == "PPM" and image.mode == "I":
+        low, top = 0.0, 65535.0
+    elif tags and (bits, kind) == (16, _SIGNED):
+        low, top = (-32768.0 if values.min() < 0 else 0.0), 32767.0
     else:
-        top = max(65535.0, high)
-    scaled = np.clip((values - low) / (top - low) * 255, 0, 255)
+        low, top = _guess_range(values)
+    scaled = np.clip((values.astype(np.float64) - low) / (top - low) * 255, 0, 255)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        scaled = 255 - scaled
+    if "transparency" in image.info:
+        scaled[values == image.info["transparency"]] = 255
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _guess_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Returns what is black and what is white in wide or floating numbers, which do not say it."""
+    low, high = min(float(values.min()), 0.0), float(values.max())
+    if values.dtype.kind == "f" and high <= 1:
+        return low, 1.0
+    return low, 255.0 if high <= 255 else max(65535.0, high)
 
 
 def _describe_unknown(data: bytes) -> str:
@@ -282,6 +360,6 @@ def _describe_unknown(data: bytes) -> str:
         return "not an image: it starts like a web page"
     if data[:3] == b"\xff\xd8\xff":
         return "a JPEG that is damaged or cut off"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return "HEIC, a format that is not supported"
+    if _is_heic(data):
+        return "a HEIC that is damaged or cut off, or of a kind that is not supported"
     return "not an image, or of a format that is not supported"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from topwork.bases import Stack
 from topwork.config import Settings
+from topwork.corrections import Correction
 from topwork.dataset import Dataset
+from topwork.duplicates import Pair
 from topwork.history import History
 from topwork.trials import Trial
 from topwork.tuning import Tuner
@@ -16,6 +20,9 @@ class Listener:
 
     def waiting(self, what: str) -> None:
         """Something takes seconds and has no steps to count; the next news ends it."""
+
+    def corrected(self, correction: Correction) -> None:
+        """The user's verdicts were applied."""
 
     def found(self, dataset: Dataset) -> None:
         """The images, classes and splits are known."""
@@ -31,6 +38,15 @@ class Listener:
 
     def embedded(self, dataset: Dataset, vectors: Vectors) -> None:
         """Every image has its vector; `dataset` lacks those that could not be used."""
+
+    def divided(self, dataset: Dataset, pairs: Sequence[Pair]) -> None:
+        """It is settled what is for validation; some pairs of images show the same picture."""
+
+    def measured(self, done: int, total: int) -> None:
+        """The pixels of an image more have been measured."""
+
+    def compared(self, done: int, total: int) -> None:
+        """An image more has been made small, to be compared with others."""
 
     def tried(self, done: int, total: int | None) -> None:
         """Some heads more were trained to choose from."""

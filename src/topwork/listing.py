@@ -57,6 +57,9 @@ class Listing:
             own. None where the data has none.
         weights: how much each counts in training, 0 or more; None where all count the same.
         lines: the line or row, counted from 1, that each comes from; None for folders.
+        unit: what `lines` counts, `line` or `row`.
+        separator: what stands between the labels of an image that came as a list; None where
+            labels did not.
         skipped: what was left out.
     """
 
@@ -69,13 +72,15 @@ class Listing:
     groups: Sequence[str] | None = None
     weights: Sequence[float] | None = None
     lines: Sequence[int] | None = None
+    unit: str = "line"
+    separator: str | None = None
     skipped: tuple[Skipped, ...] = ()
 
     def where(self, place: int) -> str:
         """Names an image so that a user finds it."""
         if self.lines is None:
             return self.names[place]
-        return f"{self.root} line {self.lines[place]}: {self.names[place]}"
+        return f"{self.root} {self.unit} {self.lines[place]}: {self.names[place]}"
 
 
 def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
+from topwork.conformal import Residuals
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import ImageError
 from topwork.heads import Floats, Head, probabilities
@@ -87,7 +88,8 @@ class DataFacts(BaseModel):
         fingerprint: SHA-256 over every image's hash, label and split.
         counts: images per split and class.
         skipped: how many images could not be used.
-        split: how the validation split was made: `folders`, or its fraction and seed.
+        split: how the validation split was made: by the data, or its fraction and seed.
+        columns: fields of `DataSettings` that were said.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,6 +98,7 @@ class DataFacts(BaseModel):
     counts: dict[str, dict[str, int]]
     skipped: int
     split: dict[str, Any]
+    columns: dict[str, str] = {}
 
 
 class SearchFacts(BaseModel):
@@ -121,14 +124,23 @@ class SearchFacts(BaseModel):
 
 
 class Validation(BaseModel):
-    """The kept epoch on the validation split; chosen there, so slightly optimistic."""
+    """The kept epoch on the validation split; chosen there, so slightly optimistic.
+
+    Attributes:
+        metric: `accuracy`, or `mae` for numbers.
+        value: of that metric.
+        interval: its 95 % interval; an end that is not finite is None.
+        loss: at that epoch.
+        figures: all figures of the report by name; None for one that is not finite.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    accuracy: float
-    interval: tuple[float, float]
-    macro_accuracy: float
+    metric: str
+    value: float
+    interval: tuple[float | None, float | None]
     loss: float
+    figures: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -136,8 +148,9 @@ class Predictions:
     """What a model says of some images.
 
     Attributes:
-        logits: (N, C) float32 for the images that could be read.
-        probabilities: (N, C) float32, rows sum to 1.
+        logits: (N, C) float32 for the images that could be read; one column for two classes.
+        probabilities: (N, C) float32, for one of many or of two rows sum to 1; the numbers
+            themselves for numbers.
         places: (N,) int64, which of the given images each row belongs to.
         failed: reason by place, for the others.
     """
@@ -163,15 +176,16 @@ class Model:
     """A trained classifier.
 
     Attributes:
-        classes: names of the C classes, in the order of the logits.
+        classes: names of the C classes, in the order of the logits (for two classes a single
+            logit is that of the second), or of the labels or numbers.
         task: what the logits mean.
         head: the dense layers; divided by the temperature, so that its logits are calibrated.
         history: the record of its training, before the temperature.
         members: the networks whose vectors, side by side, the head takes.
         settings: what it was trained with; what was left to `auto` is what was chosen.
         data: the images it was made from.
-        validation: its accuracy on the validation split.
-        calibration: how sure it may be; None for a task without classes.
+        validation: how good it is on the validation split.
+        calibration: how sure it may be; for numbers, how far off it is.
         search: how the head was chosen among others; None if it was not.
         images: names, labels, splits and hashes of those images.
         networks: the file that each member's vectors come from.
@@ -186,11 +200,16 @@ class Model:
     settings: Settings
     data: DataFacts
     validation: Validation
-    calibration: Calibration | None
+    calibration: Calibration | Residuals
     search: SearchFacts | None
     images: ImageTable
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
+
+    @property
+    def temperature(self) -> float:
+        """What the head was divided by; 1 for numbers, which have none."""
+        return self.calibration.temperature if isinstance(self.calibration, Calibration) else 1.0
 
     @property
     def vector_length(self) -> int:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topwork.bases import Stack, parse_bases, weights_here
 from topwork.bundle import Samples, current_versions, save_model
-from topwork.calibration import calibrate
-from topwork.config import AUTO, HeadKind, Search, Settings
+from topwork.calibration import Calibration, as_pairs, calibrate
+from topwork.config import AUTO, ClassWeight, HeadKind, Search, Settings
+from topwork.conformal import Origin, Residuals, find_residuals
+from topwork.corrections import correct
 from topwork.dataset import Dataset
+from topwork.errors import SettingsError
 from topwork.examples import Prepared, make_space, prepare_examples, prepare_networks
+from topwork.heads import Floats, decide, probabilities
 from topwork.listener import Listener
 from topwork.listing import Skipped, Split
-from topwork.metrics import Report, make_report
+from topwork.metrics import Report, describe_report, finite, make_report
 from topwork.model import DataFacts, ImageTable, Member, Model, NetworkFile, SearchFacts, Validation
 from topwork.replicates import make_replicates
+from topwork.splits import strata
 from topwork.task import Task
 from topwork.training import check_vectors, import_early, keep, train_heads
 from topwork.trial_plot import draw_trials
-from topwork.trials import Journal, Trial
+from topwork.trials import Journal, Trial, standard_error
 from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
 from topwork.vectors import Vectors
+from topwork.verdicts import Verdicts
 
 TRIALS_PLOT = "tuning.png"
 PARITY_IMAGES = 8
+MOST_DECISIONS = 200_000
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
 AUTO_FOLDS = 3
 
@@ -78,17 +85,14 @@ class Trained:
         chosen = self.model.search
         sureness = self.model.calibration
         return {
+            "task": str(self.model.task),
             "settings": self.model.settings.model_dump(mode="json"),
             "classes": self.model.classes,
             **history.to_json(),
             "overfitting": None if found is None else asdict(found),
-            "validation": {
-                "accuracy": report.accuracy,
-                "interval": report.interval,
-                "macro_accuracy": report.macro_accuracy,
-            },
+            "validation": describe_report(report),
             "search": chosen.model_dump(mode="json") if chosen else None,
-            "calibration": sureness.to_json() if sureness else None,
+            "calibration": sureness.to_json(),
             "images": {
                 "embedded": self.embedded,
                 "reused": self.reused,
@@ -100,7 +104,12 @@ class Trained:
 
 
 def train(
-    dataset: Dataset, settings: Settings, store: Path, listener: Listener | None = None
+    dataset: Dataset,
+    settings: Settings,
+    store: Path,
+    listener: Listener | None = None,
+    *,
+    verdicts: Verdicts | None = None,
 ) -> Trained:
     """Trains a classifier on a dataset's training split.
 
@@ -110,6 +119,7 @@ def train(
             folds of the training images.
         store: where vectors and networks are kept.
         listener: hears how it gets on.
+        verdicts: what the user made of suspects, applied first.
 
     Returns:
         The model with its kept epoch, and figures.
@@ -118,8 +128,9 @@ def train(
         TopworkError: any of its kinds; see `errors`.
     """
     listener = listener or Listener()
+    settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
-    stack, prepared = _prepare(dataset, settings, store, listener)
+    stack, prepared = _prepare(dataset, settings, store, verdicts, listener)
     embedded = time.perf_counter()
     tuner = trial = None
     if _is_left_open(settings):
@@ -140,6 +151,7 @@ def tune(
     plan: Search | None = None,
     pinned: frozenset[str] = frozenset(),
     journal: Journal | None = None,
+    verdicts: Verdicts | None = None,
     listener: Listener | None = None,
 ) -> Trained:
     """Searches for the best head, trains it and returns it as `train` does.
@@ -151,6 +163,7 @@ def tune(
         plan: folds, seeds and budget.
         pinned: names of settings that are not searched.
         journal: where every head is written down; what it has already is not trained again.
+        verdicts: what the user made of suspects, applied first.
         listener: hears how it gets on.
 
     Returns:
@@ -161,10 +174,11 @@ def tune(
     """
     listener, plan = listener or Listener(), plan or Search.create()
     journal = journal or Journal()
+    settings = fit_task(settings, dataset.task)
     Budget.parse(plan.budget)
     journal.open()
     started = time.perf_counter()
-    stack, prepared = _prepare(dataset, settings, store, listener)
+    stack, prepared = _prepare(dataset, settings, store, verdicts, listener)
     embedded = time.perf_counter()
     tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
     trial = search(tuner, settings.head_settings(), pinned)
@@ -173,18 +187,50 @@ def tune(
     return _finish(stack, prepared, settings, tuner, trial, listener, seconds)
 
 
+def fit_task(settings: Settings, task: Task) -> Settings:
+    """Returns the settings that a task can have: a number has no classes.
+
+    Raises:
+        SettingsError: a weight of classes, which no preset chose, or label smoothing, for numbers.
+    """
+    if task is not Task.NUMBER:
+        return settings
+    if settings.label_smoothing:
+        raise SettingsError(
+            "label_smoothing: is for classes and labels, not for numbers, received "
+            f"{settings.label_smoothing:g}; leave it out"
+        )
+    if settings.class_weight is not ClassWeight.NONE and settings.preset is None:
+        raise SettingsError(
+            "class_weight: is for classes and labels, not for numbers, received "
+            f"{settings.class_weight}; leave it out"
+        )
+    return settings.model_copy(update={"class_weight": ClassWeight.NONE})
+
+
 def _prepare(
-    dataset: Dataset, settings: Settings, store: Path, listener: Listener
+    dataset: Dataset,
+    settings: Settings,
+    store: Path,
+    verdicts: Verdicts | None,
+    listener: Listener,
 ) -> tuple[Stack, Prepared]:
-    dataset = dataset.with_validation(settings.validation_fraction, settings.seed)
+    if verdicts is not None:
+        dataset, correction = correct(
+            dataset, verdicts, strict=settings.strict, on_read=listener.read
+        )
+        listener.corrected(correction)
+    # What cannot be divided is refused before the work begins.
+    dataset.with_validation(settings.validation_fraction, settings.seed)
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
     import_early(settings.head, folds=_is_left_open(settings))
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
-    listener.shapes(stack, settings, len(dataset.classes))
+    listener.shapes(stack, settings, dataset.outputs)
     prepared = prepare_examples(dataset, stack, settings, store, listener.read, listener.progressed)
     listener.embedded(prepared.dataset, prepared.vectors)
+    listener.divided(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(prepared.vectors.values[prepared.part.held_out], "validation")
     return stack, prepared
@@ -203,20 +249,24 @@ def _make_tuner(
     listener: Listener,
     journal: Journal,
 ) -> Tuner:
-    examples, classes = prepared.examples, prepared.dataset.classes
+    dataset = prepared.dataset
+    training = dataset.select(dataset.splits == Split.TRAIN)
+    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     replicates = make_replicates(
-        examples.targets,
         prepared.part,
+        strata(dataset.task, training.labels),
         plan.folds,
         plan.seeds,
         settings.seed,
-        classes,
+        groups=training.groups,
+        classes=dataset.classes if one_of else None,
         most_folds=folds,
     )
     return Tuner(
-        examples,
+        prepared.examples,
         replicates,
-        len(classes),
+        dataset.outputs,
+        dataset.task,
         Budget.parse(plan.budget),
         journal,
         listener.tried,
@@ -236,24 +286,27 @@ def _finish(
     started = time.perf_counter()
     dataset, vectors, examples = prepared.dataset, prepared.vectors, prepared.examples
     recipe = trial.settings if trial else settings.head_settings()
-    outputs = len(dataset.classes)
-    fits = train_heads(examples, prepared.part, [recipe], outputs, seed=settings.seed)
+    task, outputs = dataset.task, dataset.outputs
+    fits = train_heads(examples, prepared.part, [recipe], outputs, task=task, seed=settings.seed)
     head, history = keep(fits[0])
     listener.trained(history)
 
     rows = prepared.part.held_out
-    logits, labels = head.logits(examples.vectors[rows]), examples.targets[rows]
+    logits = head.logits(examples.vectors[rows])
     if tuner is not None and trial is not None and tuner.has_folds:
-        sureness = calibrate(*held_out_logits(tuner, trial), "folds")
+        sureness = _calibrate(task, *held_out_logits(tuner, trial), "folds")
     else:
-        sureness = calibrate(logits, labels, "validation")
-    head = head.cooled(sureness.temperature)
+        sureness = _calibrate(task, logits, examples.targets[rows], "validation")
+    if isinstance(sureness, Calibration):
+        head = head.cooled(sureness.temperature)
+        logits = head.logits(examples.vectors[rows])
     seconds["head"] = time.perf_counter() - started
 
-    report = make_report(labels, logits.argmax(axis=1), outputs)
+    answers, chances = decide(task, logits), probabilities(task, logits)
+    report = make_report(task, dataset.labels[rows], answers, chances, len(dataset.classes))
     model = Model(
         classes=dataset.classes,
-        task=Task.CLASSES,
+        task=task,
         head=head,
         history=history,
         members=tuple(
@@ -268,10 +321,11 @@ def _finish(
         settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
         validation=Validation(
-            accuracy=report.accuracy,
-            interval=report.interval,
-            macro_accuracy=report.macro_accuracy,
+            metric=report.metric,
+            value=report.value,
+            interval=(finite(report.interval[0]), finite(report.interval[1])),
             loss=history.row(history.best_epoch)["val_loss"],
+            figures={name: finite(value) for name, value in report.figures.items()},
         ),
         calibration=sureness,
         search=_describe_search(tuner, trial) if tuner and trial else None,
@@ -301,9 +355,23 @@ def _describe_search(tuner: Tuner, trial: Trial) -> SearchFacts:
         recipes=len(tuner.trials),
         replicates=len(tuner.replicates),
         folds=tuner.has_folds,
-        mean=trial.mean,
-        error=None if math.isnan(trial.error) else trial.error,
+        mean=float(trial.figures.mean()),
+        error=finite(standard_error(trial.figures)),
     )
+
+
+def _calibrate(
+    task: Task, logits: Floats, targets: NDArray[Any], source: Origin
+) -> Calibration | Residuals:
+    """Measures how sure a head may be, or how far off its numbers are."""
+    if task is Task.CLASSES:
+        return calibrate(logits, targets, source)
+    if task is Task.NUMBER:
+        return find_residuals(logits, targets, source)
+    # Every label is a decision between two; more of them than this say nothing new.
+    single, truth = logits.reshape(-1, 1), targets.ravel().astype(np.int64)
+    some = np.linspace(0, len(truth) - 1, min(len(truth), MOST_DECISIONS)).astype(np.int64)
+    return calibrate(as_pairs(single[some]), truth[some], source)
 
 
 @dataclass(frozen=True)
@@ -333,6 +401,7 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
         settings = settings.model_copy(update={"weights": "random"})
     stack = prepare_networks(settings, store)
     batch, length = settings.batch_size, stack.vector_length
+    outputs = 1 if classes == 2 else classes
     layers = []
     for network in stack.networks:
         layers += [
@@ -344,20 +413,21 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
         units = settings.inner_units
         layers.append(Layer("INNER", (batch, units), (length + 1) * units, True))
         length = units
-    layers.append(Layer("OUTPUTS", (batch, classes), (length + 1) * classes, True))
+    layers.append(Layer("OUTPUTS", (batch, outputs), (length + 1) * outputs, True))
     return layers
 
 
 def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
-    rows = sorted(
-        zip(vectors.hashes, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
-    )
+    rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
     made = dataset.split_made
     return DataFacts(
         fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),
         counts=dataset.counts(),
         skipped=len(dataset.skipped),
-        split={"made_by": "folders"}
+        columns={}
+        if dataset.read_as is None
+        else dataset.read_as.model_dump(mode="json", exclude_none=True),
+        split={"made_by": "data"}
         if made is None
         else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},
     )
@@ -366,7 +436,7 @@ def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
 def _list_images(dataset: Dataset, vectors: Vectors) -> ImageTable:
     return ImageTable(
         names=dataset.names,
-        labels=tuple(dataset.classes[label] for label in dataset.labels),
+        labels=dataset.label_texts,
         splits=tuple(map(str, dataset.splits)),
         hashes=vectors.hashes,
     )

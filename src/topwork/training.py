@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -43,10 +43,20 @@ class Labelled:
     Attributes:
         vectors: (X, D) float32.
         targets: (X,) int32 class indices; (X, C) float32 for the other tasks.
+        weights: (X,) float32, how much each counts in training; None for all the same.
     """
 
     vectors: Floats
     targets: NDArray[Any]
+    weights: Floats | None = None
+
+    def weights_of(self, rows: Ints) -> Floats | None:
+        """Returns the weights of some rows, with a mean of 1, so that they set no step size."""
+        if self.weights is None:
+            return None
+        chosen = self.weights[rows]
+        # Of a fold that has none that counts, all do.
+        return np.asarray(chosen / chosen.mean(), np.float32) if chosen.any() else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ class Fit:
         head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), for
             vectors as they are; None if the loss was finite in no epoch.
         best_epoch: counted from 1; 0 if there is none.
-        curve: figures of all epochs, under Keras' names.
+        curve: figures of all epochs, under Keras' names; of one number in its unit, of several
+            in the deviations of each.
     """
 
     settings: HeadSettings
@@ -107,8 +118,12 @@ def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
     """Lays two sets of vectors one after the other, and says which is which."""
     pairs = ((training.vectors, validation.vectors), (training.targets, validation.targets))
     count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
+    weights = None
+    if training.weights is not None:
+        weights = np.concatenate([training.weights, np.ones(total - count, np.float32)])
     rows = np.arange(total, dtype=np.int32)
-    return Labelled(*map(np.concatenate, pairs)), Part(rows[None, :count], rows[count:])
+    vectors, targets = map(np.concatenate, pairs)
+    return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
 
 
 def train_head(
@@ -224,12 +239,15 @@ def train_heads(
         first = recipes[places[0]]
         train = _solve if first.head is HeadKind.LOGISTIC else _train_side_by_side
         scaled, back = _normalize(examples, part) if first.normalize else (examples, None)
+        if task is Task.NUMBER:
+            scaled, scale = _scale_targets(scaled, part)
         for some in _portions(places, examples.vectors.shape[1], first.inner_units or outputs):
             chosen = [recipes[place] for place in some]
             for place, fit in zip(
                 some, train(scaled, part, chosen, outputs, task, seed), strict=True
             ):
-                fits[place] = _on_raw(fit, back)
+                own = _on_raw(fit, back)
+                fits[place] = _on_scale(own, *scale) if task is Task.NUMBER else own
     return [fits[place] for place in range(len(recipes))]
 
 
@@ -270,7 +288,7 @@ def _train_side_by_side(
             _make_knobs(filled, examples, part, outputs, task),
             _order_rows(part, first, seed),
             part.held_out,
-            _on_device(examples),
+            _on_device(examples, part),
             jnp.float32(first.dropout),
             jax.random.key(seed, impl="rbg"),
             task=task,
@@ -304,24 +322,51 @@ def _make_knobs(
         np.array([getattr(recipe, name) for recipe in recipes], np.float32)
         for name in ("learning_rate", "weight_decay", "label_smoothing")
     )
-    weights = np.ones((len(recipes), outputs), np.float32)
-    if task is Task.CLASSES:
-        balanced = balance(examples.targets[part.training[0]], outputs)
-        for row, recipe in zip(weights, recipes, strict=True):
-            if recipe.class_weight is ClassWeight.BALANCED:
-                row[:] = balanced
+    plain = np.ones((1 if task is Task.CLASSES else 2, outputs), np.float32)
+    weights = np.stack([plain] * len(recipes))
+    for place, recipe in enumerate(recipes):
+        if recipe.class_weight is ClassWeight.BALANCED:
+            weights[place] = balance(task, examples.targets[part.training[0]], outputs)
     return Knobs(*map(jnp.asarray, (rate, decay, smoothing, weights)))
 
 
-def balance(labels: NDArray[Any], outputs: int) -> Floats:
-    """Returns how much an image of each class counts, (C,), so that classes count the same.
+def balance(task: Task, targets: NDArray[Any], outputs: int) -> Floats:
+    """Returns how much an image counts by its class, so that classes count the same.
 
     The weights of all images have a mean of 1; a class without images has weight 0.
+
+    Args:
+        task: decides what the classes are. Numbers have none, and all count the same.
+        targets: of N images, as `Labelled` has them.
+        outputs: C.
+
+    Returns:
+        (1, C) for one of many; (2, C) else, of a label that is absent and one that is present.
     """
-    counts = np.bincount(labels, minlength=outputs)
-    present = np.count_nonzero(counts)
-    shares = np.divide(len(labels), present * counts, out=np.zeros(outputs), where=counts > 0)
+    if task is Task.NUMBER:
+        return np.ones((2, outputs), np.float32)
+    if task is Task.CLASSES:
+        counts = np.bincount(targets, minlength=outputs)[None, :]
+        present = np.count_nonzero(counts)
+    else:
+        ones = (targets > 0.5).sum(axis=0)
+        counts = np.stack([len(targets) - ones, ones])
+        present = np.count_nonzero(counts, axis=0)
+    shares = np.divide(len(targets), present * counts, out=np.zeros(counts.shape), where=counts > 0)
     return np.asarray(shares, np.float32)
+
+
+def weigh(task: Task, targets: NDArray[Any], weights: Floats) -> Floats:
+    """Returns the weight of each image by its class, (N,); (N, C) for two classes and labels.
+
+    Args:
+        task: decides what the classes are.
+        targets: of N images, as `Labelled` has them.
+        weights: from `balance`.
+    """
+    if task is Task.CLASSES:
+        return np.asarray(weights[0, targets])
+    return np.asarray(np.where(targets > 0.5, weights[1], weights[0]))
 
 
 def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
@@ -336,12 +381,17 @@ def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
     return rows
 
 
-def _on_device(examples: Labelled) -> Examples:
+def _on_device(examples: Labelled, part: Part) -> Examples:
     import jax.numpy as jnp
 
     from topwork.heads.program import Examples
 
-    return Examples(jnp.asarray(examples.vectors), jnp.asarray(examples.targets))
+    weights = np.ones(len(examples.vectors), np.float32)
+    if examples.weights is not None:
+        # Divided by the mean of those that are learnt from, if any of them counts.
+        mean = examples.weights[part.training[0]].mean()
+        weights = examples.weights / mean if mean > 0 else weights
+    return Examples(*map(jnp.asarray, (examples.vectors, examples.targets, weights)))
 
 
 def _solve(
@@ -352,40 +402,50 @@ def _solve(
     task: Task,
     seed: int,
 ) -> list[Fit]:
-    """Solves logistic heads; a history of one epoch says how they do."""
+    """Solves heads to their optimum; a history of one epoch says how they do."""
     del seed  # there is one optimum
     from threadpoolctl import threadpool_limits
 
-    from topwork.heads.logistic import solve_logistic
+    from topwork.heads.solved import solve
 
     rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
     vectors, targets = examples.vectors[rows], examples.targets[rows]
-    weights = balance(examples.targets[part.training[0]], outputs)
+    plain = examples.weights_of(rows)
+    by_class = weigh(task, targets, balance(task, examples.targets[part.training[0]], outputs))
+    balanced = by_class if plain is None else (by_class.T * plain).T
 
-    def solve(recipe: HeadSettings) -> Fit:
-        balanced = recipe.class_weight is ClassWeight.BALANCED
-        own = weights if balanced else None
-        head = solve_logistic(vectors, targets, outputs, float(recipe.penalty), own)
+    def solve_one(recipe: HeadSettings) -> Fit:
+        by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
+        weights = balanced if by_classes else plain
+        head = solve(task, vectors, targets, outputs, float(recipe.penalty), weights)
         figures = (
-            *_score(head, examples, part.training[0]),
-            *_score(head, examples, unseen),
+            *_score(task, head, examples, part.training[0]),
+            *_score(task, head, examples, unseen),
         )
         curve = {n: [value] for n, value in zip(_name_figures(task), figures, strict=True)}
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(solve, recipes))
+        return list(pool.map(solve_one, recipes))
 
 
-def _score(head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
-    """Returns the cross-entropy and the accuracy of a head on some rows, without JAX."""
+def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
+    """Returns the loss and the metric of a head on some rows, without JAX."""
     logits = head.logits(examples.vectors[rows]).astype(np.float64)
     targets = examples.targets[rows]
-    logits -= logits.max(axis=1, keepdims=True)
-    right = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-    losses = np.log(np.exp(logits).sum(axis=1)) - right
-    return float(losses.mean()), float((logits.argmax(axis=1) == targets).mean())
+    match task:
+        case Task.CLASSES:
+            logits -= logits.max(axis=1, keepdims=True)
+            right = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+            losses = np.log(np.exp(logits).sum(axis=1)) - right
+            metric = logits.argmax(axis=1) == targets
+        case Task.BINARY | Task.LABELS:
+            losses = np.logaddexp(0, logits) - targets * logits
+            metric = (logits > 0) == (targets > 0.5)
+        case Task.NUMBER:
+            losses, metric = np.square(logits - targets), np.abs(logits - targets)
+    return float(losses.mean()), float(metric.mean())
 
 
 def _normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
@@ -395,13 +455,44 @@ def _normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, 
     deviation[deviation <= CONSTANT * max(deviation.max(), CONSTANT)] = 1
     mean, deviation = mean.astype(np.float32), deviation.astype(np.float32)
     scaled = (examples.vectors - mean) / deviation
-    return Labelled(scaled, examples.targets), (mean, deviation)
+    return replace(examples, vectors=scaled), (mean, deviation)
 
 
 def _on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
     if back is None or fit.head is None:
         return fit
     return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
+
+
+def _scale_targets(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+    """Brings numbers to the scale of a logit; returns their means and deviations (C,) too.
+
+    Steps of an optimizer have a size of their own: they would never reach prices in thousands.
+    Each number has a deviation of its own: beside prices, sizes in metres would not be learnt.
+    """
+    seen = examples.targets[part.training[0]].astype(np.float64)
+    mean, deviation = seen.mean(axis=0), seen.std(axis=0)
+    deviation[deviation == 0] = 1
+    targets = ((examples.targets - mean) / deviation).astype(np.float32)
+    return replace(examples, targets=targets), (
+        mean.astype(np.float32),
+        deviation.astype(np.float32),
+    )
+
+
+def _on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
+    """Brings a head, and what is recorded of it, back to the scale of the numbers.
+
+    Several numbers have no unit in common: what is recorded of them stays in deviations.
+    """
+    head = fit.head.on_scale(mean, deviation) if fit.head is not None else None
+    unit = float(deviation[0]) if len(deviation) == 1 else 1.0
+    powers = {"loss": 2, "val_loss": 2}
+    curve = {
+        name: [value * unit ** powers.get(name, 1) for value in values]
+        for name, values in fit.curve.items()
+    }
+    return Fit(fit.settings, head, fit.best_epoch, curve)
 
 
 def _smaller(rate: float) -> float:

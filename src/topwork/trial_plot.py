@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.config import HeadKind, HeadSettings
-from topwork.trials import PLAIN, Trial, rank
+from topwork.trials import PLAIN, Trial, rank, standard_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ COLOURS = ("#1f5f8b", "#c2571a", "#3d7a3d", "#8a3b6b", "#6b6b6b")
 LOGISTIC = "#222222"
 EPOCHS = HeadSettings.model_fields["epochs"].default
 DEPTH = 0.15
+ERROR_DEPTH = 2.0
 LABEL_INCHES = 0.5
 MARK: dict[str, Any] = {
     "ls": "none",
@@ -76,7 +77,7 @@ def draw_trials(trials: Sequence[Trial], chosen: HeadSettings, path: Path) -> No
         _draw_solved((left, right), solved, chosen)
     for family in families:
         if family.best.settings == chosen:
-            left.plot([getattr(chosen, name)], [family.best.mean], label="chosen", **MARK)
+            left.plot([getattr(chosen, name)], [family.best.figures.mean()], label="chosen", **MARK)
     for ax in (left, right):
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
@@ -135,19 +136,19 @@ def _draw_numbers(ax: Axes, families: Sequence[Family], name: str) -> None:
     trials = [trial for family in families for trial in family.trials]
     for colour, family in zip(COLOURS, families, strict=False):
         numbers = [float(getattr(trial.settings, name)) for trial in family.trials]
-        means = np.array([trial.mean for trial in family.trials])
-        errors = np.array([trial.error for trial in family.trials])
+        means = np.array([trial.figures.mean() for trial in family.trials])
+        errors = np.array([standard_error(trial.figures) for trial in family.trials])
         ax.plot(numbers, means, "o-", ms=4, color=colour, label=family.label)
         if np.isfinite(errors).all():
             ax.fill_between(numbers, means - errors, means + errors, color=colour, alpha=0.2, lw=0)
     ax.set_xscale("log")
-    ax.set(xlabel=name.replace("_", " "), ylabel="accuracy on held-out images")
+    ax.set(xlabel=name.replace("_", " "), ylabel=f"{trials[0].metric} on held-out images")
     several = len(trials[0].fits) > 1
     ax.set_title(
         "mean over folds and seeds, band: one standard error" if several else "on held-out images",
         fontsize=10,
     )
-    _look_at_best(ax, np.array([trial.mean for trial in trials]))
+    _look_at_best(ax, trials[0].metric, np.array([trial.figures.mean() for trial in trials]))
 
 
 def _draw_epochs(ax: Axes, families: Sequence[Family], chosen: HeadSettings) -> None:
@@ -160,18 +161,19 @@ def _draw_epochs(ax: Axes, families: Sequence[Family], chosen: HeadSettings) -> 
         ranked.sort(key=lambda trial: trial.settings != chosen)
         shown = ranked[: len(COLOURS)]
     for colour, trial in zip(COLOURS, shown, strict=False):
-        curve = trial.curves.mean(axis=0)
+        curve = _curve(trial)
         wide, above = (2.4, 3) if trial.settings == chosen else (1.2, 2)
         label = describe_recipe(trial.settings)
         epochs = range(1, len(curve) + 1)
         ax.plot(epochs, curve, color=colour, lw=wide, zorder=above, label=label)
-        ax.plot([trial.epoch], [trial.mean], "o", color=colour, ms=6)
+        best = curve[trial.epoch - 1]
+        ax.plot([trial.epoch], [best], "o", color=colour, ms=6)
         if trial.settings == chosen:
-            ax.plot([trial.epoch], [trial.mean], **MARK)
+            ax.plot([trial.epoch], [best], **MARK)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel="accuracy on held-out images")
+    ax.set(xlabel="epoch", ylabel=f"{shown[0].metric} on held-out images")
     ax.set_title("the best recipes, dots: their best epochs", fontsize=10)
-    _look_at_best(ax, np.concatenate([trial.curves.mean(axis=0) for trial in shown]))
+    _look_at_best(ax, shown[0].metric, np.concatenate([_curve(trial) for trial in shown]))
 
 
 def _draw_losses(ax: Axes, families: Sequence[Family]) -> None:
@@ -191,10 +193,20 @@ def _draw_solved(axes: Sequence[Axes], trials: Sequence[Trial], chosen: HeadSett
     if best.settings == chosen:
         label += " (chosen)"
     for ax in axes:
-        ax.axhline(best.mean, color=LOGISTIC, lw=1.4, ls="--", label=label)
+        ax.axhline(best.figures.mean(), color=LOGISTIC, lw=1.4, ls="--", label=label)
 
 
-def _look_at_best(ax: Axes, values: NDArray[np.float64]) -> None:
-    """Leaves out of the picture what is far below the best; it would flatten all the rest."""
-    if values.min() < values.max() - DEPTH:
+def _curve(trial: Trial) -> NDArray[np.float64]:
+    """Returns the mean metric (E,); of an accuracy that had diverged, 0."""
+    shown = trial.metrics if trial.metric == "mae" else trial.curves
+    return np.asarray(shown.mean(axis=0))
+
+
+def _look_at_best(ax: Axes, metric: str, values: NDArray[np.float64]) -> None:
+    """Leaves out of the picture what is far from the best; it would flatten all the rest."""
+    values = values[np.isfinite(values)]
+    if metric == "mae":
+        if values.size and values.max() > ERROR_DEPTH * values.min():
+            ax.set_ylim(top=ERROR_DEPTH * values.min())
+    elif values.min() < values.max() - DEPTH:
         ax.set_ylim(bottom=values.max() - DEPTH)

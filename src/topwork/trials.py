@@ -20,6 +20,9 @@ from topwork.config import HeadKind, HeadSettings
 from topwork.errors import StoreError, TopworkError
 from topwork.training import Fit
 
+# The score of numbers whose loss is not finite: below all others, and still a number.
+WORST = -1e30
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -33,35 +36,52 @@ class Trial:
     settings: HeadSettings
     fits: tuple[Fit, ...]
 
+    @property
+    def metric(self) -> str:
+        """Keras' name of the held-out figures: `accuracy`, or `mae` for numbers."""
+        return "mae" if "val_mae" in self.fits[0].curve else "accuracy"
+
+    @cached_property
+    def metrics(self) -> NDArray[np.float64]:
+        """Held-out metric (R, E) of each replicate and epoch."""
+        return np.array([fit.curve[f"val_{self.metric}"] for fit in self.fits])
+
     @cached_property
     def curves(self) -> NDArray[np.float64]:
-        """Held-out metric (R, E) of each replicate and epoch; 0 where it had diverged."""
-        rows = []
-        for fit in self.fits:
-            metric = next(n for n in fit.curve if n.startswith("val_") and n != "val_loss")
-            losses = np.array(fit.curve["val_loss"])
-            rows.append(np.where(np.isfinite(losses), fit.curve[metric], 0.0))
-        return np.array(rows)
+        """Score (R, E) of each replicate and epoch, the higher the better.
+
+        The accuracy, and 0 where it had diverged; for numbers, the loss with its sign changed.
+        """
+        losses = np.array([fit.curve["val_loss"] for fit in self.fits])
+        if self.metric == "mae":
+            return np.where(np.isfinite(losses), -losses, WORST)
+        return np.where(np.isfinite(losses), self.metrics, 0.0)
 
     @cached_property
     def epoch(self) -> int:
-        """The epoch, counted from 1, at which the mean over the replicates is highest."""
+        """The epoch, counted from 1, at which the mean score over the replicates is highest."""
         return int(self.curves.mean(axis=0).argmax()) + 1
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """The metric (R,) of each replicate at that epoch."""
+        """The score (R,) of each replicate at that epoch."""
         return np.asarray(self.curves[:, self.epoch - 1])
 
     @property
     def mean(self) -> float:
-        """The mean of the scores, 0..1."""
+        """The mean of the scores."""
         return float(self.scores.mean())
 
     @property
     def error(self) -> float:
         """The standard error of that mean; NaN for a single replicate."""
         return standard_error(self.scores)
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """The metric (R,) of each replicate at that epoch: what a person is shown."""
+        shown = self.metrics if self.metric == "mae" else self.curves
+        return np.asarray(shown[:, self.epoch - 1])
 
     @property
     def loss(self) -> float:

@@ -21,6 +21,7 @@ from topwork.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optimizer
 from topwork.errors import DatasetError, SettingsError, TopworkError
 from topwork.heads import Floats
 from topwork.replicates import Replicate
+from topwork.task import Task
 from topwork.training import Fit, Labelled, check_vectors, train_heads
 from topwork.trials import Journal, Trial, choose, make_record, rank, read_record
 
@@ -93,9 +94,10 @@ class Tuner:
     """Tries recipes on some examples.
 
     Attributes:
-        examples: vectors and class indices; all finite.
+        examples: vectors, all finite, and their targets.
         replicates: the occasions, at least one.
         outputs: C.
+        task: decides the loss and the metric.
         budget: how much it may cost.
         journal: where every head is written down.
         on_trial: hears how many heads were trained, and how many will be if that is known.
@@ -108,6 +110,7 @@ class Tuner:
     examples: Labelled
     replicates: Sequence[Replicate]
     outputs: int
+    task: Task = Task.CLASSES
     budget: Budget = Budget()
     journal: Journal = field(default_factory=Journal)
     on_trial: OnTrial = lambda done, total: None
@@ -145,7 +148,9 @@ class Tuner:
     @cached_property
     def data_key(self) -> str:
         """SHA-256 of the examples: a trial is the same only on the same vectors."""
-        return _digest(self.examples.vectors, self.examples.targets)
+        weights = self.examples.weights
+        more = () if weights is None else (weights,)
+        return _digest(self.examples.vectors, self.examples.targets, *more)
 
     @property
     def seconds(self) -> float:
@@ -218,13 +223,16 @@ class Tuner:
         """Trains heads; a logistic one that does not reach its optimum has diverged."""
         part, seed = replicate.part, replicate.seed
         try:
-            fits = train_heads(self.examples, part, recipes, self.outputs, seed=seed)
+            fits = train_heads(
+                self.examples, part, recipes, self.outputs, task=self.task, seed=seed
+            )
         except TopworkError:
             if any(recipe.head is not HeadKind.LOGISTIC for recipe in recipes):
                 raise
             if len(recipes) > 1:
                 return [fit for recipe in recipes for fit in self._train([recipe], replicate)]
-            curve = {name: [math.nan] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+            names = ("loss", self.task.metric)
+            curve = {name: [math.nan] for n in names for name in (n, f"val_{n}")}
             fits = [Fit(recipes[0], None, 0, curve)]
         # Inner layers are large, and those of one recipe at most are needed again.
         return [replace(fit, head=None) if fit.settings.inner_units else fit for fit in fits]
@@ -232,7 +240,7 @@ class Tuner:
     def _key(self, recipe: HeadSettings, replicate: Replicate) -> str:
         own = recipe.model_dump_json()
         rows = _digest(replicate.part.training, replicate.part.held_out)
-        content = [RECIPE, self.data_key, self.outputs, own, rows, replicate.seed]
+        content = [RECIPE, self.data_key, self.task, self.outputs, own, rows, replicate.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -259,6 +267,9 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
     """
     pinned &= frozenset(HeadSettings.model_fields)
     pinned -= {name for name in pinned if getattr(start, name) == AUTO}
+    if tuner.task is Task.NUMBER:
+        # A number has neither classes nor a label to smooth.
+        pinned |= {"class_weight", "label_smoothing"}
     if "head" not in pinned:
         start = _with(start, head=HeadKind.DENSE)
     stages = _logistic_stages if start.head is HeadKind.LOGISTIC else _dense_stages
@@ -373,7 +384,7 @@ def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:
 
 
 def held_out_logits(tuner: Tuner, trial: Trial) -> tuple[Floats, NDArray[Any]]:
-    """Returns the logits (M, C) and class indices (M,) of all images held out, each once.
+    """Returns the logits (M, C) and the targets of all M images held out, each once.
 
     Heads that are remembered without their weights are trained again.
 
@@ -389,7 +400,12 @@ def held_out_logits(tuner: Tuner, trial: Trial) -> tuple[Floats, NDArray[Any]]:
         head = fit.head
         if head is None:
             (again,) = train_heads(
-                tuner.examples, replicate.part, [fit.settings], tuner.outputs, seed=replicate.seed
+                tuner.examples,
+                replicate.part,
+                [fit.settings],
+                tuner.outputs,
+                task=tuner.task,
+                seed=replicate.seed,
             )
             head = again.head
         if head is not None:

@@ -112,7 +112,8 @@ def embed(
         StoreError: vectors cannot be written, or stay unreadable.
     """
     if hashes is None:
-        dataset, hashes = _hash_images(dataset, strict, on_read)
+        dataset = hash_images(dataset, strict, on_read)
+        hashes = dataset.hashes or ()
     job = _Job(dataset, list(hashes), store, open_engine, strict, on_progress)
     for _ in range(ATTEMPTS):
         job.complete()
@@ -216,8 +217,14 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
                 future.cancel()
 
 
-def _hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> tuple[Dataset, list[str]]:
-    """Hashes every image's bytes and leaves out those that cannot be read."""
+def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
+    """Returns the dataset with the hash of every image's bytes, without those that are unreadable.
+
+    Raises:
+        DatasetError: no image could be read, or `strict` and one could not.
+    """
+    if dataset.hashes is not None:
+        return dataset
 
     def hash_source(source: Source) -> str | ImageError:
         try:
@@ -233,7 +240,8 @@ def _hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> tuple[Datas
             _refuse(dataset.names[place], str(result), strict)
         hashes.append(str(result))
         on_read(place + 1, len(dataset))
-    return _leave_out(dataset, hashes, bad)
+    dataset, hashes = _leave_out(dataset, hashes, bad)
+    return replace(dataset, hashes=tuple(hashes))
 
 
 def _refuse(name: str, reason: str, strict: bool) -> None:

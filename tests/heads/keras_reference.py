@@ -88,6 +88,7 @@ def fit(case):
         make_optimizer(case), **compile_options(case["task"], case.get("label_smoothing", 0))
     )
     class_weights = case.get("class_weights")
+    weights = case.get("weights")
     history, heads = {}, []
     for epoch in case["order"]:
         rows = epoch[epoch >= 0]
@@ -96,6 +97,7 @@ def fit(case):
             case["targets"][rows],
             batch_size=case["order"].shape[2],
             shuffle=False,
+            sample_weight=None if weights is None else weights[rows],
             verbose=0,
             validation_data=(case["val_vectors"], case["val_targets"]),
             validation_batch_size=len(case["val_vectors"]),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit, softmax
 
-from topwork.heads import Dense, Head, init_head, probabilities
+from topwork.heads import Dense, Head, decide, init_head, probabilities
 from topwork.task import Task
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-1e4, 1e4, width=32))
@@ -107,12 +107,37 @@ def test_probabilities_of_one_of_many_are_the_softmax(logits):
     np.testing.assert_allclose(found.sum(axis=1, dtype=np.float64), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", [Task.BINARY, Task.LABELS])
 @given(logits=LOGITS)
-def test_probabilities_of_labels_are_the_sigmoid(task, logits):
-    found = probabilities(task, logits)
+def test_probabilities_of_labels_are_the_sigmoid(logits):
+    found = probabilities(Task.LABELS, logits)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expit(logits.astype(np.float64)), atol=1e-7)
+
+
+@given(logits=LOGITS)
+def test_a_single_logit_gives_both_classes_a_probability(logits):
+    one = logits[:, :1]
+    found, second = probabilities(Task.BINARY, one), expit(one.astype(np.float64))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.hstack([1 - second, second]), atol=1e-7)
+
+
+@given(logits=LOGITS)
+def test_the_answer_is_what_is_most_probable(logits):
+    assert np.array_equal(decide(Task.CLASSES, logits), logits.argmax(axis=1))
+    one = logits[:, :1]
+    assert np.array_equal(decide(Task.BINARY, one), one[:, 0] > 0)
+    assert np.array_equal(decide(Task.LABELS, logits), logits > 0)
+    assert np.array_equal(decide(Task.NUMBER, logits), logits)
+
+
+@pytest.mark.parametrize("sizes", [(5, 3), (5, 4, 3)])
+def test_a_head_on_another_scale_gives_other_numbers(sizes):
+    head, mean = random_head(*sizes), np.float32([100, -3, 0])
+    deviation = np.float32([12.5, 0.001, 1])
+    found = head.on_scale(mean, deviation).logits(VECTORS)
+    wanted = head.logits(VECTORS) * deviation + mean
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_extreme_logits_give_0_and_1_and_a_number_stays():
@@ -125,4 +150,6 @@ def test_extreme_logits_give_0_and_1_and_a_number_stays():
 
 @pytest.mark.parametrize("task", Task)
 def test_no_logits_give_no_probabilities(task):
-    assert probabilities(task, np.empty((0, 4), np.float32)).shape == (0, 4)
+    columns = 1 if task is Task.BINARY else 4
+    found = probabilities(task, np.empty((0, columns), np.float32))
+    assert found.shape == (0, 2 if task is Task.BINARY else 4)

@@ -63,7 +63,12 @@ def examples(task, count, seed):
         Task.CLASSES: scores.argmax(axis=1).astype(np.int32),
         Task.LABELS: (scores > 0).astype(np.float32),
     }
-    return Examples(jnp.asarray(vectors), jnp.asarray(targets[task]))
+    return Examples(jnp.asarray(vectors), jnp.asarray(targets[task]), jnp.ones(len(vectors)))
+
+
+def class_weights(task):
+    rows = np.float32([[1, 1, 1], [1, 1, 1], [0.2, 3, 1], [1, 1, 2]])
+    return rows[:, None] if task is Task.CLASSES else np.stack([rows[:, ::-1], rows], axis=1)
 
 
 ORDER, HELD_OUT = batch_order(45, 8, 6, 0), np.arange(45, 65)
@@ -94,7 +99,7 @@ def test_many_heads_at_once_are_each_as_if_alone_though_one_diverges(
         learning_rate=np.float32([0.01, np.inf, 0.1, 0.3]),
         weight_decay=np.float32([0.5, 0, 0, 0.1]),
         label_smoothing=np.float32([0, 0, 0.3, 0.1]),
-        class_weights=np.float32([[1, 1, 1], [1, 1, 1], [0.2, 3, 1], [1, 1, 2]]),
+        class_weights=class_weights(task),
     )
     best, curve = run(heads, knobs, given, task, optimizer, dropout)
     assert np.isnan(curve.val_loss[:, 1]).all()
@@ -119,7 +124,7 @@ def test_many_heads_at_once_are_each_as_if_alone_though_one_diverges(
 
 def assert_scored(task, best, given, places):
     """Compares what made a head the best with what it scores, plainly and with nothing dropped."""
-    vectors, targets = (np.asarray(array)[HELD_OUT] for array in given)
+    vectors, targets = (np.asarray(array)[HELD_OUT] for array in given[:2])
     for place in places:
         logits = take_head(best.head, place).logits(vectors).astype(np.float64)
         if task is Task.CLASSES:
@@ -136,8 +141,8 @@ def assert_scored(task, best, given, places):
 def test_an_example_that_is_in_no_batch_is_not_learnt_from(value):
     """Padding is -1, which is also the place of the last example."""
     given, one = examples(Task.LABELS, 65, 0), np.ones(1, np.float32)
-    knobs = Knobs(one * 0.1, one * 0, one * 0, np.ones((1, OUTPUTS), np.float32))
-    changed = Examples(given.vectors.at[-1].set(value), given.targets)
+    knobs = Knobs(one * 0.1, one * 0, one * 0, np.ones((1, 1, OUTPUTS), np.float32))
+    changed = given._replace(vectors=given.vectors.at[-1].set(value))
     head, how = init_head(LENGTH, OUTPUTS, 0), (Task.LABELS, Optimizer.SGD)
     _, found = run([head], knobs, changed, *how)
     _, wanted = run([head], knobs, given, *how)
@@ -168,9 +173,9 @@ def drop(units, share, seed):
     ones = np.ones((2, 1), np.float32), np.zeros(1, np.float32)
     inner = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
     head = Head(tuple(Dense(*pair) for pair in ([inner, ones] if units else [ones])))
-    given = Examples(jnp.ones((ROWS, 2)), jnp.zeros((ROWS, 1)))
+    given = Examples(jnp.ones((ROWS, 2)), jnp.zeros((ROWS, 1)), jnp.ones(ROWS))
     two = np.ones(2, np.float32)
-    knobs = Knobs(two * 1e-30, two * 0, two * 0, np.ones((2, 1), np.float32))
+    knobs = Knobs(two * 1e-30, two * 0, two * 0, np.ones((2, 2, 1), np.float32))
     rows = np.arange(ROWS, dtype=np.int32)
     _, curve = run_epochs(
         stack_heads([head, head]), knobs, np.tile(rows, (5, 1, 1)), rows, given,

@@ -3,6 +3,6 @@
 Importing this package does not import JAX: a prediction needs only `dense`.
 """
 
-from topwork.heads.dense import Dense, Floats, Head, init_head, probabilities
+from topwork.heads.dense import Dense, Floats, Head, decide, init_head, probabilities
 
-__all__ = ["Dense", "Floats", "Head", "init_head", "probabilities"]
+__all__ = ["Dense", "Floats", "Head", "decide", "init_head", "probabilities"]

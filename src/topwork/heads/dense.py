@@ -6,12 +6,12 @@ N: vectors, D: vector length, U: units of the inner layer, C: outputs.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.calibration import softmax
+from topwork.calibration import as_pairs, softmax
 from topwork.task import Task
 
 Floats = NDArray[np.float32]
@@ -64,6 +64,16 @@ class Head(NamedTuple):
         bias = first.bias - mean @ kernel
         return Head((Dense(kernel.astype(np.float32), bias.astype(np.float32)), *rest))
 
+    def on_scale(self, mean: Floats, deviation: Floats) -> Head:
+        """Returns the head whose outputs are those of this one times deviations, plus means.
+
+        Args:
+            mean: (C,) float32.
+            deviation: (C,) float32 above 0.
+        """
+        *inner, last = self.layers
+        return Head((*inner, Dense(last.kernel * deviation, last.bias * deviation + mean)))
+
     def cooled(self, temperature: float) -> Head:
         """Returns the head whose logits are those of this one divided by a temperature."""
         *inner, last = self.layers
@@ -101,16 +111,37 @@ def probabilities(task: Task, logits: Floats) -> Floats:
 
     Args:
         task: softmax for one of many, sigmoid for two classes or many labels; a number stays.
-        logits: (N, C) float32.
+        logits: (N, C) float32; one column for two classes.
 
     Returns:
-        (N, C) float32 in 0..1 (any value for a number).
+        (N, C) float32 in 0..1 (any value for a number); for two classes (N, 2), that of the
+        first and that of the second.
     """
     match task:
         case Task.CLASSES:
             return softmax(logits)
-        case Task.BINARY | Task.LABELS:
+        case Task.BINARY:
+            return softmax(as_pairs(logits))
+        case Task.LABELS:
             wide = logits.astype(np.float64)
             return (0.5 * (1 + np.tanh(wide / 2))).astype(np.float32)
         case Task.NUMBER:
             return logits.copy()
+
+
+def decide(task: Task, logits: Floats) -> NDArray[Any]:
+    """Returns the answers that logits (N, C) stand for.
+
+    Returns:
+        Class indices (N,) int64 for one of many or of two; (N, C) bool for many labels; the
+        numbers (N, C) float32.
+    """
+    match task:
+        case Task.CLASSES:
+            return np.asarray(logits.argmax(axis=1))
+        case Task.BINARY:
+            return (logits[:, 0] > 0).astype(np.int64)
+        case Task.LABELS:
+            return np.asarray(logits > 0)
+        case Task.NUMBER:
+            return logits

@@ -15,7 +15,11 @@ from topwork.task import Task
 
 
 def loss_of_rows(
-    task: Task, logits: Array, targets: Array, smoothing: Array | float = 0.0
+    task: Task,
+    logits: Array,
+    targets: Array,
+    smoothing: Array | float = 0.0,
+    weights: Array | None = None,
 ) -> Array:
     """Returns the loss (B,) of each row; the formulas take logits, as Keras' `from_logits`.
 
@@ -25,6 +29,9 @@ def loss_of_rows(
         targets: see above.
         smoothing: share of the target, 0..1, that is spread evenly over all outputs; a number
             has no such thing.
+        weights: how much a row counts by its class: (1, C) for one of many; (2, C) for two
+            classes and many labels, the first row for a label that is absent, the second for one
+            that is present; None for all the same. Numbers have none.
 
     Source: Szegedy et al., "Rethinking the Inception architecture", 2016, for the smoothing.
     """
@@ -35,10 +42,14 @@ def loss_of_rows(
             # A product and not a look-up, whose gradient is slow for many heads at once.
             wanted = jax.nn.one_hot(targets, logits.shape[-1])
             right = jnp.where(wanted > 0, logs, 0).sum(axis=-1)
-            return -(1 - smoothing) * right - smoothing * logs.mean(axis=-1)
+            losses = -(1 - smoothing) * right - smoothing * logs.mean(axis=-1)
+            return losses if weights is None else losses * (wanted @ weights[0])
         case Task.BINARY | Task.LABELS:
             smooth = targets * (1 - smoothing) + 0.5 * smoothing
-            return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, smooth)).mean(axis=-1)
+            losses = jnp.asarray(optax.sigmoid_binary_cross_entropy(logits, smooth))
+            if weights is not None:
+                losses *= jnp.where(targets > 0.5, weights[1], weights[0])
+            return losses.mean(axis=-1)
         case Task.NUMBER:
             return jnp.square(logits - targets).mean(axis=-1)
 

@@ -34,7 +34,7 @@ class Knobs(NamedTuple):
         weight_decay: (H,) float32, times the learning rate the share that a kernel loses each
             step (decoupled, as Keras' `weight_decay`; biases keep theirs).
         label_smoothing: (H,) float32 in 0..1.
-        class_weights: (H, C) float32, how much a row counts by its class; one of many only.
+        class_weights: (H, R, C) float32, how much a row counts by its class; see `losses`.
     """
 
     learning_rate: Array
@@ -69,10 +69,11 @@ class Best(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Vectors (X, D) float32 and their targets; see `losses` for the targets' shapes."""
+    """Vectors (X, D) float32, their targets (see `losses`), how much each counts (X,) float32."""
 
     vectors: Array
     targets: Array
+    weights: Array
 
 
 def stack_heads(heads: Sequence[Head]) -> Head:
@@ -131,7 +132,7 @@ def run_epochs(
     rates = _spread(knobs.learning_rate, heads)
     decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
     chosen = held_out >= 0
-    unseen = Examples(examples.vectors[held_out], examples.targets[held_out])
+    unseen = jax.tree.map(lambda array: array[held_out], examples)
 
     def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
         return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
@@ -148,12 +149,10 @@ def run_epochs(
 
         def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
             logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
-            losses = jax.vmap(partial(loss_of_rows, task), (1, None, 0), 1)(
-                logits, targets, knobs.label_smoothing
+            losses = jax.vmap(partial(loss_of_rows, task), (1, None, 0, 0), 1)(
+                logits, targets, knobs.label_smoothing, knobs.class_weights
             )
-            if task is Task.CLASSES:
-                losses *= knobs.class_weights[:, targets].T
-            losses *= used
+            losses *= used * examples.weights[rows][:, None]
             metrics = metric_of_heads(task, logits, targets) * used
             return losses.sum() / used.sum(), (losses.sum(axis=0), metrics.sum(axis=0))
 

@@ -30,7 +30,8 @@ class Suspect:
 
     Attributes:
         place: which image.
-        given: the label it has; for one of several labels its name, or `not` and its name.
+        given: the label it has; for one of several labels its name, or `not` and its name; for
+            a number its name and value.
         suggested: the label that it looks like.
         given_probability: of the label it has, 0..1, by heads that did not see the image; NaN
             for a number.
@@ -53,7 +54,7 @@ class Outlier:
     Attributes:
         place: which image.
         distance: mean cosine distance to its nearest neighbours, 0..2.
-        score: how many robust deviations that is above the median of all images.
+        score: how many robust deviations that is above the median of those it is compared with.
     """
 
     place: int
@@ -70,7 +71,7 @@ class Alike:
         second: another.
         mistaken: images of either that held-out heads take for the other.
         count: images of the two that they take for one of the two.
-        error: `mistaken / count`, 0..0.5 or so; 0.5 is a coin's.
+        error: mean over the two of the share that is taken for the other, 0..1; 0.5 is a coin's.
         interval: 95 % interval of `error`.
     """
 
@@ -84,13 +85,15 @@ class Alike:
 
 @dataclass(frozen=True)
 class Shift:
-    """How the shares of classes, or a measure of the pixels, differ between train and a split.
+    """How shares of classes, a number or a measure of the pixels differ from train to a split.
 
     Attributes:
         split: `validation` or `test`.
-        what: `classes`, or a measure such as `brightness`.
-        distance: total variation of the shares, or the difference of the means in deviations.
-        p_value: how often chance alone makes such a difference, 0..1.
+        what: `classes`, one of many labels, a number, or a measure such as `brightness`.
+        distance: total variation of the shares; the difference of a label's shares; or that of
+            the means in deviations.
+        p_value: how often chance alone makes such a difference anywhere among all that was
+            compared, 0..1.
         detail: in words, what differs most.
     """
 

@@ -1,0 +1,155 @@
+"""Commands that use a model: evaluate, predict."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from topwork.cli.app import app
+from topwork.cli.options import (
+    AbstainBelow,
+    Coverage,
+    Data,
+    Images,
+    Json,
+    ModelPath,
+    Overrides,
+    Store,
+    Strict,
+    open_data,
+    open_store,
+    print_json,
+    with_settings,
+)
+from topwork.errors import DatasetError, SettingsError
+from topwork.task import Task
+
+
+@app.command()
+@with_settings(data=True)
+def evaluate(
+    model: ModelPath,
+    data: Data,
+    columns: dict[str, Any],
+    *,
+    overrides: Overrides = None,
+    split: Annotated[
+        str, typer.Option(help="Which images: train, validation, test or all.")
+    ] = "test",
+    abstain_below: AbstainBelow = None,
+    coverage: Coverage = None,
+    store: Store = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Test a model on labelled images: accuracy, a row per class, the confusion matrix."""
+    if split not in ("train", "validation", "test", "all"):
+        raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
+    from topwork import evaluation
+    from topwork.bundle import load_model
+    from topwork.console import Screen, make_console
+    from topwork.results import show_evaluation
+    from topwork.verdicts import read_verdicts
+
+    verdicts = None if overrides is None else read_verdicts(overrides)
+    loaded = load_model(model)
+    # Data of which class it may be need not have both of two.
+    task = Task.CLASSES if loaded.task is Task.BINARY else loaded.task
+    folder = open_store(store)
+    console = make_console(stderr=as_json)
+    with Screen(console) as screen:
+        result = evaluation.evaluate(
+            loaded,
+            open_data(data, loaded.data.columns | {"task": task} | columns, folder, strict=strict),
+            split,
+            folder,
+            strict=strict,
+            verdicts=verdicts,
+            abstain_below=abstain_below,
+            coverage=coverage,
+            listener=screen,
+        )
+    show_evaluation(console, loaded, result)
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "task": str(loaded.task),
+                "classes": loaded.classes,
+                **result.to_json(),
+            }
+        )
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    images: Images,
+    top: Annotated[int, typer.Option(help="How many classes to show per image.", min=1)] = 3,
+    abstain_below: AbstainBelow = None,
+    coverage: Coverage = None,
+    strict: Strict = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per image and line on stdout.")
+    ] = False,
+) -> None:
+    """Predict the classes of images."""
+    from topwork import evaluation
+    from topwork.bundle import load_model
+    from topwork.console import make_console
+    from topwork.results import show_prediction
+
+    paths = find_images(images)
+    loaded = load_model(model)
+    evaluation.check_abstain(loaded, abstain_below)
+    threshold = evaluation.find_threshold(loaded, coverage)
+    console, errors = make_console(stderr=False), make_console(stderr=True)
+    good = 0
+    for start, found in evaluation.predict(loaded, paths):
+        answers = dict(evaluation.answer(loaded, found, top, abstain_below, threshold))
+        good += len(answers)
+        for place, path in enumerate(paths[start : start + len(answers) + len(found.failed)]):
+            reason = found.failed.get(place)
+            if reason is not None and strict:
+                raise DatasetError(f"{path}: {reason}; mend it, or leave out --strict")
+            answer = answers.get(place, {"error": reason})
+            if as_json:
+                print_json({"path": str(path)} | answer)
+            else:
+                show_prediction(errors if reason else console, path, answer)
+    if not good:
+        raise DatasetError(f"none of the {len(paths)} images could be read")
+
+
+def find_images(patterns: list[str]) -> list[Path]:
+    """Returns the files that are meant by files, folders and globs, each once."""
+    import glob
+
+    from topwork.readers.folder import list_images
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if pattern == "-":
+            lines = sys.stdin.buffer.read().splitlines()
+            found.update(dict.fromkeys(Path(os.fsdecode(line)) for line in lines if line))
+            continue
+        path = Path(pattern)
+        if path.is_dir():
+            matches = list_images(path)
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(
+                file
+                for name in glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute too)
+                if (file := Path(name)).is_file()
+            )
+        if not matches:
+            what = "holds no images" if path.is_dir() else "matches no files"
+            raise SettingsError(f"IMAGE: {pattern} {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)

@@ -1,0 +1,199 @@
+"""Options and arguments that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from topwork.config import AUTO, DataSettings, Search, Settings, default_store
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from topwork.dataset import Dataset
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+# `strict` has an option of its own, that other commands share.
+ALL_SETTINGS = ("preset", *(n for n in Settings.model_fields if n not in ("preset", "strict")))
+METAVARS = {
+    "base": "NAME",
+    "weights": "FILE",
+    "learning_rate": "RATE",
+    "penalty": "PENALTY",
+    "budget": "BUDGET",
+    "image_column": "NAME",
+    "label_column": "NAME",
+    "label_separator": "TEXT",
+    "split_column": "NAME",
+    "group_column": "NAME",
+    "weight_column": "NAME",
+}
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        help="Folder with one folder per class, or with train/, validation/ and test/ folders; a "
+        "table of paths and labels (CSV, JSON lines, Parquet; - for standard input); a zip or "
+        "tar file; or the URL of one.",
+    ),
+]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", show_default=False, help="Folder of a trained model.")
+]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        show_default=False,
+        help="Files, folders or globs; - for a path a line on standard input.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="MODEL", help="Folder to save to [DATA's name + .model]."
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help="Where vectors and built networks are kept [$TOPWORK_STORE, or the user's cache].",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, the rest on stderr.")]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P", help="Say `not sure` where the top probability is below P, 0 to 1 [never]."
+    ),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Give sets of labels that hold the true one for this share of images, such as 0.95 "
+        "[no sets].",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help=Settings.model_fields["strict"].description)]
+
+
+Overrides = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Verdicts on suspects: the file of topwork inspect --fix-list, filled in.",
+    ),
+]
+
+
+def with_settings(
+    *names: str, data: bool = False, plan: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each of these settings, as `config` defines them.
+
+    The command takes as `**values` those that were given on the command line.
+
+    Args:
+        names: of fields of `Settings`.
+        data: whether to add those of `DataSettings`, which the command takes as `columns`.
+        plan: whether to add those of `Search` too.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p
+            for p in signature.parameters.values()
+            if p.kind is not p.VAR_KEYWORD and p.name != "columns"
+        ]
+        fields = {name: Settings.model_fields[name] for name in names}
+        fields |= Search.model_fields if plan else {}
+        columns = DataSettings.model_fields if data else {}
+        options = [_make_option(name, field) for name, field in (fields | columns).items()]
+        context = inspect.Parameter("context", KEYWORD, annotation=typer.Context)
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            given = {
+                name: value
+                for name, value in values.items()
+                if name not in fields | columns or _is_given(context, name)
+            }
+            if data:
+                given["columns"] = {name: given.pop(name) for name in columns if name in given}
+            command(**given)
+
+        parameters = [p.replace(kind=KEYWORD) for p in (context, *own, *options)]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind: Any = field.annotation
+    flag = f"--{name.replace('_', '-')}"
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=field.description,
+        show_default=field.default is not None and kind is not bool,
+        metavar=METAVARS.get(name),
+    )
+    # A number that may be left to auto is read as text, and checked with the others.
+    taken = str if type(field.default) is str and field.default == AUTO else kind
+    return inspect.Parameter(
+        name, KEYWORD, default=field.default, annotation=Annotated[taken, option]
+    )
+
+
+def open_store(store: Path | None) -> Path:
+    """Returns the store's folder; this process keeps its compiled programs there too."""
+    folder = store or default_store()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.absolute() / "programs"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    return folder
+
+
+def name_after(data: str) -> str:
+    """Returns what to call what is made of some data, if the user does not say."""
+    if data == "-":
+        return "stdin"
+    place = Path(data.partition("?")[0])
+    name = place.absolute().name
+    # Of a table or archive, the name without the suffix.
+    return name if place.is_dir() else name.partition(".")[0] or name
+
+
+def open_data(
+    data: str, columns: dict[str, Any], store: Path, *, strict: bool, labelled: bool = True
+) -> Dataset:
+    """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
+    from topwork.dataset import Dataset
+
+    return Dataset.open(data, strict=strict, labelled=labelled, cache=store, **columns)
+
+
+def print_json(content: Any) -> None:
+    """Prints a JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,188 @@
+"""Commands that make a model: train, tune, demo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from topwork.cli.app import app
+from topwork.cli.options import (
+    ALL_SETTINGS,
+    Data,
+    Json,
+    Output,
+    Overrides,
+    Store,
+    Strict,
+    name_after,
+    open_data,
+    open_store,
+    print_json,
+    with_settings,
+)
+from topwork.config import Search, Settings, Tracker
+from topwork.errors import SettingsError, printable
+
+if TYPE_CHECKING:
+    from topwork.pipeline import Trained
+
+
+@app.command()
+@with_settings(*ALL_SETTINGS, data=True)
+def train(
+    data: Data,
+    columns: dict[str, Any],
+    output: Output = None,
+    overrides: Overrides = None,
+    store: Store = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    **values: Any,
+) -> None:
+    """Train a classifier on labelled images."""
+    settings = Settings.create(**values, strict=strict)
+    path = output or Path(f"{name_after(data)}.model")
+    _train(data, columns, path, settings, store, as_json, overrides)
+
+
+def _train(
+    data: str,
+    columns: dict[str, Any],
+    path: Path,
+    settings: Settings,
+    store: Path | None,
+    as_json: bool,
+    overrides: Path | None = None,
+) -> None:
+    from topwork import pipeline
+
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+        return pipeline.train(dataset, settings, folder, verdicts=verdicts, listener=screen)
+
+    _make_model(data, columns, path, settings.strict, store, as_json, recipe, overrides)
+
+
+@app.command()
+@with_settings(*ALL_SETTINGS, data=True, plan=True)
+def tune(
+    data: Data,
+    columns: dict[str, Any],
+    output: Output = None,
+    overrides: Overrides = None,
+    trials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Where every head is written down, a JSON object a line; a search that was "
+            "interrupted goes on from it [MODEL's name + .trials.jsonl].",
+        ),
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option(show_default=False, help="Show every head in this program as well."),
+    ] = None,
+    track_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            show_default=False,
+            help="Its folder, database or server [MODEL's name + the program's].",
+        ),
+    ] = None,
+    store: Store = None,
+    strict: Strict = False,
+    as_json: Json = False,
+    **values: Any,
+) -> None:
+    """Try many ways to train the classifier at once, choose by folds, and save the best.
+
+    What is given as an option stays as it is; all other options of the head are searched.
+    """
+    from topwork import pipeline
+    from topwork.tracking import tracked
+    from topwork.trials import Journal
+
+    if track_to is not None and track is None:
+        raise SettingsError("track_to: say with --track which program is to show the heads")
+    plan = Search.create(
+        **{name: values.pop(name) for name in [*values] if name in Search.model_fields}
+    )
+    settings = Settings.create(**values, strict=strict)
+    path = output or Path(f"{name_after(data)}.model")
+    trials = trials or path.with_name(f"{path.name}.trials.jsonl")
+    journal = Journal(trials)
+
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+        return pipeline.tune(
+            dataset,
+            settings,
+            folder,
+            plan=plan,
+            pinned=frozenset(values),
+            journal=journal,
+            verdicts=verdicts,
+            listener=screen,
+        )
+
+    # Saving is inside: what a server says in the end must not cost the model.
+    with tracked(journal, track, track_to or f"{path}.{track}", path.stem):
+        _make_model(data, columns, path, strict, store, as_json, recipe, overrides, trials)
+
+
+def _make_model(
+    data: str,
+    columns: dict[str, Any],
+    path: Path,
+    strict: bool,
+    store: Path | None,
+    as_json: bool,
+    recipe: Callable[[Any, Path, Any, Any], Trained],
+    overrides: Path | None = None,
+    trials: Path | None = None,
+) -> None:
+    """Runs a recipe that makes a model, shows it and saves it."""
+    started = time.perf_counter()
+    from topwork.bundle import check_target
+    from topwork.console import Screen, make_console, show_trained
+    from topwork.listing import Split
+    from topwork.verdicts import read_verdicts
+
+    check_target(path)
+    folder = open_store(store)
+    console = make_console(stderr=as_json)
+    verdicts = None if overrides is None else read_verdicts(overrides)
+    with Screen(console) as screen:
+        dataset = open_data(data, columns, folder, strict=strict)
+        trained = recipe(dataset, folder, verdicts, screen)
+    saving = time.perf_counter()
+    trained.save(path)
+    ended = time.perf_counter()
+    trained.seconds.update(save=ended - saving, total=ended - started)
+    has_test = bool((dataset.splits == Split.TEST).any())
+    show_trained(console, trained, path, has_test=has_test, data=data, trials=trials)
+    if as_json:
+        print_json({"model": str(path), **trained.to_json()})
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write images and model.")
+    ] = Path("topwork-demo"),
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Train on 1,797 scans of handwritten digits; needs no network."""
+    from topwork.console import make_console
+    from topwork.digits import write_digits
+
+    console = make_console(stderr=as_json)
+    folder = printable(output / "digits")
+    console.print(f"Writing scikit-learn's handwritten digits to {folder}")
+    data = write_digits(output / "digits")
+    _train(str(data), {}, output / "model", Settings.create(), store, as_json)

@@ -1,0 +1,131 @@
+"""The recipe embed: a dataset's vectors as a table for other tools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from topwork.config import Settings
+from topwork.dataset import Dataset
+from topwork.errors import SettingsError, StoreError
+from topwork.examples import make_columns, make_space, prepare_networks
+from topwork.files import write_file
+from topwork.listener import Listener
+from topwork.listing import make_writable
+from topwork.store import Space
+from topwork.task import Task
+from topwork.vectors import Vectors, embed_columns
+
+SUFFIX = ".parquet"
+# Rows that a reader has to take at once.
+ROW_GROUP = 8192
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A dataset and its vectors.
+
+    Attributes:
+        dataset: the images that could be used.
+        vectors: (N, D) of them.
+        spaces: what a vector is, for each network in turn.
+    """
+
+    dataset: Dataset
+    vectors: Vectors
+    spaces: tuple[Space, ...]
+
+
+def embed(
+    dataset: Dataset, settings: Settings, store: Path, listener: Listener | None = None
+) -> Embedded:
+    """Runs the frozen networks over all images of a dataset, whatever their split.
+
+    Args:
+        dataset: images, with or without labels.
+        settings: what decides vectors.
+        store: where vectors and networks are kept.
+        listener: hears how it gets on.
+
+    Raises:
+        TopworkError: any of its kinds; see `errors`.
+    """
+    listener = listener or Listener()
+    listener.waiting(f"preparing {settings.base}")
+    stack = prepare_networks(settings, store)
+    dataset, vectors = embed_columns(
+        dataset,
+        make_columns(stack, settings, store),
+        strict=settings.strict,
+        on_read=listener.read,
+        on_progress=listener.progressed,
+    )
+    listener.embedded(dataset, vectors)
+    spaces = tuple(make_space(network, settings) for network in stack.networks)
+    return Embedded(dataset, vectors, spaces)
+
+
+def find_labels(dataset: Dataset) -> list[str | None]:
+    """Returns each image's label as text; None for an image without."""
+    match dataset.task:
+        case Task.LABELS:
+            # Where there are labels, none of them is a label too.
+            bare = np.full(len(dataset), not dataset.classes)
+        case Task.NUMBER:
+            bare = np.isnan(dataset.labels).all(axis=1)
+        case _:
+            bare = dataset.labels < 0
+    return [None if lost else text for text, lost in zip(dataset.label_texts, bare, strict=True)]
+
+
+def check_table(path: Path) -> None:
+    """Refuses a name that does not end in `.parquet`.
+
+    Raises:
+        SettingsError: with the name.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise SettingsError(f"output: must end in {SUFFIX}, received {path}")
+
+
+def write_vectors(path: Path, embedded: Embedded) -> None:
+    """Writes a Parquet table with a row for each image.
+
+    Its columns are `image` (the name), `sha256`, `label` (text; none for images without), `split`,
+    `group` and `weight` where the data has them, and `vector`, a list of D float32. The schema's
+    metadata has under `topwork` what the vectors are, as JSON.
+
+    Args:
+        path: the file; one that is there is replaced, all at once.
+        embedded: from `embed`.
+
+    Raises:
+        SettingsError: another suffix.
+        StoreError: it cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_table(path)
+    dataset, values = embedded.dataset, embedded.vectors.values
+    columns = {
+        "image": pa.array(list(map(make_writable, dataset.names)), pa.string()),
+        "sha256": pa.array(embedded.vectors.hashes, pa.string()),
+        "label": pa.array(find_labels(dataset), pa.string()),
+        "split": pa.array(dataset.splits.tolist(), pa.string()),
+    }
+    if dataset.groups is not None:
+        columns["group"] = pa.array(dataset.groups)
+    if dataset.weights is not None:
+        columns["weight"] = pa.array(dataset.weights)
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    about = {"spaces": [asdict(space) for space in embedded.spaces], "task": str(dataset.task)}
+    table = pa.table(columns).replace_schema_metadata({"topwork": json.dumps(about)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, lambda file: pq.write_table(table, file, row_group_size=ROW_GROUP))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Files elsewhere: `urls` names them, `web` and `buckets` fetch them, `cache` keeps them."""
