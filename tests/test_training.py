@@ -15,16 +15,15 @@ from topwork import training
 from topwork.config import ClassWeight, HeadKind, Settings
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import init_head, probabilities
+from topwork.heads.weights import balance, weigh
 from topwork.task import Task
 from topwork.training import (
     Labelled,
     Part,
-    balance,
     batch_order,
     join,
     train_head,
     train_heads,
-    weigh,
 )
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}

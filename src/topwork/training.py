@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, TopworkError
-from topwork.heads import Floats, Head, init_head
+from topwork.heads import Floats, Head, init_head, score
+from topwork.heads.weights import balance, weigh
 from topwork.history import History
 from topwork.task import Task
 
@@ -330,45 +331,6 @@ def _make_knobs(
     return Knobs(*map(jnp.asarray, (rate, decay, smoothing, weights)))
 
 
-def balance(task: Task, targets: NDArray[Any], outputs: int) -> Floats:
-    """Returns how much an image counts by its class, so that classes count the same.
-
-    The weights of all images have a mean of 1; a class without images has weight 0.
-
-    Args:
-        task: decides what the classes are. Numbers have none, and all count the same.
-        targets: of N images, as `Labelled` has them.
-        outputs: C.
-
-    Returns:
-        (1, C) for one of many; (2, C) else, of a label that is absent and one that is present.
-    """
-    if task is Task.NUMBER:
-        return np.ones((2, outputs), np.float32)
-    if task is Task.CLASSES:
-        counts = np.bincount(targets, minlength=outputs)[None, :]
-        present = np.count_nonzero(counts)
-    else:
-        ones = (targets > 0.5).sum(axis=0)
-        counts = np.stack([len(targets) - ones, ones])
-        present = np.count_nonzero(counts, axis=0)
-    shares = np.divide(len(targets), present * counts, out=np.zeros(counts.shape), where=counts > 0)
-    return np.asarray(shares, np.float32)
-
-
-def weigh(task: Task, targets: NDArray[Any], weights: Floats) -> Floats:
-    """Returns the weight of each image by its class, (N,); (N, C) for two classes and labels.
-
-    Args:
-        task: decides what the classes are.
-        targets: of N images, as `Labelled` has them.
-        weights: from `balance`.
-    """
-    if task is Task.CLASSES:
-        return np.asarray(weights[0, targets])
-    return np.asarray(np.where(targets > 0.5, weights[1], weights[0]))
-
-
 def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
     """Returns (E, S, B) rows of the examples, each epoch from the next view."""
     views, count = part.training.shape
@@ -431,21 +393,8 @@ def _solve(
 
 
 def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
-    """Returns the loss and the metric of a head on some rows, without JAX."""
-    logits = head.logits(examples.vectors[rows]).astype(np.float64)
-    targets = examples.targets[rows]
-    match task:
-        case Task.CLASSES:
-            logits -= logits.max(axis=1, keepdims=True)
-            right = np.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-            losses = np.log(np.exp(logits).sum(axis=1)) - right
-            metric = logits.argmax(axis=1) == targets
-        case Task.BINARY | Task.LABELS:
-            losses = np.logaddexp(0, logits) - targets * logits
-            metric = (logits > 0) == (targets > 0.5)
-        case Task.NUMBER:
-            losses, metric = np.square(logits - targets), np.abs(logits - targets)
-    return float(losses.mean()), float(metric.mean())
+    """Returns the loss and the metric of a head on some rows."""
+    return score(task, head.logits(examples.vectors[rows]), examples.targets[rows])
 
 
 def _normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:

@@ -1,8 +1,10 @@
-"""The top of a network: what it is (`dense`), how it learns (`losses`, `optimizers`, `program`).
+"""The top of a network: what it is (`dense`), how it learns.
+
+In epochs: `program`, with `losses`, `optimizers` and `weights`; to its optimum: `solved`.
 
 Importing this package does not import JAX: a prediction needs only `dense`.
 """
 
-from topwork.heads.dense import Dense, Floats, Head, decide, init_head, probabilities
+from topwork.heads.dense import Dense, Floats, Head, decide, init_head, probabilities, score
 
-__all__ = ["Dense", "Floats", "Head", "decide", "init_head", "probabilities"]
+__all__ = ["Dense", "Floats", "Head", "decide", "init_head", "probabilities", "score"]

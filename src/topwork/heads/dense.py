@@ -145,3 +145,26 @@ def decide(task: Task, logits: Floats) -> NDArray[Any]:
             return np.asarray(logits > 0)
         case Task.NUMBER:
             return logits
+
+
+def score(task: Task, logits: Floats, targets: NDArray[Any]) -> tuple[float, float]:
+    """Returns the mean loss and the metric, as `losses` has them for JAX, in float64.
+
+    Args:
+        task: decides the formulas.
+        logits: (N, C) float32.
+        targets: (N,) class indices; (N, C) for the other tasks.
+    """
+    values = logits.astype(np.float64)
+    match task:
+        case Task.CLASSES:
+            values -= values.max(axis=1, keepdims=True)
+            right = np.take_along_axis(values, targets[:, None], axis=1)[:, 0]
+            losses = np.log(np.exp(values).sum(axis=1)) - right
+            metric = values.argmax(axis=1) == targets
+        case Task.BINARY | Task.LABELS:
+            losses = np.logaddexp(0, values) - targets * values
+            metric = (values > 0) == (targets > 0.5)
+        case Task.NUMBER:
+            losses, metric = np.square(values - targets), np.abs(values - targets)
+    return float(losses.mean()), float(metric.mean())
