@@ -419,3 +419,17 @@ def test_ranges_are_said_as_wide_as_they_are():
     )
     few = find_residuals(np.zeros((3, 2), np.float32), np.ones((3, 2)), "validation")
     assert console._say_calibration(few) == ("Ranges: 3 images are too few to promise any.")
+
+
+def test_what_came_from_other_machines_is_said_with_the_vectors():
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=80))
+    vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 0, 2)
+    dataset = Dataset.from_sources([b"1", b"2"])
+    screen.embedded(dataset, vectors)
+    screen.received(8_400_000)
+    screen.embedded(dataset, vectors)
+    assert file.getvalue().splitlines() == [
+        "2 vectors: 0 new, 2 reused",
+        "2 vectors: 0 new, 2 reused, 8.4 MB received",
+    ]

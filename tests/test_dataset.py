@@ -5,14 +5,17 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import encode, picture
 
 from topwork.config import DataSettings, Interpolation
 from topwork.dataset import Dataset, SplitMade
 from topwork.errors import DatasetError, SettingsError
-from topwork.images import decode
+from topwork.images import decode, read_bytes
 from topwork.listing import Listing, Skipped, Split
 from topwork.readers.folder import list_images
 from topwork.task import Task
@@ -646,3 +649,11 @@ def test_opening_says_when_a_task_is_unknown(tmp_path):
         Dataset.open(tmp_path, task="guess")
     with pytest.raises(DatasetError, match="needs 2 classes, received 3"):
         Dataset.open(make(tmp_path, "bird/1.png"), task="binary")
+
+
+def test_a_dataset_whose_images_lie_in_a_table_can_be_pickled(tmp_path):
+    images = [encode(picture(seed=n)) for n in range(4)]
+    cells = [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(images)]
+    pq.write_table(pa.table({"image": cells, "label": ["a", "b"] * 2}), tmp_path / "t.parquet")
+    again = pickle.loads(pickle.dumps(Dataset.open(tmp_path / "t.parquet")))
+    assert [read_bytes(source) for source in again.sources] == images

@@ -58,6 +58,7 @@ class Screen(Listener):
         self._bar: Progress | None = None
         self._spinner: Status | None = None
         self._counted, self._done = "", 0
+        self._waiting, self._received = "", 0
         self._began = self._started = self._shown = 0.0
 
     def __enter__(self) -> Screen:
@@ -74,9 +75,16 @@ class Screen(Listener):
     def waiting(self, what: str) -> None:
         """Turns a spinner, on a terminal only."""
         self._stop()
+        self._waiting = printable(what)
         if self.console.is_terminal:
-            self._spinner = self.console.status(printable(what))
+            self._spinner = self.console.status(self._waiting)
             self._spinner.start()
+
+    def received(self, count: int) -> None:
+        """Shows how much has come from other machines."""
+        self._received = count
+        if self._spinner is not None:
+            self._spinner.update(f"{self._waiting}, {_say_bytes(count)} received")
 
     def found(self, dataset: Dataset) -> None:
         """Prints how many images each class has in each split."""
@@ -101,7 +109,8 @@ class Screen(Listener):
 
     def read(self, done: int, total: int) -> None:
         """Shows how many images were read."""
-        self._count("images read", done, total, "")
+        note = f"{_say_bytes(self._received)} received" if self._received else ""
+        self._count("images read", done, total, note)
 
     def progressed(self, progress: vectors.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
@@ -115,6 +124,8 @@ class Screen(Listener):
         if self._counted == "vectors" and vectors.embedded:
             rate = vectors.embedded / max(time.monotonic() - self._began, 1e-9)
             line += f", {rate:.0f} images/s"
+        if self._received:
+            line += f", {_say_bytes(self._received)} received"
         self.console.print(line)
         show_skipped(self.console, dataset.skipped)
 
@@ -190,6 +201,10 @@ class Screen(Listener):
             if live is not None:
                 live.stop()
         self._bar = self._spinner = None
+
+
+def _say_bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 
 class _RateColumn(ProgressColumn):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ class Dataset:
         strict: bool = False,
         labelled: bool = True,
         cache: Path | None = None,
+        on_received: Callable[[int], None] = lambda count: None,
         **columns: Any,
     ) -> Dataset:
         """Reads labelled images from wherever they are.
@@ -129,6 +130,8 @@ class Dataset:
             labelled: whether every image needs a label.
             cache: folder for what comes from other machines or has to be unpacked; None for
                 one in the user's cache.
+            on_received: called with how many bytes came from other machines, now and when images
+                are read; from any thread.
             columns: fields of `DataSettings`: how a table is read, and what its labels mean.
 
         Raises:
@@ -140,7 +143,9 @@ class Dataset:
         settings = DataSettings.create(**columns)
         place = str(place)
         cache = cache or default_store()
-        listing = read_data(place, settings, cache, strict=strict, labelled=labelled)
+        listing = read_data(
+            place, settings, cache, strict=strict, labelled=labelled, on_received=on_received
+        )
         return cls.from_listing(listing, settings, strict=strict, labelled=labelled)
 
     @classmethod

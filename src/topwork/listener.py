@@ -21,6 +21,9 @@ class Listener:
     def waiting(self, what: str) -> None:
         """Something takes seconds and has no steps to count; the next news ends it."""
 
+    def received(self, count: int) -> None:
+        """So many bytes have come from other machines by now; heard from any thread."""
+
     def corrected(self, correction: Correction) -> None:
         """The user's verdicts were applied."""
 

@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -666,3 +667,20 @@ def test_a_bucket_that_wants_credentials(site, start, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(ImageError, match="no credentials were found"):
         start().source("s3://photos/a.jpg").read()
+
+
+def test_what_came_is_told_and_another_process_connects_anew(tmp_path):
+    told = []
+    with FileServer() as server:
+        server.files = {"/a.png": b"1" * 3000, "/b.png": b"2" * 500}
+        remote = Remote(tmp_path, on_received=told.append)
+        source = remote.source(f"{server.url}/a.png")
+        assert source.read() == b"1" * 3000
+        assert told[-1] == remote.received == 3000
+        assert told == sorted(told)
+        again = pickle.loads(pickle.dumps(source))
+        assert again.read() == b"1" * 3000
+        assert remote.source(f"{server.url}/b.png").read() == b"2" * 500
+        assert told[-1] == 3500
+        again.remote.close()
+        remote.close()

@@ -64,7 +64,9 @@ def evaluate(
     with Screen(console) as screen:
         result = evaluation.evaluate(
             loaded,
-            open_data(data, loaded.data.columns | {"task": task} | columns, folder, strict=strict),
+            open_data(
+                data, loaded.data.columns | {"task": task} | columns, folder, screen, strict=strict
+            ),
             split,
             folder,
             strict=strict,

@@ -80,7 +80,7 @@ def inspect(
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        dataset = open_data(data, columns, folder, strict=strict)
+        dataset = open_data(data, columns, folder, screen, strict=strict)
         found = run_inspection(dataset, settings, folder, screen, verdicts=verdicts)
         screen.waiting("drawing the page")
         html = found.to_html().encode()
@@ -147,7 +147,7 @@ def neighbours(
                 raise SettingsError(f"{name}: is the model's own; leave it out, or name the data")
             gallery = open_model_gallery(load_model(Path(known)), folder)
         else:
-            dataset = open_data(known, columns, folder, strict=False, labelled=False)
+            dataset = open_data(known, columns, folder, screen, strict=False, labelled=False)
             gallery = open_gallery(dataset, settings, folder, screen)
     good = 0
     for place, found in gallery.find(paths, count):
@@ -184,7 +184,7 @@ def embed(
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        dataset = open_data(data, columns, folder, strict=strict, labelled=False)
+        dataset = open_data(data, columns, folder, screen, strict=strict, labelled=False)
         found = embedding.embed(dataset, settings, folder, screen)
         screen.waiting("writing the table")
         embedding.write_vectors(output, found)

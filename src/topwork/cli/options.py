@@ -18,6 +18,7 @@ from topwork.config import AUTO, DataSettings, Search, Settings, default_store
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from topwork.console import Screen
     from topwork.dataset import Dataset
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -185,12 +186,26 @@ def name_after(data: str) -> str:
 
 
 def open_data(
-    data: str, columns: dict[str, Any], store: Path, *, strict: bool, labelled: bool = True
+    data: str,
+    columns: dict[str, Any],
+    store: Path,
+    screen: Screen,
+    *,
+    strict: bool,
+    labelled: bool = True,
 ) -> Dataset:
     """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
     from topwork.dataset import Dataset
 
-    return Dataset.open(data, strict=strict, labelled=labelled, cache=store, **columns)
+    screen.waiting(f"reading {data}")
+    return Dataset.open(
+        data,
+        strict=strict,
+        labelled=labelled,
+        cache=store,
+        on_received=screen.received,
+        **columns,
+    )
 
 
 def print_json(content: Any) -> None:

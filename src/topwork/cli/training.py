@@ -157,7 +157,7 @@ def _make_model(
     console = make_console(stderr=as_json)
     verdicts = None if overrides is None else read_verdicts(overrides)
     with Screen(console) as screen:
-        dataset = open_data(data, columns, folder, strict=strict)
+        dataset = open_data(data, columns, folder, screen, strict=strict)
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
     trained.save(path)

@@ -154,6 +154,7 @@ class ParquetRows(Rows):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._data = data
         source = pa.BufferReader(data) if isinstance(data, bytes) else str(data)
         with mapped_errors(place):
             self._file = pq.ParquetFile(source)
@@ -163,6 +164,10 @@ class ParquetRows(Rows):
         self._starts = list(accumulate(self._counts, initial=0))
         self._lock = Lock()
         self._groups: dict[tuple[str, int], Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An open file belongs to its process.
+        return ParquetRows, (self.place, self._data)
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
         """Yields batches of some columns, together all rows."""

@@ -10,7 +10,7 @@ import os
 import posixpath
 import sys
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,7 +35,13 @@ MOST_TABLE_BYTES = 1 << 30
 
 
 def read_data(
-    place: str, settings: DataSettings, cache: Path, *, strict: bool, labelled: bool
+    place: str,
+    settings: DataSettings,
+    cache: Path,
+    *,
+    strict: bool,
+    labelled: bool,
+    on_received: Callable[[int], None] = lambda count: None,
 ) -> Listing:
     """Lists the images of a folder, table, archive or URL; see `Dataset.open`.
 
@@ -45,12 +51,15 @@ def read_data(
         cache: folder for what comes from other machines or has to be unpacked.
         strict: raise at the first file or row that cannot be used.
         labelled: whether every image needs a label.
+        on_received: called with how many bytes came from other machines, now and when images are
+            read; from any thread.
 
     Raises:
         DatasetError: nothing can be read there, or it contradicts itself.
         SettingsError: a package for such data is missing.
     """
-    reader = _Reader(settings, cache, Remote(cache / "remote"), strict, labelled)
+    remote = Remote(cache / "remote", on_received=on_received)
+    reader = _Reader(settings, cache, remote, strict, labelled)
     if place == STDIN:
         return reader.read_table("stdin", sys.stdin.buffer.read(), reader.beside(Path()))
     if urls.scheme(place) == "file" and is_url(place):

@@ -77,6 +77,7 @@ class Remote:
         cache: Path,
         *,
         options: Mapping[str, Any] | None = None,
+        on_received: Callable[[int], None] = lambda count: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Connects to nothing yet.
@@ -84,9 +85,11 @@ class Remote:
         Args:
             cache: folder for what is downloaded; made when it is needed, and shared by runs.
             options: for a protocol such as `s3`, arguments of its fsspec file system.
+            on_received: called with `received` whenever it has grown, from any thread.
             sleep: waits between two tries, in seconds.
         """
         self.cache = cache
+        self._on_received = on_received
         self.received = 0
         self._options = dict(options or {})
         self._sleep = sleep
@@ -96,6 +99,10 @@ class Remote:
         self._done: dict[str, Path] = {}
         self._servers: dict[str, Server] = {}
         self._lost = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Connections and locks belong to their process.
+        return _reconnect, (self.cache, self._options)
 
     def __enter__(self) -> Self:
         return self
@@ -213,6 +220,7 @@ class Remote:
                             raise self._unwritable(error) from None
                         with self._guard:
                             self.received += len(data)
+                            self._on_received(self.received)
                         if most_bytes is not None and part.size > most_bytes:
                             part.restart(Version())
                             raise _too_large(most_bytes)
@@ -295,3 +303,7 @@ class Remote:
 
 def _too_large(most_bytes: int) -> RefusedError:
     return RefusedError(f"it is larger than the {most_bytes >> 20} MiB that an image may have")
+
+
+def _reconnect(cache: Path, options: Mapping[str, Any]) -> Remote:
+    return Remote(cache, options=options)
