@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -279,11 +280,11 @@ NUMBERS = np.array([[10_500.0, 0.25], [150_000, 0.75], [1_234_567, -3]])
     [
         (
             Task.BINARY, ("a", "b"), np.int32([0, 1, 1]), "Found 3 images of 2 classes in x.csv",
-            [["train", "test"], ["a", "1", "0"], ["b", "1", "1"]],
+            [["class", "train", "test"], ["a", "1", "0"], ["b", "1", "1"]],
         ),
         (
             Task.LABELS, ("r", "g", "b"), SETS, "Found 3 images of 3 labels in x.csv",
-            [["train", "test"], ["r", "2", "0"], ["g", "0", "0"], ["b", "1", "0"]],
+            [["label", "train", "test"], ["r", "2", "0"], ["g", "0", "0"], ["b", "1", "0"]],
         ),
         (
             Task.NUMBER, ("price",), NUMBERS[:, :1],
@@ -433,3 +434,14 @@ def test_what_came_from_other_machines_is_said_with_the_vectors():
         "2 vectors: 0 new, 2 reused",
         "2 vectors: 0 new, 2 reused, 8.4 MB received",
     ]
+
+
+def test_the_rate_is_that_of_the_vectors_though_images_were_compared_since():
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=80))
+    for done in range(3):
+        screen.progressed(Progress(done, 2, 0))
+    screen.compared(2, 2)
+    vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 2, 0)
+    screen.embedded(Dataset.from_sources([b"1", b"2"]), vectors)
+    assert re.fullmatch(r"2 vectors: 2 new, 0 reused, \d+ images/s\n", file.getvalue())

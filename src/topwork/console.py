@@ -59,7 +59,7 @@ class Screen(Listener):
         self._spinner: Status | None = None
         self._counted, self._done = "", 0
         self._waiting, self._received = "", 0
-        self._began = self._started = self._shown = 0.0
+        self._began = self._started = self._shown = self._embedding_s = 0.0
 
     def __enter__(self) -> Screen:
         return self
@@ -115,14 +115,15 @@ class Screen(Listener):
     def progressed(self, progress: vectors.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
+        self._embedding_s = time.monotonic() - self._began
 
     def embedded(self, dataset: Dataset, vectors: vectors.Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         count = vectors.embedded + vectors.reused
         line = f"{count} vectors: {vectors.embedded} new, {vectors.reused} reused"
-        if self._counted == "vectors" and vectors.embedded:
-            rate = vectors.embedded / max(time.monotonic() - self._began, 1e-9)
+        if self._embedding_s and vectors.embedded:
+            rate = vectors.embedded / self._embedding_s
             line += f", {rate:.0f} images/s"
         if self._received:
             line += f", {_say_bytes(self._received)} received"
@@ -237,7 +238,8 @@ def show_dataset(console: Console, dataset: Dataset) -> None:
     console.print(Text(f"Found {len(dataset)} images {what}{where}"), style="bold")
     sizes = dataset.split_sizes()
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("", overflow="ellipsis", no_wrap=True)
+    headers = {Task.LABELS: "label", Task.NUMBER: ""}
+    table.add_column(headers.get(dataset.task, "class"), overflow="ellipsis", no_wrap=True)
     for split in sizes:
         table.add_column(split, justify="right")
     if dataset.task is Task.NUMBER:

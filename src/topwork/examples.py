@@ -102,6 +102,7 @@ def prepare_examples(
     store: Path,
     on_read: OnRead,
     on_progress: OnProgress,
+    on_compared: OnRead = lambda done, total: None,
 ) -> Prepared:
     """Runs the networks over all images, and over the views of the training images.
 
@@ -115,6 +116,7 @@ def prepare_examples(
         store: where vectors are kept.
         on_read: as for `vectors.embed`.
         on_progress: as for `vectors.embed`, for each network and view in turn.
+        on_compared: as `on_progress` of `duplicates.find_duplicates`.
 
     Raises:
         DatasetError: no image can be used, or none of some class.
@@ -134,6 +136,7 @@ def prepare_examples(
         dataset.sources,
         store,
         least_cosine=QUICK_COSINE if given else LEAST_COSINE,
+        on_progress=on_compared,
     )
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))

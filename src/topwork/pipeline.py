@@ -228,7 +228,15 @@ def _prepare(
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)
-    prepared = prepare_examples(dataset, stack, settings, store, listener.read, listener.progressed)
+    prepared = prepare_examples(
+        dataset,
+        stack,
+        settings,
+        store,
+        listener.read,
+        listener.progressed,
+        listener.compared,
+    )
     listener.embedded(prepared.dataset, prepared.vectors)
     listener.divided(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
