@@ -103,7 +103,8 @@ def test_a_prediction_needs_neither_keras_nor_jax(saved, photos):
     assert code == 0
     assert out.count('"predictions"') == 4
     assert "openvino" in modules
-    assert not {*modules} & {"keras", "jax", "optax", "tensorflow", "torch", "h5py", "matplotlib"}
+    heavy = {"keras", "jax", "optax", "tensorflow", "torch", "h5py", "matplotlib", "pandas"}
+    assert not {*modules} & heavy
 
 
 def test_openvino_reports_nothing_and_leaves_the_home_alone(saved, photos, tmp_path, monkeypatch):

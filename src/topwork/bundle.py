@@ -412,7 +412,9 @@ def _write_images(images: ImageTable, path: Path) -> None:
 def _read_images(path: Path) -> ImageTable:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    # `read_table` would import pandas, where it is installed.
+    with pq.ParquetFile(path) as file:
+        table = file.read()
     columns = (tuple(table[name].to_pylist()) for name in ("name", "label", "split", "sha256"))
     return ImageTable(*columns)
 

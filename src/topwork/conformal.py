@@ -259,9 +259,10 @@ def check_labels(labels: Ints, shape: tuple[int, ...]) -> None:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DatasetError(
             f"labels must be one class index for each of {count} images, "
-            f"got {labels.shape} {labels.dtype}"
+            f"received {labels.shape} {labels.dtype}"
         )
-    if labels.min() < 0 or labels.max() >= classes:
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise DatasetError(
-            f"labels must be class indices in 0..{classes - 1}, got {labels.min()}..{labels.max()}"
+            f"labels must be class indices in 0..{classes - 1}, received "
+            f"{labels.min()}..{labels.max()}"
         )

@@ -96,9 +96,8 @@ def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
 
 def _count(dataset: Dataset) -> NDArray[np.int64]:
     """Returns how many images each class has, (C,)."""
-    if dataset.task is Task.LABELS:
-        return np.asarray(dataset.labels.sum(axis=0), np.int64)
-    return np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes))
+    splits = dataset.counts().values()
+    return np.array([sum(counts[name] for counts in splits) for name in dataset.classes])
 
 
 def _read_label(dataset: Dataset, text: str, path: Path) -> object:

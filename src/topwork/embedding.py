@@ -11,13 +11,13 @@ import numpy as np
 from topwork.config import Settings
 from topwork.dataset import Dataset
 from topwork.errors import SettingsError, StoreError
-from topwork.examples import make_columns, make_space, prepare_networks
+from topwork.examples import make_columns, prepare_networks
 from topwork.files import write_file
 from topwork.listener import Listener
 from topwork.listing import make_writable
 from topwork.store import Space
 from topwork.task import Task
-from topwork.vectors import Vectors, embed_columns
+from topwork.vectors import Column, Vectors, embed_columns
 
 SUFFIX = ".parquet"
 # Rows that a reader has to take at once.
@@ -31,12 +31,17 @@ class Embedded:
     Attributes:
         dataset: the images that could be used.
         vectors: (N, D) of them.
-        spaces: what a vector is, for each network in turn.
+        columns: where vectors are kept and how they are made, for each network in turn.
     """
 
     dataset: Dataset
     vectors: Vectors
-    spaces: tuple[Space, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """What a vector is, for each network in turn."""
+        return tuple(column.store.space for column in self.columns)
 
 
 def embed(
@@ -55,17 +60,16 @@ def embed(
     """
     listener = listener or Listener()
     listener.waiting(f"preparing {settings.base}")
-    stack = prepare_networks(settings, store)
+    columns = make_columns(prepare_networks(settings, store), settings, store)
     dataset, vectors = embed_columns(
         dataset,
-        make_columns(stack, settings, store),
+        columns,
         strict=settings.strict,
         on_read=listener.read,
         on_progress=listener.progressed,
     )
     listener.embedded(dataset, vectors)
-    spaces = tuple(make_space(network, settings) for network in stack.networks)
-    return Embedded(dataset, vectors, spaces)
+    return Embedded(dataset, vectors, tuple(columns))
 
 
 def find_labels(dataset: Dataset) -> list[str | None]:

@@ -13,7 +13,6 @@ from topwork.config import Interpolation, Settings
 from topwork.dataset import Dataset
 from topwork.embedding import embed, find_labels
 from topwork.errors import DatasetError, ImageError
-from topwork.examples import make_columns, prepare_networks
 from topwork.images import Source, decode, read_bytes
 from topwork.listener import Listener
 from topwork.listing import Split
@@ -135,7 +134,6 @@ def open_gallery(
         TopworkError: any of its kinds; see `errors`.
     """
     embedded = embed(dataset, settings, store, listener)
-    columns = make_columns(prepare_networks(settings, store), settings, store)
     known = embedded.dataset
     return Gallery(
         known.names,
@@ -143,7 +141,7 @@ def open_gallery(
         tuple(map(str, known.splits)),
         embedded.vectors.hashes,
         embedded.vectors.values,
-        tuple(columns),
+        embedded.columns,
     )
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.conformal import check_labels
 from topwork.engines.openvino import cores
 from topwork.errors import DatasetError, SettingsError
 from topwork.quality.findings import Suspect
-from topwork.quality.shape import LIMIT, check_labels, check_rows, robust_scale
+from topwork.quality.shape import LIMIT, check_rows, robust_scale
 from topwork.splits import count_units, fold_out, merge_rare, strata
 from topwork.task import Task
 
@@ -354,7 +355,7 @@ def _check_targets(targets: NDArray[Any], task: Task, count: int, outputs: int) 
         whole = targets.reshape(-1).astype(np.int64)
         outputs, targets = 2, whole if np.array_equal(whole, targets.reshape(-1)) else targets
     if task in (Task.CLASSES, Task.BINARY):
-        check_labels(targets, count, outputs)
+        check_labels(targets, (count, outputs))
         return targets
     rows = targets[:, None] if targets.ndim == 1 else targets
     if rows.shape != (count, outputs) or rows.dtype.kind not in "buif":
@@ -379,7 +380,7 @@ def _check_probabilities(values: Floats, labels: Ints) -> NDArray[np.bool_]:
             "probabilities must be floats of shape (images, classes) with at least 2 classes, "
             f"received {values.shape} {values.dtype}"
         )
-    check_labels(labels, *values.shape)
+    check_labels(labels, values.shape)
     known = ~np.isnan(values).all(axis=1)
     rows = values[known].astype(np.float64)
     if not ((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < ROUNDING).all()):

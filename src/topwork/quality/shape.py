@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.conformal import check_labels
 from topwork.errors import DatasetError, SettingsError
 from topwork.listing import Split
 from topwork.metrics import wilson_interval
@@ -118,7 +119,7 @@ def find_alike(
             f"probabilities must have a column for each of {len(classes)} classes, received "
             f"{probabilities.shape}"
         )
-    check_labels(labels, *probabilities.shape)
+    check_labels(labels, probabilities.shape)
     known = ~np.isnan(probabilities).any(axis=1)
     size = len(classes)
     pairs = labels[known] * size + probabilities[known].argmax(axis=1)
@@ -161,7 +162,7 @@ def find_shifts(
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     if task in (Task.CLASSES, Task.BINARY):
-        check_labels(labels, len(splits), len(classes))
+        check_labels(labels, (len(splits), len(classes)))
     elif labels.shape != (len(splits), len(classes)):
         raise DatasetError(
             f"labels must be of shape {(len(splits), len(classes))}, received {labels.shape}"
@@ -217,24 +218,6 @@ def check_rows(vectors: NDArray[Any], name: str) -> None:
         raise DatasetError(
             f"{name} must be finite, received NaN or infinity in {(~finite).sum()} of "
             f"{len(vectors)} rows, first in row {int(finite.argmin())}"
-        )
-
-
-def check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
-    """Refuses what are not class indices (N,) in 0..C-1.
-
-    Raises:
-        DatasetError: as said.
-    """
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise DatasetError(
-            f"labels must be one class index for each of {count} images, received "
-            f"{labels.shape} {labels.dtype}"
-        )
-    if count and (labels.min() < 0 or labels.max() >= classes):
-        raise DatasetError(
-            f"labels must be class indices in 0..{classes - 1}, received "
-            f"{labels.min()}..{labels.max()}"
         )
 
 
