@@ -59,8 +59,9 @@ class Precision(StrEnum):
 class HeadKind(StrEnum):
     """How a head is found.
 
-    `dense` is trained in epochs, as in Keras. `logistic` is multinomial logistic regression
-    with an L2 penalty on its weights, a convex problem that is solved to its optimum.
+    `dense` is trained in epochs, as in Keras. `logistic` is logistic regression (for numbers,
+    linear regression) with an L2 penalty on its weights, a convex problem that is solved to its
+    optimum.
     """
 
     DENSE = "dense"

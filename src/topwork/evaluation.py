@@ -102,7 +102,7 @@ def evaluate(
 ) -> Evaluation:
     """Tests a model on one split of a dataset.
 
-    A dataset without split folders is divided as the model remembers it: images that it was
+    Data without splits of its own is divided as the model remembers it: images that it was
     trained on are `train`, those that its epoch was chosen by are `validation`, all others
     are `test`.
 
