@@ -16,6 +16,7 @@ from topwork.errors import ModelError
 from topwork.heads import Dense
 from topwork.images import image_hash
 from topwork.listener import Listener
+from topwork.model import Making
 from topwork.vectors import read_pixels
 
 
@@ -56,7 +57,7 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
     assert sorted(path.name for path in saved.iterdir()) == sorted(
         [
             "model.json", "head.safetensors", "model.keras", "model.xml", "model.bin",
-            "history.json", "history.png", "images.parquet",
+            "history.json", "history.png", "images.parquet", "answers.parquet", "report.html",
         ]
     )  # fmt: skip
     card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
@@ -81,6 +82,18 @@ def test_a_loaded_model_is_the_one_that_was_saved(trained, saved):
         assert getattr(loaded, name) == getattr(model, name), name
     assert loaded.calibration.to_json() == model.calibration.to_json()
     assert_same_head(loaded.head, model.head)
+
+
+def test_any_user_may_read_a_model(saved):
+    assert {path.stat().st_mode & 0o444 for path in saved.iterdir()} == {0o444}
+
+
+def test_a_model_remembers_the_command_that_made_it(trained, tmp_path):
+    making = Making(command="topwork train photos", data="/data/photos")
+    trained.save(tmp_path / "m", making)
+    assert load_model(tmp_path / "m").making == making
+    assert "topwork train photos" in (tmp_path / "m" / "report.html").read_text("utf-8")
+    assert trained.model.making is None
 
 
 def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved):

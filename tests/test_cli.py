@@ -53,8 +53,9 @@ def test_train_says_what_it_found_did_and_made(run, here):
     assert "overfit" in end
     assert "95 % interval" in end
     assert "macro average" in end
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "Model saved in photos.model",
+        "Curves and mistakes: photos.model/report.html",
         "Next: topwork evaluate photos.model photos",
     ]
     assert (here / "photos.model" / "history.png").is_file()
@@ -388,7 +389,7 @@ def test_train_chooses_what_is_left_open_and_says_how(run, here):
     assert card["settings"] == content["settings"]
     assert card["calibration"] == content["calibration"]
     assert Path("photos.model/tuning.png").is_file()
-    assert "the search in photos.model/tuning.png" in " ".join(lines_of(err))
+    assert "Curves and mistakes: photos.model/report.html" in err
 
 
 PINNED = (*SMALL[:4], "--epochs", 3, "--head", "dense", "--dropout", 0, "--inner-units", 0)
@@ -403,8 +404,8 @@ def test_tune_shows_what_it_compared_and_a_second_run_trains_nothing(run, here):
     heads, recipes = map(int, re.match(r"(\d+) heads: (\d+) recipes", title).groups())
     assert heads == 2 * recipes > 40
     assert sum(line.endswith("chosen") for line in lines) == 1
-    text = " ".join(lines)
-    assert "the search in photos.model/tuning.png" in text
+    assert "Curves and mistakes: photos.model/report.html" in lines
+    assert Path("photos.model/tuning.png").is_file()
     assert lines[-1] == "Next: topwork evaluate photos.model photos"
     assert {path.name for path in here.iterdir()} == {
         "photos", "photos.model", "photos.model.trials.jsonl"

@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from topwork.conformal import find_residuals
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, NetworkError, SettingsError
 from topwork.heads import Head
+from topwork.images import image_hash
+from topwork.model import QUICK
 from topwork.task import Task
 
 
@@ -116,6 +119,71 @@ def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp
     # Its vectors are not taken for those of bf16.
     (space,) = (tmp_path / "vectors").glob("*/space.json")
     assert json.loads(space.read_text())["precision"] == "f32"
+
+
+@pytest.mark.parametrize("name", ["trained", "stacked"])
+def test_one_image_at_a_time_is_answered_as_many_are(name, photos, request):
+    model = request.getfixturevalue(name).model
+    paths = sorted((photos / "test").rglob("*.png"))
+    alone = [model.predict([path]).logits for path in paths]
+    assert len(paths) > QUICK
+    np.testing.assert_allclose(
+        np.concatenate(alone), model.predict(paths).logits, rtol=0, atol=1e-4
+    )
+
+
+def test_a_few_images_do_not_wait_for_the_networks_of_many(saved, photos):
+    model = load_model(saved)
+    paths = sorted((photos / "test").rglob("*.png"))
+    model.predict(paths[:QUICK])
+    assert "quick_engines" in vars(model)
+    assert "engines" not in vars(model)
+    copy = pickle.loads(pickle.dumps(model))
+    assert not {"quick_engines", "engines"} & vars(copy).keys()
+
+
+def test_an_evaluation_keeps_every_answer_beside_its_image(trained, photos, store):
+    dataset = Dataset.from_folder(photos)
+    found = evaluation.evaluate(trained.model, dataset, "test", store).answers
+    assert (found.split, found.seen, len(found)) == ("test", 0, 12)
+    np.testing.assert_allclose(
+        found.logits, trained.model.predict(found.sources).logits, rtol=0, atol=1e-4
+    )
+    for name, source, label, digest in zip(
+        found.names, found.sources, found.labels, found.hashes, strict=True
+    ):
+        assert name.endswith(source.name)
+        assert source.parent.name == trained.model.classes[label]
+        assert image_hash(source.read_bytes()) == digest
+
+
+def test_answers_of_data_that_is_not_divided_are_of_the_chosen_split(flat_trained, flat, store):
+    found = evaluation.evaluate(flat_trained.model, Dataset.from_folder(flat), "validation", store)
+    wanted = flat_trained.answers
+    assert sorted(found.answers.hashes) == sorted(wanted.hashes)
+    order = [found.answers.hashes.index(one) for one in wanted.hashes]
+    same = found.answers.take(np.array(order))
+    np.testing.assert_allclose(same.logits, wanted.logits, rtol=0, atol=1e-5)
+    assert same.labels.tolist() == wanted.labels.tolist()
+    assert same.seen == len(wanted)
+
+
+def test_the_model_knows_its_validation_images_where_the_data_has_only_test_images_apart(
+    flat, flat_trained, store, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(flat, data / "train")
+    fill(data / "test" / "red", 2, COLOURS["red"], start=300)
+    for name in ("blue", "green"):
+        fill(data / "test" / name, 2, COLOURS[name], start=300)
+    dataset = Dataset.from_folder(data)
+    for split, count in (("train", 24), ("validation", 6), ("test", 6)):
+        found = evaluation.evaluate(flat_trained.model, dataset, split, store)
+        assert (len(found), found.seen) == (count, count if split != "test" else 0)
+    with pytest.raises(DatasetError, match="no images in the split 'validation'"):
+        evaluation.evaluate(
+            flat_trained.model, dataset.select(dataset.splits == "test"), "validation", store
+        )
 
 
 def test_a_model_whose_network_is_gone_says_so(saved, tmp_path, photos):

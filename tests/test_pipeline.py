@@ -1,3 +1,4 @@
+import base64
 import json
 import shutil
 from dataclasses import replace
@@ -12,9 +13,11 @@ from topwork.calibration import fit_temperature
 from topwork.config import HeadSettings, Search, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError, WeightsError
+from topwork.gallery import load_gallery
 from topwork.images import image_hash
 from topwork.listener import Listener
 from topwork.trials import Journal
+from topwork.vectors import read_pixels
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):
@@ -368,11 +371,13 @@ def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "save_model", lambda *given: given[-1](given[2]))
     for trials in ((), found.trials[:1]):
         replace(found, trials=trials).save(tmp_path)
-    assert not [*tmp_path.iterdir()]
+    report = tmp_path / "report.html"
+    assert [*tmp_path.iterdir()] == [report]
+    assert "data:image/png" not in report.read_text("utf-8")
     found.save(tmp_path)
-    (plot,) = tmp_path.iterdir()
-    assert plot.name == "tuning.png"
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    plot = (tmp_path / "tuning.png").read_bytes()
+    assert plot.startswith(b"\x89PNG")
+    assert base64.b64encode(plot).decode() in report.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -392,3 +397,33 @@ def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path, monkeypatch):
 def test_a_search_that_cannot_be_is_refused(flat, store, values, reason):
     with pytest.raises(SettingsError, match=reason):
         tune(flat, store, None, plan=Search.create(**values))
+
+
+@pytest.mark.parametrize("most", [7, 100])
+def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, tmp_path, most):
+    data = shutil.copytree(photos, tmp_path / "photos")
+    settings = small.model_copy(update={"thumbnails": most})
+    trained = pipeline.train(Dataset.from_folder(data), settings, store)
+    names, checked = trained.carried.names, trained.samples.sources
+    pairs = zip(names, trained.carried.sources, strict=True)
+    gone = next(name for name, source in pairs if source not in checked)
+    (data / gone).unlink()
+    trained.save(tmp_path / "m")
+    assert [item.path for item in trained.lost] == [gone]
+    gallery = load_gallery(tmp_path / "m", trained.model.vector_length)
+    assert gallery.names == tuple(name for name in names if name != gone)
+    assert len(gallery) == min(most, 24) - 1
+    counts = [gallery.labels.count(name) for name in trained.model.classes]
+    assert max(counts) - min(counts) <= 2
+    # The vectors are those of its own images, which are therefore nearest to themselves.
+    for name in gallery.names:
+        assert name.startswith("train/")
+        vector = trained.model.engines[0].run_all(
+            read_pixels(data / name, 32, trained.model.interpolation)[None]
+        )
+        assert name in [near.name for near in gallery.find(vector[0], 3) if near.similarity > 0.999]
+
+
+def test_a_model_carries_no_pictures_unless_asked(trained, saved):
+    assert trained.carried is None
+    assert load_gallery(saved, trained.model.vector_length) is None

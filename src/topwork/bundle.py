@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
+from topwork.answers import ANSWERS_FILE, Answers, write_answers
 from topwork.bases import (
     Stack,
     read_keras_head,
@@ -35,10 +36,12 @@ from topwork.files import write_file, write_folder
 from topwork.heads import Dense, Floats, Head
 from topwork.history import History
 from topwork.images import Source
+from topwork.listing import make_writable
 from topwork.metrics import say_number
 from topwork.model import (
     DataFacts,
     ImageTable,
+    Making,
     Member,
     Model,
     NetworkFile,
@@ -57,6 +60,7 @@ HEAD_FILE = "head.safetensors"
 HISTORY_FILE = "history.json"
 PLOT_FILE = "history.png"
 IMAGES_FILE = "images.parquet"
+REPORT_FILE = "report.html"
 # What a prediction needs, checked at loading; the Keras file is checked when it is asked for.
 LOADED_FILES = (OPENVINO_FILE, "model.bin", HEAD_FILE, HISTORY_FILE, IMAGES_FILE)
 CHECKED_FILES = (*LOADED_FILES, KERAS_FILE)
@@ -96,6 +100,7 @@ class Card(BaseModel):
     parity: dict[str, float]
     versions: dict[str, str]
     files: dict[str, str]
+    making: Making | None = None
 
 
 def current_versions() -> dict[str, str]:
@@ -109,6 +114,7 @@ def save_model(
     stack: Stack,
     path: Path,
     samples: Samples,
+    answers: Answers,
     add: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, float]:
     """Writes a model folder and returns how closely its files agree.
@@ -119,6 +125,7 @@ def save_model(
         path: the folder to make. An older Topwork model there is replaced, all at once;
             anything else is left alone.
         samples: real images to check the saved files with.
+        answers: what it says of its validation images.
         add: writes further files into the folder.
 
     Raises:
@@ -127,8 +134,15 @@ def save_model(
     """
 
     def write(folder: Path) -> dict[str, float]:
-        add(folder)
-        return _write_files(model, stack, folder, samples)
+        write_answers(answers, folder / ANSWERS_FILE)
+        # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
+        with ThreadPoolExecutor(1) as pool:
+            drawing = pool.submit(_draw, model, folder / PLOT_FILE)
+            adding = pool.submit(add, folder)
+            parity = _write_files(model, stack, folder, samples)
+            drawing.result()
+            adding.result()
+        return parity
 
     return _save_folder(path, write)
 
@@ -167,18 +181,15 @@ def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
 
 
 def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(_name_arrays(model.head), folder / HEAD_FILE)
+    # What it writes itself only its owner can read.
+    (folder / HEAD_FILE).write_bytes(save(_name_arrays(model.head)))
     write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
     write_keras_file(stack.folder, model.head.layers, folder / KERAS_FILE)
     _write_json(folder / HISTORY_FILE, model.history.to_json())
     _write_images(model.images, folder / IMAGES_FILE)
-    # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
-    with ThreadPoolExecutor(1) as pool:
-        plot = pool.submit(_draw, model, folder / PLOT_FILE)
-        parity = check_parity(model, stack, folder, samples)
-        plot.result()
+    parity = check_parity(model, stack, folder, samples)
     card = Card(
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
@@ -191,6 +202,7 @@ def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> 
         search=model.search,
         parity=parity,
         versions=model.versions,
+        making=model.making,
         files={name: _sha256(folder / name) for name in CHECKED_FILES},
     )
     _write_json(folder / "model.json", card.model_dump(mode="json"))
@@ -292,6 +304,7 @@ def load_model(path: Path | str) -> Model:
         images=images,
         networks=_find_networks(folder, len(card.members)),
         versions=card.versions,
+        making=card.making,
     )
 
 
@@ -401,7 +414,7 @@ def _write_images(images: ImageTable, path: Path) -> None:
     import pyarrow.parquet as pq
 
     columns = {
-        "name": [name.encode("utf-8", "backslashreplace").decode() for name in images.names],
+        "name": list(map(make_writable, images.names)),
         "label": images.labels,
         "split": images.splits,
         "sha256": images.hashes,

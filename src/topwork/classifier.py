@@ -69,6 +69,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         interpolation: filter of the resize.
         precision: arithmetic of the base, `auto`, `bf16` or `f32`.
         weights: file with the base's weights, instead of the published ones.
+        thumbnails: most training images that the model carries small pictures of.
         strict: raise at the first image that cannot be used, instead of leaving it out.
         store: folder of vectors and built networks; None for `$TOPWORK_STORE` or the user's
             cache.

@@ -274,6 +274,13 @@ class Settings(HeadSettings, VectorSettings):
         lt=1,
         description="Share of the training images to validate on, when there is no such split.",
     )
+    thumbnails: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Most training images that the model carries small pictures of, so that "
+        "`topwork serve` can show the nearest; 0 for none.",
+    )
     strict: bool = Field(False, description="Stop at the first image that cannot be used.")
 
     def head_settings(self) -> HeadSettings:

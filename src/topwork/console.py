@@ -18,6 +18,7 @@ from rich.text import Text
 
 from topwork import vectors
 from topwork.bases import Stack
+from topwork.bundle import REPORT_FILE
 from topwork.calibration import Calibration
 from topwork.config import HeadKind, Settings
 from topwork.conformal import Residuals
@@ -29,7 +30,7 @@ from topwork.history import History
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.metrics import Report, say_number, say_report
-from topwork.pipeline import TRIALS_PLOT, Trained
+from topwork.pipeline import Trained
 from topwork.task import Task
 from topwork.trial_plot import describe_recipe
 from topwork.trials import Trial, rank, standard_error
@@ -442,18 +443,18 @@ def show_trained(
     console.print(Text(_say_calibration(trained.model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
-    drawn = len(trained.trials) > 1
-    plot = f", the search in {printable(path / TRIALS_PLOT)}" if drawn else ""
     console.print(
         Text(
             f"Took {seconds['total']:.1f} s: vectors {seconds['vectors']:.1f} s, "
-            f"{searched}head {seconds['head']:.1f} s, saving {seconds['save']:.1f} s. "
-            f"The curve is in {printable(path / 'history.png')}{plot}"
+            f"{searched}head {seconds['head']:.1f} s, saving {seconds['save']:.1f} s."
         )
     )
     if trials is not None:
         console.print(Text(f"Every head is in {printable(trials)}"), soft_wrap=True)
+    show_skipped(console, trained.lost)
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
+    report = printable(path / REPORT_FILE)
+    console.print(Text(f"Curves and mistakes: {report}"), style="bold", soft_wrap=True)
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)

@@ -73,6 +73,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         interpolation: str = str(_DEFAULT.interpolation),
         precision: str = str(_DEFAULT.precision),
         weights: str | Path | None = _DEFAULT.weights,
+        thumbnails: int = _DEFAULT.thumbnails,
         strict: bool = _DEFAULT.strict,
         store: str | Path | None = None,
         verbose: bool = False,
@@ -99,6 +100,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.interpolation = interpolation
         self.precision = precision
         self.weights = weights
+        self.thumbnails = thumbnails
         self.strict = strict
         self.store = store
         self.verbose = verbose

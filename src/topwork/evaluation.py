@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.answers import Answers
 from topwork.calibration import calibration_error, chance_error, selective
 from topwork.conformal import Residuals, coverage_of, label_sets
 from topwork.corrections import correct
@@ -65,6 +66,7 @@ class Evaluation:
         seen: how many of them the model was trained or chosen on; not an honest test if any.
         skipped: files that were left out, with the reasons.
         sureness: what the probabilities were worth.
+        answers: the logits and the truth, image by image.
     """
 
     report: Report
@@ -72,6 +74,7 @@ class Evaluation:
     seen: int
     skipped: tuple[Skipped, ...]
     sureness: Sureness
+    answers: Answers
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
@@ -129,6 +132,8 @@ def evaluate(
         )
         listener.corrected(correction)
     dataset = match_classes(model, dataset)
+    if split in (Split.TRAIN, Split.VALIDATION):
+        dataset = _forget_splits(dataset)
     if split != "all" and dataset.divided:
         dataset = _choose(dataset, dataset.splits == split, split)
     threshold = find_threshold(model, coverage)
@@ -143,18 +148,23 @@ def evaluate(
     listener.embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
-    values = vectors.values
+    values, hashes = vectors.values, vectors.hashes
     if split != "all" and not dataset.divided:
         chosen = origin == split
         dataset, values, origin = _choose(dataset, chosen, split), values[chosen], origin[chosen]
+        hashes = tuple(hash_ for hash_, one in zip(hashes, chosen, strict=True) if one)
     logits = model.head.logits(values)
+    seen = int((origin != Split.TEST).sum())
     answers, chances = decide(model.task, logits), probabilities(model.task, logits)
     return Evaluation(
         report=make_report(model.task, dataset.labels, answers, chances, len(model.classes)),
         split=split,
-        seen=int((origin != Split.TEST).sum()),
+        seen=seen,
         skipped=dataset.skipped,
         sureness=_judge(model, logits, dataset.labels, abstain_below, threshold),
+        answers=Answers(
+            split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
+        ),
     )
 
 
@@ -353,6 +363,13 @@ def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     else:
         labels = np.array(places, np.int32)[dataset.labels]
     return replace(dataset, classes=classes, labels=labels)
+
+
+def _forget_splits(dataset: Dataset) -> Dataset:
+    """Leaves it to the model which images were for validation, where the data does not say."""
+    if not dataset.divided or (dataset.splits == Split.VALIDATION).any():
+        return dataset
+    return replace(dataset.select(dataset.splits != Split.TEST), divided=False)
 
 
 def _choose(dataset: Dataset, chosen: Any, split: str) -> Dataset:

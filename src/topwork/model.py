@@ -8,6 +8,8 @@ Saved, a model is a folder that needs nothing else:
     model.xml, .bin    the whole network for OpenVINO, with outputs `logits` and `vectors`
                        (`vectors_1`, `vectors_2`, ... of several bases)
     history.json, .png the curve of all epochs
+    report.html        what a person should see of it
+    answers.parquet    its logits for the validation images
     tuning.png         the heads it was chosen among, if it was
     images.parquet     name, label, split and SHA-256 of every image it was trained with
 
@@ -39,6 +41,9 @@ from topwork.task import Task
 from topwork.vectors import Column, in_threads, read_pixels
 
 Pixels = NDArray[np.uint8]
+
+# So many images are answered one by one sooner than the networks are compiled for more.
+QUICK = 4
 
 
 class Member(BaseModel):
@@ -123,6 +128,20 @@ class SearchFacts(BaseModel):
     error: float | None
 
 
+class Making(BaseModel):
+    """How a model was made by the command line.
+
+    Attributes:
+        command: as it was typed.
+        data: the data's absolute path, or its URL; None for standard input.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    command: str
+    data: str | None
+
+
 class Validation(BaseModel):
     """The kept epoch on the validation split; chosen there, so slightly optimistic.
 
@@ -190,6 +209,7 @@ class Model:
         images: names, labels, splits and hashes of those images.
         networks: the file that each member's vectors come from.
         versions: of Python and the libraries that made it.
+        making: the command that made it; None if that was Python.
     """
 
     classes: tuple[str, ...]
@@ -205,6 +225,7 @@ class Model:
     images: ImageTable
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
+    making: Making | None = None
 
     @property
     def temperature(self) -> float:
@@ -229,6 +250,18 @@ class Model:
     @cached_property
     def engines(self) -> tuple[OpenVINOEngine, ...]:
         """The members' networks, compiled once for this CPU; their outputs are vectors."""
+        return self._compile()
+
+    @cached_property
+    def quick_engines(self) -> tuple[OpenVINOEngine, ...]:
+        """The same for an image at a time, on all cores: the soonest answer for a few."""
+        return self._compile(batch_size=1, streams=1)
+
+    def engines_for(self, count: int) -> tuple[OpenVINOEngine, ...]:
+        """Returns the networks that answer so many images the soonest."""
+        return self.quick_engines if count <= QUICK else self.engines
+
+    def _compile(self, **options: int) -> tuple[OpenVINOEngine, ...]:
         return tuple(
             OpenVINOEngine(
                 file.path,
@@ -236,6 +269,7 @@ class Model:
                 Precision(member.local_space.precision),
                 output=file.output,
                 flip=file.flip,
+                **options,
             )
             for member, file in zip(self.members, self.networks, strict=True)
         )
@@ -252,7 +286,8 @@ class Model:
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled network belongs to its process.
-        return {name: value for name, value in self.__dict__.items() if name != "engines"}
+        compiled = ("engines", "quick_engines")
+        return {name: value for name, value in self.__dict__.items() if name not in compiled}
 
     def predict(self, sources: Sequence[Source]) -> Predictions:
         """Predicts images, replaying the model's own preprocessing.
@@ -264,15 +299,21 @@ class Model:
             Logits and probabilities; an image that cannot be read is in `failed` instead.
         """
         failed: dict[int, str] = {}
-        parts = [self._run(place, sources, failed) for place in range(len(self.members))]
+        engines = self.engines_for(len(sources))
+        parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]
         places = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
         vectors = np.concatenate([part[places] for part in parts], axis=1)
         logits = self.head.logits(vectors)
         return Predictions(logits, probabilities(self.task, logits), places, failed)
 
-    def _run(self, place: int, sources: Sequence[Source], failed: dict[int, str]) -> Floats:
+    def _run(
+        self,
+        place: int,
+        engine: OpenVINOEngine,
+        sources: Sequence[Source],
+        failed: dict[int, str],
+    ) -> Floats:
         """Returns a member's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
-        engine = self.engines[place]
 
         def load(source: Source) -> Pixels | ImageError:
             try:

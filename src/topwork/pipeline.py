@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.answers import Answers
 from topwork.bases import Stack, parse_bases, weights_here
-from topwork.bundle import Samples, current_versions, save_model
+from topwork.bundle import REPORT_FILE, Samples, current_versions, save_model
 from topwork.calibration import Calibration, as_pairs, calibrate
 from topwork.config import AUTO, ClassWeight, HeadKind, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
@@ -20,12 +21,26 @@ from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.errors import SettingsError
 from topwork.examples import Prepared, make_space, prepare_examples, prepare_networks
+from topwork.explain import Explainer
+from topwork.gallery import GALLERY_FILE, choose_evenly, write_gallery
 from topwork.heads import Floats, decide, probabilities
+from topwork.images import Source
+from topwork.inspections import recall
 from topwork.listener import Listener
 from topwork.listing import Skipped, Split
 from topwork.metrics import Report, describe_report, finite, make_report
-from topwork.model import DataFacts, ImageTable, Member, Model, NetworkFile, SearchFacts, Validation
+from topwork.model import (
+    DataFacts,
+    ImageTable,
+    Making,
+    Member,
+    Model,
+    NetworkFile,
+    SearchFacts,
+    Validation,
+)
 from topwork.replicates import make_replicates
+from topwork.report import render_report
 from topwork.splits import strata
 from topwork.task import Task
 from topwork.training import check_vectors, import_early, keep, train_heads
@@ -43,6 +58,23 @@ AUTO_FOLDS = 3
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Training images to be shown beside those that are like them.
+
+    Attributes:
+        names: N names.
+        labels: N labels as text.
+        sources: N images.
+        vectors: (N, D) float32.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    sources: tuple[Source, ...]
+    vectors: Floats
+
+
+@dataclass(frozen=True)
 class Trained:
     """What `train` made, and how long it took.
 
@@ -50,6 +82,9 @@ class Trained:
         model: the model.
         stack: its networks, as built for their sizes.
         samples: a few of its images and their vectors, to check a saved model with.
+        answers: what it says of its validation images.
+        carried: images that the saved model carries small pictures of.
+        inspection: what an inspection of the same images found, if there was one.
         report: the kept epoch on the validation split.
         trials: what was compared to choose the head; none if nothing was.
         embedded: images run through a base.
@@ -57,26 +92,57 @@ class Trained:
         skipped: files that were left out, with the reasons.
         seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
             `total`.
+        lost: images to be carried that could no longer be read when the model was saved.
     """
 
     model: Model
     stack: Stack
     samples: Samples
+    answers: Answers
+    carried: Carried | None
+    inspection: dict[str, Any] | None
     report: Report
     trials: tuple[Trial, ...]
     embedded: int
     reused: int
     skipped: tuple[Skipped, ...]
     seconds: dict[str, float]
+    lost: list[Skipped] = field(default_factory=list)
 
-    def save(self, path: Path) -> dict[str, float]:
-        """Writes the model folder; see `bundle.save_model`."""
+    def save(self, path: Path, making: Making | None = None) -> dict[str, float]:
+        """Writes the model folder; see `bundle.save_model`.
 
-        def add_trials(folder: Path) -> None:
+        Args:
+            path: the folder to make.
+            making: the command that made it.
+        """
+        model = replace(self.model, making=making)
+
+        def add(folder: Path) -> None:
+            plot = folder / TRIALS_PLOT
             if len(self.trials) > 1:
-                draw_trials(self.trials, self.model.settings.head_settings(), folder / TRIALS_PLOT)
+                draw_trials(self.trials, model.settings.head_settings(), plot)
+            if self.carried is not None:
+                few = self.carried
+                self.lost[:] = write_gallery(
+                    folder / GALLERY_FILE,
+                    few.names,
+                    few.labels,
+                    few.sources,
+                    few.vectors,
+                    most=len(few.names),
+                )
+            html = render_report(
+                model,
+                self.answers,
+                title=f"Report of {path.absolute().name}",
+                explainer=Explainer(model),
+                inspection=self.inspection,
+                trials_png=plot.read_bytes() if plot.exists() else None,
+            )
+            (folder / REPORT_FILE).write_text(html, encoding="utf-8")
 
-        return save_model(self.model, self.stack, path, self.samples, add_trials)
+        return save_model(model, self.stack, path, self.samples, self.answers, add)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork train --json` prints, besides the model's path."""
@@ -140,7 +206,7 @@ def train(
         trial = search_auto(tuner, settings.head_settings())
         listener.chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(stack, prepared, settings, tuner, trial, listener, seconds)
+    return _finish(stack, prepared, settings, tuner, trial, listener, seconds, store)
 
 
 def tune(
@@ -184,7 +250,7 @@ def tune(
     trial = search(tuner, settings.head_settings(), pinned)
     listener.chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(stack, prepared, settings, tuner, trial, listener, seconds)
+    return _finish(stack, prepared, settings, tuner, trial, listener, seconds, store)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -289,6 +355,7 @@ def _finish(
     trial: Trial | None,
     listener: Listener,
     seconds: dict[str, float],
+    store: Path,
 ) -> Trained:
     """Trains the chosen head on all training images, calibrates it and makes the model."""
     started = time.perf_counter()
@@ -348,12 +415,37 @@ def _finish(
         model=model,
         stack=stack,
         samples=Samples(tuple(dataset.sources[i] for i in few), vectors.values[few]),
+        answers=Answers(
+            split=str(Split.VALIDATION),
+            names=tuple(dataset.names[row] for row in rows),
+            hashes=tuple(vectors.hashes[row] for row in rows),
+            labels=dataset.labels[rows],
+            logits=logits,
+            sources=tuple(dataset.sources[row] for row in rows),
+            seen=len(rows),
+        ),
+        carried=_carry(dataset, vectors, settings.thumbnails),
+        inspection=recall(store, vectors.hashes),
         report=report,
         trials=tuple(tuner.trials) if tuner else (),
         embedded=vectors.embedded,
         reused=vectors.reused,
         skipped=dataset.skipped,
         seconds=seconds,
+    )
+
+
+def _carry(dataset: Dataset, vectors: Vectors, most: int) -> Carried | None:
+    if not most:
+        return None
+    training = np.flatnonzero(dataset.splits == Split.TRAIN)
+    labels = dataset.label_texts
+    rows = training[choose_evenly([labels[row] for row in training], most)]
+    return Carried(
+        tuple(dataset.names[row] for row in rows),
+        tuple(labels[row] for row in rows),
+        tuple(dataset.sources[row] for row in rows),
+        vectors.values[rows],
     )
 
 

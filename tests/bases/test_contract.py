@@ -11,7 +11,7 @@ import pytest
 from topwork.bases import find_weights, list_bases, network, prepare, write_keras_file
 from topwork.bases.spec import Preprocessing
 from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
+from topwork.engines import OpenVINOEngine, open_features
 
 SMALLEST = {}
 for _spec in list_bases():
@@ -73,7 +73,16 @@ def check_base(spec, folder, worker, size=None):
     assert vectors.std(axis=0).max() > 10 * TOLERANCE * np.abs(vectors).max()
     if spec.application is not None:
         assert close(vectors, np.load(folder / "reference.npy"))
+    check_features(base, pixels, vectors)
     return base, vectors
+
+
+def check_features(base, pixels, vectors):
+    """A vector is the mean of the features over all places."""
+    see = open_features(base.openvino_path, base.image_size, Precision.F32, output=None, flip=False)
+    features = np.stack([see(image) for image in pixels])
+    assert features.shape[1:] == base.feature_shape
+    assert close(features.mean(axis=(1, 2)), vectors)
 
 
 def check_one_by_one(base, vectors, folder):

@@ -1,23 +1,21 @@
-import io
 import json
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markup import Reader
 from pictures import encode, picture
 from PIL import Image
 
 from topwork.errors import ImageError
+from topwork.pages.pictures import make_thumbnail
 from topwork.quality import page
-from topwork.quality.page import make_thumbnail, render_page
+from topwork.quality.page import render_page
 
 LISTS = ("pairs", "suspects", "outliers", "oddities", "alike", "shifts", "skipped")
-VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 def make_findings(count=3, *, name="photo", label="hat", leaks=1):
@@ -56,42 +54,6 @@ def make_findings(count=3, *, name="photo", label="hat", leaks=1):
         ],
         "skipped": [{"path": f"{name}.txt", "reason": "its name does not end like an image's"}],
     }  # fmt: skip
-
-
-class Reader(HTMLParser):
-    """Reads a page and refuses tags that do not match."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.words = [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-    def values(self, name):
-        return [attributes[name] for _, attributes in self.tags if name in attributes]
-
-    def headings(self):
-        return [attributes["id"] for tag, attributes in self.tags if tag == "section"]
 
 
 def thumbnail(place):
@@ -221,8 +183,6 @@ def test_there_are_at_most_so_many_pictures_and_rows(monkeypatch):
 def test_the_size_of_a_full_page_is_bounded():
     rng = np.random.default_rng(0)
     noise = make_thumbnail(encode(Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8))))
-    photo = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).resize((400, 533))
-    assert len(make_thumbnail(encode(photo))) < 5_000
     html = render_page(make_findings(500), lambda place: noise, "t")
     assert len(html) < 12e6
 
@@ -264,16 +224,6 @@ def bars(findings, name):
     return [(float(bar.get("height")), bar.find("title").text) for bar in svg]
 
 
-def test_histograms_count_what_numpy_counts():
-    values = np.random.default_rng(0).uniform(0, 1, 500)
-    findings = {"data": "", "images": 500, "measures": {"brightness": values.tolist()}}
-    counts, _ = np.histogram(values, page.BARS, (0, 1))
-    drawn = bars(findings, "Brightness")
-    assert [int(words.split(": ")[1]) for _, words in drawn] == counts.tolist()
-    heights = [height for height, _ in drawn]
-    np.testing.assert_allclose(heights, 40 * counts / counts.max(), atol=0.01)
-
-
 @pytest.mark.parametrize("values", [[400] * 5, [1, 20_000], [0, 0, 300], [7]])
 def test_histograms_of_any_sizes_hold_all_images(values):
     findings = {"data": "", "images": 1, "measures": {"width": values, "height": values}}
@@ -284,27 +234,3 @@ def test_histograms_of_any_sizes_hold_all_images(values):
 def test_no_measure_makes_no_histogram():
     findings = {"data": "", "images": 2, "measures": {"brightness": [None, float("nan")]}}
     assert "pictures" not in read(findings).headings()
-
-
-def test_thumbnails_are_small_and_upright():
-    exif = Image.Exif()
-    exif[274] = 6
-    two = np.zeros((60, 120, 3), np.uint8)
-    two[:, :60] = 255
-    data = encode(Image.fromarray(two), "JPEG", exif=exif, quality=95)
-    with Image.open(io.BytesIO(make_thumbnail(data, 40))) as small:
-        assert small.format == "WEBP"
-        assert small.size == (20, 40)
-        grey = np.asarray(small.convert("L"), float)
-    # What is left in the file is at the top when it is turned upright.
-    assert grey[:15].mean() > 240
-    assert grey[25:].mean() < 15
-
-
-def test_thumbnails_of_long_pictures_and_of_none():
-    with Image.open(io.BytesIO(make_thumbnail(encode(picture(size=(1000, 2))), 40))) as small:
-        assert small.size == (40, 1)
-    with pytest.raises(ImageError, match="no such file"):
-        make_thumbnail(Path("/nowhere/at all.jpg"))
-    with pytest.raises(ImageError, match="not an image"):
-        make_thumbnail(b"text")

@@ -9,7 +9,14 @@ import sys
 import typer
 
 # Commands register when they are imported.
-from topwork.cli import answers, data, networks, training  # noqa: F401
+from topwork.cli import (  # noqa: F401
+    answers,
+    data,
+    networks,
+    reporting,
+    seeing,
+    training,
+)
 from topwork.cli.app import app
 from topwork.errors import TopworkError, printable
 

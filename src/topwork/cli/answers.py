@@ -100,13 +100,19 @@ def predict(
     ] = False,
 ) -> None:
     """Predict the classes of images."""
-    from topwork import evaluation
+    from concurrent.futures import ThreadPoolExecutor
+
     from topwork.bundle import load_model
-    from topwork.console import make_console
-    from topwork.results import show_prediction
 
     paths = find_images(images)
     loaded = load_model(model)
+    with ThreadPoolExecutor(1) as pool:
+        # Networks are compiled without Python, which goes on with its imports.
+        compiling = pool.submit(loaded.engines_for, len(paths))
+        from topwork import evaluation
+        from topwork.console import make_console
+        from topwork.results import show_prediction
+    compiling.result()
     evaluation.check_abstain(loaded, abstain_below)
     threshold = evaluation.find_threshold(loaded, coverage)
     console, errors = make_console(stderr=False), make_console(stderr=True)

@@ -8,8 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 ORDER = (
-    "train", "tune", "evaluate", "predict", "inspect", "neighbours", "embed", "describe", "bases",
-    "demo",
+    "train", "tune", "evaluate", "predict", "explain", "report", "compare", "export", "serve",
+    "inspect", "neighbours", "embed", "describe", "bases", "demo",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topwork.config import AUTO, DataSettings, Search, Settings, default_store
+from topwork.errors import printable
+from topwork.remote.urls import show, show_text
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -183,6 +186,18 @@ def name_after(data: str) -> str:
     name = place.absolute().name
     # Of a table or archive, the name without the suffix.
     return name if place.is_dir() else name.partition(".")[0] or name
+
+
+def find_place(data: str) -> str | None:
+    """Returns where some data is, for whoever looks for it from elsewhere; None if nowhere."""
+    if data == "-":
+        return None
+    return str(Path(data).absolute()) if Path(data).exists() else show(data)
+
+
+def said_command() -> str:
+    """Returns the command line of this process, without the secrets of URLs."""
+    return printable(shlex.join(["topwork", *map(show_text, sys.argv[1:])]))
 
 
 def open_data(

@@ -18,10 +18,12 @@ from topwork.cli.options import (
     Overrides,
     Store,
     Strict,
+    find_place,
     name_after,
     open_data,
     open_store,
     print_json,
+    said_command,
     with_settings,
 )
 from topwork.config import Search, Settings, Tracker
@@ -150,6 +152,7 @@ def _make_model(
     from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
     from topwork.listing import Split
+    from topwork.model import Making
     from topwork.verdicts import read_verdicts
 
     check_target(path)
@@ -160,7 +163,7 @@ def _make_model(
         dataset = open_data(data, columns, folder, screen, strict=strict)
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
-    trained.save(path)
+    trained.save(path, Making(command=said_command(), data=find_place(data)))
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())

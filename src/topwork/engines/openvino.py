@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,9 +89,9 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(self.streams),
         }
-        with _naming(path):
+        with naming(path):
             core = openvino.Core()
-            model = _prune(core.read_model(path), output)
+            model = prune(core.read_model(path), output)
             # Pixels are bytes: converting them inside the network moves a quarter of the data.
             edit = openvino.preprocess.PrePostProcessor(model)
             edit.input().tensor().set_element_type(openvino.Type.u8)
@@ -143,6 +143,20 @@ class OpenVINOEngine:
         """Returns the outputs (N, D) float32 of pixels (N, S, S, 3) uint8, N at least 1."""
         return np.stack([output for _, output in self.run(enumerate(pixels))])
 
+    def open_request(self) -> Callable[[Pixels], Floats]:
+        """Returns a function that runs one batch after the other, for a single thread.
+
+        It takes pixels (`batch_size`, S, S, 3) uint8 and gives outputs (`batch_size`, D) float32.
+        Opening a request waits for those that run, so whoever runs many batches keeps one.
+        """
+        request = self._compiled.create_infer_request()
+
+        def run(pixels: Pixels) -> Floats:
+            request.infer({0: pixels})
+            return np.array(request.get_output_tensor(0).data, np.float32)
+
+        return run
+
     def _stack(self, batch: list[tuple[Any, Pixels]]) -> Pixels:
         pixels = np.empty((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
         for row in range(self.batch_size):
@@ -169,7 +183,7 @@ def run_file(
         NetworkError: the file is missing or damaged, or has other inputs or outputs.
     """
     core = import_openvino().Core()
-    with _naming(path):
+    with naming(path):
         model = core.read_model(path)
         names = [node.get_friendly_name() for node in model.get_parameters()]
         if len(names) == len(pixels) == 1:
@@ -184,7 +198,7 @@ def run_file(
     return np.concatenate(found)
 
 
-def _prune(model: Any, output: str | None) -> Any:
+def prune(model: Any, output: str | None) -> Any:
     """Returns the part of a model that one output needs."""
     chosen = (model.output(output) if output else model.output(0)).get_node().input_value(0)
     needed, waiting = set(), [chosen.get_node()]
@@ -202,7 +216,7 @@ def _prune(model: Any, output: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turns what OpenVINO says of a file into an error with the file's name."""
     try:
         yield

@@ -17,14 +17,16 @@ from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
 from topwork.errors import DatasetError
 from topwork.examples import make_columns, prepare_networks
+from topwork.inspections import remember
 from topwork.labels import SEPARATOR
 from topwork.listener import Listener
 from topwork.listing import Split
+from topwork.pages.pictures import make_thumbnail
 from topwork.quality.doubts import cross_predict, rank_classes, rank_labels, rank_numbers
 from topwork.quality.findings import Alike, Oddity, Outlier, Shift, Suspect
 from topwork.quality.measures import Measures, measure
 from topwork.quality.oddities import find_oddities
-from topwork.quality.page import make_thumbnail, render_page
+from topwork.quality.page import render_page
 from topwork.quality.shape import find_alike, find_outliers, find_shifts
 from topwork.task import Task
 from topwork.vectors import Floats, embed_columns, hash_images
@@ -32,6 +34,8 @@ from topwork.verdicts import Doubt, Verdicts, write_label
 
 FOLDS = 5
 MOST_OUTLIERS = 50
+# Of each list, for a report of a model.
+REMEMBERED = 5
 # Measures whose distribution is compared between splits.
 COMPARED = ("width", "height", "brightness", "contrast", "sharpness")
 # A difference may be beyond chance and too small to matter.
@@ -129,6 +133,38 @@ class Inspection:
             "alike": [_finite(asdict(found)) for found in self.alike],
             "shifts": [_finite(asdict(found)) for found in self.shifts],
             "skipped": [asdict(item) for item in dataset.skipped],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Returns counts and the worst few of each list: what a report of a model shows."""
+        content = self.to_json()
+        texts = {
+            "leaks": [_say_pair(pair) for pair in content["pairs"] if pair["leak"]],
+            "pairs": [_say_pair(pair) for pair in content["pairs"] if not pair["leak"]],
+            "suspects": [
+                f"{row['name']}: {row['given']}, looks like {row['suggested']}"
+                for row in content["suspects"]
+            ],
+            "alike": [
+                f"{row['first']} and {row['second']}: {row['error']:.0%} mistaken"
+                for row in content["alike"]
+            ],
+            "shifts": [
+                f"{row['split']}, {row['what']}: {row['detail']}" for row in content["shifts"]
+            ],
+            "outliers": [f"{row['name']}: {row['label']}" for row in content["outliers"]],
+            "oddities": [
+                f"{row['name']}: {row['kind']}, {row['detail']}" for row in content["oddities"]
+            ],
+            "skipped": [f"{row['path']}: {row['reason']}" for row in content["skipped"]],
+        }
+        return {
+            "data": content["data"],
+            "images": content["images"],
+            "findings": {
+                name: {"count": len(rows), "worst": rows[:REMEMBERED]}
+                for name, rows in texts.items()
+            },
         }
 
     def to_html(self) -> str:
@@ -281,7 +317,7 @@ def inspect(
     suspects = _rank(dataset, chances)
     one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     good = np.isfinite(np.stack([getattr(measures, name) for name in COMPARED])).all(axis=0)
-    return Inspection(
+    found = Inspection(
         dataset=dataset,
         hashes=hashes,
         measures=measures,
@@ -306,6 +342,9 @@ def inspect(
         ),
         divided_groups=divided,
     )
+    pairs_of = zip(hashes, dataset.splits, strict=True)
+    remember(store, (image for image, split in pairs_of if split != Split.TEST), found.summary())
+    return found
 
 
 def _check_labels(dataset: Dataset) -> None:
@@ -324,6 +363,10 @@ def _check_labels(dataset: Dataset) -> None:
             f"an inspection needs a label for every image, received {bare} of {len(dataset)} "
             "without one; label them or leave them out"
         )
+
+
+def _say_pair(pair: dict[str, Any]) -> str:
+    return f"{pair['first_name']} and {pair['second_name']}"
 
 
 def _finite(value: Any) -> Any:

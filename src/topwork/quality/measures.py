@@ -5,11 +5,10 @@ Measured once per image: the figures are kept in the store under the hash of its
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from PIL import Image
 
 from topwork.config import Interpolation
 from topwork.errors import ImageError, StoreError
-from topwork.images import RECIPE, Source, decode, find_formats, image_hash, read_bytes
+from topwork.images import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.pages.pictures import read_header
 from topwork.store import DamagedPartError, Floats, Space, VectorStore
 from topwork.vectors import ATTEMPTS, PART_VECTORS, in_threads
 
@@ -48,8 +48,6 @@ _MODES = (
 )  # fmt: skip
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "MPO", "HEIF")
 OTHER = "other"
-
-_ORIENTATION = 274  # EXIF 2.32: the tag; 5 to 8 exchange width and height
 
 OnRead = Callable[[int, int], None]
 
@@ -91,17 +89,6 @@ class Measures:
 
     def __len__(self) -> int:
         return len(self.width)
-
-
-class Header(NamedTuple):
-    """Pixels and EXIF orientation as in `Measures`; mode and format by their places in a store."""
-
-    width: int
-    height: int
-    frames: int
-    orientation: int
-    mode: int
-    kind: int
 
 
 def measure(
@@ -166,30 +153,16 @@ def measure_image(data: bytes) -> Floats:
     """
     rgb = Image.fromarray(decode(data, SIDE_PX, Interpolation.LANCZOS))
     luma = np.asarray(rgb.convert("L"), np.float32) / np.float32(255)
-    width, height, *others = read_header(data)
+    header = read_header(data)
     light = (luma.mean(), luma.std(), *np.quantile(luma, (0.05, 0.95)))
-    return np.array([width, height, *light, edge_sharpness(luma), len(data), *others], np.float32)
-
-
-def read_header(data: bytes) -> Header:
-    """Reads what an encoded image says of itself, without decoding its pixels.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
-            # The decoder of HEIC turns the picture itself, and leaves the tag.
-            tag = 1 if image.format == "HEIF" else image.getexif().get(_ORIENTATION, 1)
-            turn = tag if tag in range(1, 9) else 1
-            width, height = image.size if turn < 5 else image.size[::-1]
-            mode, kind = _find(image.mode, _MODES), _find(image.format, _FORMATS)
-            return Header(width, height, _count_frames(image), turn, mode, kind)
-    except ImageError:
-        raise
-    except Exception as error:
-        # Pillow's plugins raise whatever a damaged file leads them to.
-        raise ImageError(f"damaged or cut off ({error})") from None
+    kinds = (_find(header.mode, _MODES), _find(header.format, _FORMATS))
+    return np.array(
+        [
+            *(header.width, header.height, *light, edge_sharpness(luma), len(data)),
+            *(header.frames, header.orientation, *kinds),
+        ],
+        np.float32,
+    )
 
 
 def edge_sharpness(luma: Floats) -> float:
@@ -300,14 +273,6 @@ def _name_columns(values: Floats, failed: Mapping[int, str]) -> Measures:
 
 def _find(name: str | None, names: Sequence[str]) -> int:
     return names.index(name) if name in names else len(names)
-
-
-def _count_frames(image: Image.Image) -> int:
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:
-        # The first frame is whole, or it would not have been decoded; plugins raise anything.
-        return 1
 
 
 def _mean_tiles(values: NDArray[np.floating[Any]]) -> Floats:

@@ -17,6 +17,7 @@ from topwork.conformal import check_labels
 from topwork.errors import DatasetError, SettingsError
 from topwork.listing import Split
 from topwork.metrics import wilson_interval
+from topwork.paired import holm
 from topwork.quality.findings import Alike, Outlier, Shift
 from topwork.task import Task
 
@@ -337,12 +338,10 @@ def _describe(split: str, shares: Floats, classes: Sequence[str]) -> str:
 
 def _by_holm(found: list[Shift]) -> list[Shift]:
     """Returns the shifts that chance does not explain, with Holm's p-values, the surest first."""
-    kept: list[Shift] = []
-    least = 0.0
-    for place, shift in enumerate(
-        sorted(found, key=lambda shift: (shift.p_value, -shift.distance))
-    ):
-        least = max(least, min(1.0, (len(found) - place) * shift.p_value))
-        if least < SIGNIFICANCE:
-            kept.append(replace(shift, p_value=least))
-    return kept
+    found = sorted(found, key=lambda shift: (shift.p_value, -shift.distance))
+    corrected = holm([shift.p_value for shift in found])
+    return [
+        replace(shift, p_value=p_value)
+        for shift, p_value in zip(found, corrected, strict=True)
+        if p_value < SIGNIFICANCE
+    ]
