@@ -13,9 +13,9 @@ from topwork.heatmap import (
     draw_panels,
     is_ours,
     make_colours,
-    open_upright,
     show_text,
 )
+from topwork.pages.pictures import open_upright
 
 
 def smooth(size):

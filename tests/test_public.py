@@ -21,7 +21,10 @@ HEAVY = {
     "typer",
 }  # fmt: skip
 # The only places that may name Keras: the child process, and the user who asks for a model.
-KERAS = {"bases/child.py", "bases/lite.py", "estimator.py"}
+KERAS = {
+    "bases/child.py", "bases/lite.py", "estimator.py", "export/keras_wrapper.py",
+    "export/tensorflow_files.py",
+}  # fmt: skip
 
 
 def run_python(code, *args):
@@ -130,7 +133,8 @@ def test_openvino_is_imported_in_one_place():
         if (isinstance(node, ast.Import) and "openvino" in [alias.name for alias in node.names])
         or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("openvino"))
     }
-    assert found == {"runtime.py"}
+    # The second has a model by then, which came through the first.
+    assert found == {"runtime.py", "export/openvino_file.py"}
 
 
 def test_keras_is_imported_where_its_backend_is_known():

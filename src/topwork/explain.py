@@ -28,11 +28,12 @@ from topwork.config import Precision
 from topwork.engines import open_features
 from topwork.errors import SettingsError
 from topwork.heads import Floats, Head, probabilities
-from topwork.heatmap import Panel, draw_panels, open_upright
+from topwork.heatmap import Panel, draw_panels
 from topwork.images import Source, decode, read_bytes
 from topwork.listing import SHOWN
 from topwork.metrics import say_number
 from topwork.model import Member, Model, NetworkFile, Predictions
+from topwork.pages.pictures import open_upright
 from topwork.task import Task
 
 Pixels = NDArray[np.uint8]

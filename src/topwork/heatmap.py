@@ -17,12 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from topwork.config import Interpolation
 from topwork.errors import printable
 from topwork.files import write_file
-from topwork.images import Source, decode, read_bytes
 from topwork.metrics import Floats as Wide
-from topwork.pages.pictures import fit, read_header
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -62,22 +59,6 @@ class Panel:
     label: str
     caption: str
     heat: Any
-
-
-def open_upright(source: Source, side_px: int) -> Image.Image:
-    """Returns a photograph in its own proportions, upright as its EXIF says.
-
-    Args:
-        source: the image.
-        side_px: its longer side.
-
-    Raises:
-        ImageError: it cannot be read or decoded.
-    """
-    data = read_bytes(source)
-    square = Image.fromarray(decode(data, side_px, Interpolation.BILINEAR))
-    header = read_header(data)
-    return square.resize(fit(header.width, header.height, side_px), Image.Resampling.BILINEAR)
 
 
 def draw_panels(

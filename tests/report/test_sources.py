@@ -1,7 +1,7 @@
 import shutil
 from dataclasses import replace
 
-from topwork.bundle import load_answers
+from topwork.answers import load_answers
 from topwork.dataset import Dataset
 from topwork.report import find_sources
 from topwork.task import Task

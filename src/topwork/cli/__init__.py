@@ -12,9 +12,11 @@ import typer
 from topwork.cli import (  # noqa: F401
     answers,
     data,
+    exporting,
     networks,
     reporting,
     seeing,
+    serving,
     training,
 )
 from topwork.cli.app import app

@@ -69,8 +69,8 @@ def fit(width: int, height: int, side_px: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
-    """Makes a small WebP of a picture, upright, as the base sees its colours.
+def open_upright(source: Source, side_px: int) -> Image.Image:
+    """Returns a photograph in its own proportions, upright as its EXIF says.
 
     Args:
         source: the image.
@@ -82,8 +82,20 @@ def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
     data = read_bytes(source)
     square = Image.fromarray(decode(data, side_px, Interpolation.BILINEAR))
     header = read_header(data)
-    size = fit(header.width, header.height, side_px)
-    return encode_webp(square.resize(size, Image.Resampling.BILINEAR))
+    return square.resize(fit(header.width, header.height, side_px), Image.Resampling.BILINEAR)
+
+
+def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
+    """Makes a small WebP of a picture, upright, as the base sees its colours.
+
+    Args:
+        source: the image.
+        side_px: its longer side.
+
+    Raises:
+        ImageError: it cannot be read or decoded.
+    """
+    return encode_webp(open_upright(source, side_px))
 
 
 def encode_webp(image: Image.Image) -> bytes:

@@ -1,0 +1,124 @@
+"""The command export: a model for another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from topwork.cli.app import app
+from topwork.cli.options import Json, ModelPath, Store, open_store, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from topwork.export import Exported
+    from topwork.metrics import Report
+
+
+@app.command()
+def export(
+    model: ModelPath,
+    *,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            show_default=False,
+            help="keras, openvino, onnx, litert, saved-model, or numpy for the head alone.",
+        ),
+    ],
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Numbers that weights are kept in: f32, f16, bf16 or int8, as the format can.",
+        ),
+    ] = "f32",
+    input_: Annotated[
+        str, typer.Option("--input", metavar="TYPE", help="Type of the pixels: float32 or uint8.")
+    ] = "float32",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            show_default=False,
+            help="Where the images it was trained with are, to check the file on [where they "
+            "were].",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="Folder to make [the model's name with the format's].",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Export a model to another program's format, checked there on real images."""
+    from topwork.console import Screen, make_console
+    from topwork.export import export_model, make_request, name_export
+
+    console = make_console(stderr=as_json)
+    place = output or Path(
+        name_export(model.absolute().name, make_request(format_, precision, input_))
+    )
+    with Screen(console) as screen:
+        found = export_model(
+            model,
+            place,
+            format=format_,
+            precision=precision,
+            input=input_,
+            data=data,
+            cache=open_store(store),
+            listener=screen,
+        )
+    show_export(console, found)
+    if as_json:
+        print_json(found.to_json())
+
+
+def show_export(console: Console, found: Exported) -> None:
+    """Prints how an export compares with its model, and where it is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from topwork.console import show_skipped
+    from topwork.errors import counted, printable
+
+    facts, parity = found.facts, found.parity
+    show_skipped(console, found.skipped)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("", parity.exact.metric, "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, report in (
+        ("model, as trained", parity.trained),
+        ("model, in f32", parity.exact),
+        (f"{facts['format']}, {facts['precision']}", parity.exported),
+    ):
+        table.add_row(name, *_say_report(report))
+    console.print(table)
+    console.print(
+        f"On {counted(parity.images, 'validation image')} {parity.agreement:.1%} of the answers "
+        f"are those of the model; largest difference of a logit {parity.difference:.2g} of the "
+        f"{'range' if facts['task'] == 'number' else 'largest'}."
+    )
+    console.print(f"Run by {facts['check']['runtime']}, in batches of 1, 3 and 8.", style="dim")
+    text = f"Exported to {printable(found.path)}, {found.size_bytes / 1e6:.1f} MB"
+    console.print(Text(text, style="bold"))
+
+
+def _say_report(report: Report) -> tuple[str, str]:
+    from topwork.metrics import say_number
+
+    say = say_number if report.metric == "mae" else "{:.1%}".format
+    low, high = report.interval
+    return say(report.value), f"{say(low)} to {say(high)}"

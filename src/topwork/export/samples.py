@@ -1,0 +1,189 @@
+"""The real images of an export: those it is checked with, those int8 is fitted to.
+
+A model remembers its images by name and by the hash of their bytes. What is looked for in the
+data is by name, and what is found is used if its bytes are still the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.answers import Answers, load_answers
+from topwork.bundle import RETRAIN
+from topwork.dataset import Dataset
+from topwork.errors import DatasetError, ImageError, ModelError, SettingsError
+from topwork.export.facts import name_inputs
+from topwork.heads import Floats
+from topwork.images import Source, decode, image_hash, read_bytes
+from topwork.listing import Skipped, Split
+from topwork.model import Model
+from topwork.vectors import in_threads
+
+Pixels = NDArray[np.uint8]
+
+# Enough to see a difference in one answer in a hundred, and soon run.
+MOST_CHECKED = 400
+# Images that the ranges of int8 are fitted to.
+MOST_FITTED = 300
+
+GIVE_DATA = "say where the images that it was trained with are, with --data DATA"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images of a model, decoded as it decodes them.
+
+    Attributes:
+        pixels: (N, S, S, 3) uint8 for the name of each input, N at least 1.
+        rows: (N,) which of the remembered images they are.
+        skipped: those that are not there any more, or cannot be used, with the reasons.
+    """
+
+    pixels: dict[str, Pixels]
+    rows: NDArray[np.int64]
+    skipped: tuple[Skipped, ...]
+
+
+def read_answers(model: Model, folder: Path) -> Answers:
+    """Returns what a model says of its validation images.
+
+    Raises:
+        ModelError: it does not say, or the file is damaged.
+    """
+    answers = load_answers(folder, model.task)
+    if answers is None or not len(answers):
+        raise ModelError(f"the model {folder} lacks its answers to validation images; {RETRAIN}")
+    return answers
+
+
+def find_data(model: Model, data: str | None) -> str:
+    """Returns where the images of a model are.
+
+    Args:
+        model: the model.
+        data: where the user says they are; None if the model is to know.
+
+    Raises:
+        SettingsError: nobody knows, or they are not there any more.
+    """
+    if data is not None:
+        return data
+    known = model.making.data if model.making is not None else None
+    if known is None:
+        raise SettingsError(
+            "data: an export is checked on real images, and the model does not know where its "
+            f"own are; {GIVE_DATA}"
+        )
+    if "://" not in known and not Path(known).exists():
+        raise SettingsError(
+            f"data: an export is checked on real images; those of the model were in {known}, "
+            f"where there is nothing now; {GIVE_DATA}"
+        )
+    return known
+
+
+def read_checked(
+    model: Model, answers: Answers, dataset: Dataset, on_read: Callable[[int, int], None]
+) -> Samples:
+    """Returns a model's validation images: all of them, or `MOST_CHECKED` spread over them.
+
+    Args:
+        model: the model.
+        answers: its answers to them.
+        dataset: where the images are.
+        on_read: called with how many are read, and of how many.
+
+    Raises:
+        DatasetError: none of them is in the dataset.
+    """
+    chosen = _spread(np.arange(len(answers)), MOST_CHECKED)
+    return _read(model, answers.names, answers.hashes, chosen, dataset, on_read, "validation")
+
+
+def read_fitted(
+    model: Model, dataset: Dataset, on_read: Callable[[int, int], None]
+) -> dict[str, Pixels]:
+    """Returns training images of a model: all of them, or `MOST_FITTED` spread over them.
+
+    Args:
+        model: the model.
+        dataset: where the images are.
+        on_read: called with how many are read, and of how many.
+
+    Returns:
+        (N, S, S, 3) uint8 for the name of each input.
+
+    Raises:
+        DatasetError: none of them is in the dataset.
+    """
+    images = model.images
+    chosen = _spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
+    return _read(model, images.names, images.hashes, chosen, dataset, on_read, "training").pixels
+
+
+def _spread(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+    return rows.astype(np.int64)
+
+
+def _read(
+    model: Model,
+    names: Sequence[str],
+    hashes: Sequence[str],
+    chosen: NDArray[np.int64],
+    dataset: Dataset,
+    on_read: Callable[[int, int], None],
+    what: str,
+) -> Samples:
+    # A model keeps names as text that every file can hold.
+    shown = [name.encode("utf-8", "backslashreplace").decode() for name in dataset.names]
+    sources = dict(zip(shown, dataset.sources, strict=True))
+    sizes = name_inputs(model)
+
+    def load(row: int) -> dict[str, Pixels] | str:
+        source = sources.get(names[row])
+        if source is None:
+            return "not in the data any more"
+        try:
+            return _decode(source, hashes[row], model, sizes)
+        except ImageError as error:
+            return str(error)
+
+    found: list[dict[str, Pixels]] = []
+    rows: list[int] = []
+    skipped: list[Skipped] = []
+    for count, (row, result) in enumerate(zip(chosen, in_threads(load, chosen), strict=True), 1):
+        if isinstance(result, str):
+            skipped.append(Skipped(names[row], result))
+        else:
+            found.append(result)
+            rows.append(row)
+        on_read(count, len(chosen))
+    if not found:
+        first = f"; the first, {skipped[0].path}, is {skipped[0].reason}" if skipped else ""
+        raise DatasetError(
+            f"none of the {len(chosen)} {what} images of the model can be used from "
+            f"{dataset.root or 'the data'}{first}; {GIVE_DATA}"
+        )
+    pixels = {name: np.stack([images[name] for images in found]) for name in sizes}
+    return Samples(pixels, np.array(rows, np.int64), tuple(skipped))
+
+
+def _decode(source: Source, hash_: str, model: Model, sizes: dict[str, int]) -> dict[str, Pixels]:
+    data = read_bytes(source)
+    if image_hash(data) != hash_:
+        raise ImageError("changed since the model was trained")
+    return {name: decode(data, size, model.interpolation) for name, size in sizes.items()}
+
+
+def take_labels(answers: Answers, rows: NDArray[np.int64]) -> tuple[NDArray[Any], Floats]:
+    """Returns the truth of some of the answers, and their logits as trained."""
+    chosen = answers.take(rows)
+    return chosen.labels, chosen.logits

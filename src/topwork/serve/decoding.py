@@ -1,0 +1,123 @@
+"""From an encoded image to pixels, measured by its header before any of it is decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from topwork.config import Interpolation
+from topwork.errors import ImageError
+from topwork.images import decode, find_formats
+from topwork.serve.limits import Limits
+from topwork.serve.refusals import ImageRefusal
+from topwork.serve.uploads import Upload
+
+Pixels = NDArray[np.uint8]
+
+# Orientations that lay a picture on its side. Source: EXIF 2.32, tag 274.
+_SIDEWAYS = (5, 6, 7, 8)
+# A progressive JPEG has about ten. Each costs as much as a picture, and may be a few bytes long.
+JPEG_SCANS = 100
+_SCAN = b"\xff\xda"
+# What a PNG may name its orientation in; it may come after the pixels.
+_PNG_MARKS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the networks take it.
+
+    Attributes:
+        width: of the picture, upright.
+        height: of the picture, upright.
+        pixels: (S, S, 3) uint8 for each size S.
+    """
+
+    width: int
+    height: int
+    pixels: dict[int, Pixels]
+
+
+def decode_upload(
+    upload: Upload, sizes: Iterable[int], interpolation: Interpolation, limits: Limits
+) -> Decoded:
+    """Decodes an image.
+
+    Args:
+        upload: as it was sent.
+        sizes: sides S of the squares that the networks take.
+        interpolation: filter of the resize.
+        limits: how large it may be.
+
+    Raises:
+        ImageRefusal: with the status and the reason.
+    """
+    if upload.too_large:
+        raise ImageRefusal(
+            413, f"an image may have {limits.image_bytes:,} bytes; send a smaller one"
+        )
+    data = bytes(upload.data)
+    if not data:
+        raise ImageRefusal(422, "the file is empty (0 bytes)")
+    width, height = _measure(data, limits)
+    try:
+        return Decoded(width, height, {size: decode(data, size, interpolation) for size in sizes})
+    except ImageError as error:
+        raise ImageRefusal(422, str(error)) from None
+
+
+def _measure(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Returns width and height of an image, upright."""
+    try:
+        formats = find_formats(data)
+    except ImageError as error:
+        raise ImageRefusal(415, str(error)) from None
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
+            if width * height > limits.image_pixels:
+                raise _too_many_pixels(f"{width} x {height}", limits)
+            if image.format == "JPEG" and data.count(_SCAN) > JPEG_SCANS:
+                raise ImageRefusal(422, f"a JPEG may have {JPEG_SCANS} scans, and it has more")
+            return (height, width) if _is_sideways(image, data) else (width, height)
+    except ImageRefusal:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many_pixels("more", limits) from None
+    except UnidentifiedImageError:
+        raise _unknown(data) from None
+    except Exception as error:
+        # Pillow's plugins raise whatever a damaged file leads them to.
+        raise ImageRefusal(422, f"damaged or cut off ({error})") from None
+
+
+def _is_sideways(image: Image.Image, data: bytes) -> bool:
+    # Its decoder turns it, and says the size of the turned picture; as Pillow does for TIFF.
+    if image.format == "HEIF":
+        return False
+    if image.format == "PNG" and not any(mark in data for mark in _PNG_MARKS):
+        return False  # asking would decode it
+    if not (image.info.get("exif") or image.format in ("PNG", "WEBP", "AVIF")):
+        return False
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
+
+
+def _too_many_pixels(received: str, limits: Limits) -> ImageRefusal:
+    return ImageRefusal(
+        413, f"an image may have {limits.image_pixels:,} pixels, and it has {received}"
+    )
+
+
+def _unknown(data: bytes) -> ImageRefusal:
+    """Says why an image was not recognised, in the words of `images`."""
+    known = data[:3] == b"\xff\xd8\xff" or data[4:8] == b"ftyp"
+    try:
+        decode(data, 1, Interpolation.NEAREST)
+    except ImageError as error:
+        return ImageRefusal(422 if known else 415, str(error))
+    return ImageRefusal(422, "damaged or cut off")

@@ -1,0 +1,209 @@
+"""What the server does with images, whoever asks: decode, run, say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.engines.openvino import cores
+from topwork.errors import SettingsError
+from topwork.evaluation import check_abstain
+from topwork.model import Model
+from topwork.serve.admission import Admission
+from topwork.serve.decoding import Decoded, decode_upload
+from topwork.serve.gauges import Gauges
+from topwork.serve.hosting import Hosted, Shelf
+from topwork.serve.limits import Limits
+from topwork.serve.refusals import ImageRefusal, Refusal
+from topwork.serve.uploads import Upload
+from topwork.serve.wording import find_answer, say_explanation, say_predictions
+from topwork.task import Task
+
+Floats = NDArray[np.float32]
+Answer = TypeVar("Answer")
+
+
+class Service:
+    """The models, and the threads that work for them.
+
+    Args:
+        paths: folders of models by name.
+        limits: how much it takes.
+        abstain_below: least top probability that counts as an answer, where a request does not
+            say; for models that answer with one of many classes or of two.
+
+    Raises:
+        SettingsError: the threshold is out of range.
+        ModelError, NetworkError: a model cannot be used.
+    """
+
+    def __init__(self, paths: dict[str, Path], limits: Limits, abstain_below: float | None) -> None:
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise SettingsError(f"abstain_below: must be 0 to 1, received {abstain_below}")
+        self.limits = limits
+        self.admission = Admission(limits)
+        self.gauges = Gauges(lambda: self.admission.places)
+        self.stopping = False
+        self.shelf = Shelf(paths, self.gauges)
+        self._abstain_below = abstain_below
+        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        # A map takes all cores for itself.
+        self._explainers = ThreadPoolExecutor(1, thread_name_prefix="explain")
+
+    def close(self) -> None:
+        """Ends all threads and removes the copies of the models."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._explainers.shutdown(wait=True, cancel_futures=True)
+        self.shelf.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what clients may know of the models and limits."""
+        shown = ("image_bytes", "image_pixels", "images", "request_bytes", "queue")
+        models = [
+            {**hosted.describe(), "abstain_below": self._threshold(hosted.model, None)}
+            for hosted in self.shelf
+        ]
+        return {"models": models, "limits": {name: getattr(self.limits, name) for name in shown}}
+
+    async def predict(
+        self,
+        hosted: Hosted,
+        uploads: Sequence[Upload],
+        *,
+        top: int,
+        neighbours: int,
+        abstain_below: float | None,
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Answers images, each on its own.
+
+        Args:
+            hosted: the model.
+            uploads: N encoded images.
+            top: how many classes or labels to name.
+            neighbours: how many training images to show.
+            abstain_below: instead of the threshold for all requests.
+
+        Returns:
+            The status: 200, or that of the first image if all failed. And for each image its
+            answer, or its `error` and `status`.
+
+        Raises:
+            Refusal: the threshold makes no sense for this model, or it took too long.
+        """
+        threshold = self._threshold(hosted.model, abstain_below)
+        found = await self._in_time(
+            asyncio.gather(*(self._embed(hosted, upload) for upload in uploads))
+        )
+        good = [item for item in found if not isinstance(item, ImageRefusal)]
+        said = iter(
+            say_predictions(
+                hosted,
+                np.stack([vector for _, vector in good]),
+                [image for image, _ in good],
+                top=top,
+                neighbours=neighbours,
+                abstain_below=threshold,
+            )
+            if good
+            else ()
+        )
+        results: list[dict[str, Any]] = []
+        for upload, item in zip(uploads, found, strict=True):
+            if isinstance(item, ImageRefusal):
+                entry: dict[str, Any] = {"error": str(item), "status": item.status}
+                outcome = str(item.status)
+            else:
+                entry, outcome = next(said), "answered"
+            self._count(hosted, outcome)
+            results.append({"name": upload.name, **entry})
+        return 200 if good else results[0]["status"], results
+
+    async def explain(
+        self, hosted: Hosted, uploads: Sequence[Upload], label: str | None
+    ) -> dict[str, Any]:
+        """Says where in an image the logit of a class, label or number comes from.
+
+        Args:
+            hosted: the model.
+            uploads: one encoded image.
+            label: of the class; None for the most probable one.
+
+        Raises:
+            Refusal: more than one image, one that cannot be used, no such class, or it took too
+                long.
+        """
+        if len(uploads) != 1:
+            raise Refusal(422, f"one image at a time is explained, received {len(uploads)}")
+        if label is not None:
+            find_answer(hosted.model, label, None)
+        try:
+            image, said = await self._in_time(self._explain(hosted, uploads[0], label))
+        except ImageRefusal as error:
+            self._count(hosted, str(error.status))
+            raise Refusal(error.status, str(error)) from None
+        self._count(hosted, "explained")
+        return {**said, "width": image.width, "height": image.height}
+
+    async def _embed(self, hosted: Hosted, upload: Upload) -> tuple[Decoded, Floats] | ImageRefusal:
+        try:
+            image = await self._decode(hosted, upload)
+        except ImageRefusal as error:
+            return error
+        vector = await asyncio.wrap_future(hosted.batches.submit(image.pixels))
+        if not np.isfinite(vector).all():
+            return ImageRefusal(422, "the network answers it with NaN or infinity")
+        return image, vector
+
+    async def _explain(
+        self, hosted: Hosted, upload: Upload, label: str | None
+    ) -> tuple[Decoded, dict[str, Any]]:
+        image = await self._decode(hosted, upload)
+
+        def work() -> dict[str, Any]:
+            explanation = hosted.explainer.explain_pixels(image.pixels)
+            answer = find_answer(hosted.model, label, explanation)
+            return say_explanation(hosted.model, explanation, answer)
+
+        loop = asyncio.get_running_loop()
+        return image, await loop.run_in_executor(self._explainers, work)
+
+    async def _decode(self, hosted: Hosted, upload: Upload) -> Decoded:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._decoders,
+            decode_upload,
+            upload,
+            hosted.batches.sizes,
+            hosted.model.interpolation,
+            self.limits,
+        )
+
+    async def _in_time(self, work: Awaitable[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await work
+        except TimeoutError:
+            raise Refusal(
+                503,
+                f"there was no answer within {self.limits.timeout_s:g} s; try again, or with "
+                "fewer images",
+                {"Retry-After": "1"},
+            ) from None
+
+    def _threshold(self, model: Model, asked: float | None) -> float | None:
+        """Returns the threshold for saying nothing that a request meets."""
+        if asked is None:
+            return self._abstain_below if model.task in (Task.CLASSES, Task.BINARY) else None
+        try:
+            check_abstain(model, asked)
+        except SettingsError as error:
+            raise Refusal(422, str(error)) from None
+        return asked
+
+    def _count(self, hosted: Hosted, outcome: str) -> None:
+        self.gauges.images.labels(hosted.name, outcome).inc()

@@ -1,0 +1,113 @@
+"""From vectors to what an answer says."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork import evaluation
+from topwork.explain import Explanation
+from topwork.heads import probabilities
+from topwork.model import Model, Predictions
+from topwork.serve.decoding import Decoded
+from topwork.serve.hosting import Hosted
+from topwork.serve.refusals import Refusal
+from topwork.task import Task
+
+Floats = NDArray[np.float32]
+
+
+def say_predictions(
+    hosted: Hosted,
+    vectors: Floats,
+    images: Sequence[Decoded],
+    *,
+    top: int,
+    neighbours: int,
+    abstain_below: float | None,
+) -> list[dict[str, Any]]:
+    """Says what a model makes of N images.
+
+    Args:
+        hosted: the model.
+        vectors: (N, D) float32.
+        images: what they are of.
+        top: how many classes or labels to name.
+        neighbours: how many training images to show.
+        abstain_below: least top probability that counts as an answer.
+    """
+    model = hosted.model
+    logits = model.head.logits(vectors)
+    found = Predictions(
+        logits, probabilities(model.task, logits), np.arange(len(vectors), dtype=np.int64), {}
+    )
+    said = []
+    for place, answer in evaluation.answer(model, found, top, abstain_below):
+        entry = {"width": images[place].width, "height": images[place].height, **answer}
+        if neighbours and hosted.gallery is not None:
+            entry["neighbours"] = [
+                {
+                    "name": near.name,
+                    "label": near.label,
+                    "similarity": float(near.similarity),
+                    "thumbnail": f"data:image/webp;base64,{b64encode(near.thumbnail).decode()}",
+                }
+                for near in hosted.gallery.find(vectors[place], neighbours)
+            ]
+        said.append(entry)
+    return said
+
+
+def find_answer(model: Model, label: str | None, explanation: Explanation | None) -> int:
+    """Returns the index of a class, label or number.
+
+    Args:
+        model: the model.
+        label: its name; None for the most probable one, or the first number.
+        explanation: tells which one is the most probable.
+
+    Raises:
+        Refusal: the model has none of this name.
+    """
+    if label is None:
+        if explanation is None or model.task is Task.NUMBER:
+            return 0
+        return int(explanation.predictions.probabilities[0].argmax())
+    if label not in model.classes:
+        raise Refusal(422, f"class: must be one of {', '.join(model.classes)}, received {label!r}")
+    return model.classes.index(label)
+
+
+def say_explanation(model: Model, explanation: Explanation, answer: int) -> dict[str, Any]:
+    """Says where in an image a logit comes from.
+
+    The mean of the map and the rest are the logit. Maps of several networks are laid over each
+    other on the finest grid, which leaves their means as they are.
+    """
+    maps = explanation.maps(answer)
+    side = max(len(found) for found in maps)
+    whole = np.sum([_regrid(found, side) for found in maps], axis=0)
+    rest = explanation.rest(answer)
+    chance = None
+    if model.task is not Task.NUMBER:
+        chance = float(explanation.predictions.probabilities[0, answer])
+    return {
+        "label": model.classes[answer],
+        "logit": float(whole.mean()) + rest,
+        "probability": chance,
+        "exact": explanation.exact,
+        "rest": rest,
+        "map": whole.tolist(),
+    }
+
+
+def _regrid(values: Floats, side: int) -> NDArray[np.float64]:
+    """Returns a square grid on a finer or coarser one: the mean over what each cell covers."""
+    old, new = np.linspace(0, 1, len(values) + 1), np.linspace(0, 1, side + 1)
+    ends = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
+    share = np.clip(ends, 0, None) * side
+    return np.asarray(share @ values.astype(np.float64) @ share.T)

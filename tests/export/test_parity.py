@@ -1,0 +1,131 @@
+"""How a file's logits are compared with the model's, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from topwork.errors import ModelError
+from topwork.export import Numbers
+from topwork.export.parity import check_parity, compare, find_agreement
+from topwork.task import Task
+
+EXACT = np.array([[4, 1, 0], [0, 3, 1], [1, 0, 2], [2, 1, 0]], np.float32)
+TRUTH = np.array([0, 1, 2, 1])
+
+
+def compare_classes(exported, batches=None):
+    return compare(
+        "ONNX",
+        Task.CLASSES,
+        TRUTH,
+        3,
+        exported=exported,
+        exact=EXACT,
+        trained=EXACT,
+        batches=batches or (exported, exported, exported),
+    )
+
+
+def test_differences_are_shares_of_the_largest_logit():
+    other = EXACT.copy()
+    other[1, 2] += 0.4
+    found = compare_classes(other)
+    assert found.difference == pytest.approx(0.4 / 4)
+    assert found.agreement == 1
+    assert found.exported.accuracy == found.exact.accuracy == 0.75
+    assert found.batch_difference == 0
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.to_json()["exported"]["interval"] == list(found.exported.interval)
+
+
+def test_agreement_is_about_answers_and_not_about_the_truth():
+    other = EXACT.copy()
+    other[3] = [0, 5, 0]  # now right, and not what the model says
+    found = compare_classes(other)
+    assert (found.agreement, found.exported.accuracy) == (0.75, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "exact", "found", "share"),
+    [
+        (Task.BINARY, [[1], [-1], [2], [0.1]], [[9], [-9], [-1], [0.2]], 0.75),
+        (Task.LABELS, [[1, -1], [2, 3]], [[1, 1], [2, 3]], 0.75),
+        # A range of 10: up to half a unit agrees, far from 0 as well.
+        (Task.NUMBER, [[2000], [2004], [2010]], [[2000.4], [2003], [2010]], 2 / 3),
+    ],
+)
+def test_agreement_by_task(task, exact, found, share):
+    exact, found = np.array(exact, np.float32), np.array(found, np.float32)
+    assert find_agreement(task, found, exact) == pytest.approx(share)
+
+
+def test_a_number_is_measured_by_its_own_range():
+    exact = np.array([[2000, 1e6], [2010, 3e6]], np.float32)
+    other = exact + np.array([[0, 0], [1, 0]], np.float32)
+    found = compare(
+        "ONNX",
+        Task.NUMBER,
+        exact.astype(np.float64),
+        2,
+        exported=other,
+        exact=exact,
+        trained=exact,
+        batches=(other, other),
+    )
+    assert found.difference == pytest.approx(0.1)
+    assert found.exact.metric == "mae"
+    with pytest.raises(ModelError, match=r"differs by 0\.1 of the largest"):
+        check_parity("ONNX", found, Numbers.F16)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "share", "fits"),
+    [
+        (Numbers.F32, 0.0009, True),
+        (Numbers.F32, 0.0011, False),
+        (Numbers.F16, 0.009, True),
+        (Numbers.F16, 0.011, False),
+        (Numbers.BF16, 0.049, True),
+        (Numbers.BF16, 0.051, False),
+        (Numbers.INT8, 0.2, True),
+    ],
+)
+def test_each_kind_of_numbers_has_its_limit(numbers, share, fits):
+    other = EXACT.copy()
+    other[0, 0] += 4 * share
+    found = compare_classes(other)
+    if fits:
+        check_parity("ONNX", found, numbers)
+    else:
+        with pytest.raises(ModelError, match=r"the ONNX file .* was not kept: a logit differs"):
+            check_parity("ONNX", found, numbers)
+
+
+def test_int8_is_judged_by_its_answers():
+    other = EXACT.copy()
+    other[3] = [0, 5, 0]
+    with pytest.raises(ModelError, match=r"75.0% of its answers .* at least 95%"):
+        check_parity("LiteRT", compare_classes(other), Numbers.INT8)
+
+
+@pytest.mark.parametrize("numbers", Numbers)
+def test_answers_must_not_depend_on_the_batch(numbers):
+    found = compare_classes(EXACT, (EXACT, EXACT, EXACT + 0.3))
+    with pytest.raises(ModelError, match="how many images it is given at once"):
+        check_parity("ONNX", found, numbers)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    other = EXACT.copy()
+    other[2, 1] = value
+    with pytest.raises(ModelError, match="not finite"):
+        compare_classes(other)
+    with pytest.raises(ModelError, match="not finite"):
+        compare_classes(EXACT, (EXACT, other))
+
+
+def test_another_number_of_logits_is_refused():
+    with pytest.raises(ModelError, match=r"its logits are \(4, 2\), \(4, 3\) are needed"):
+        compare_classes(EXACT[:, :2])

@@ -1,0 +1,104 @@
+"""The images of an export are those that the model remembers, whatever became of the data."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from topwork.bundle import load_model
+from topwork.config import Interpolation
+from topwork.dataset import Dataset
+from topwork.errors import DatasetError, ModelError, SettingsError
+from topwork.export import samples
+from topwork.images import decode
+from topwork.model import Making
+
+
+@pytest.fixture(scope="module")
+def model(saved):
+    return load_model(saved)
+
+
+@pytest.fixture(scope="module")
+def answers(model, saved):
+    return samples.read_answers(model, saved)
+
+
+def read(model, answers, folder):
+    seen = []
+    dataset = Dataset.open(folder, labelled=False)
+    return samples.read_checked(model, answers, dataset, lambda *count: seen.append(count)), seen
+
+
+def test_validation_images_are_decoded_as_the_model_does(model, answers, photos):
+    found, seen = read(model, answers, photos)
+    assert found.rows.tolist() == list(range(12))
+    assert not found.skipped
+    assert seen[-1] == (12, 12)
+    assert found.pixels["image"].dtype == np.uint8
+    for row, pixels in zip(found.rows, found.pixels["image"], strict=True):
+        data = (photos / answers.names[row]).read_bytes()
+        assert np.array_equal(pixels, decode(data, 32, Interpolation.SAMPLED))
+
+
+def test_int8_is_fitted_to_training_images_alone(model, photos):
+    found = samples.read_fitted(model, Dataset.from_folder(photos), lambda *count: None)
+    wanted = sorted((photos / "train").rglob("*.png"))
+    assert len(wanted) == 24
+    whole = {decode(p.read_bytes(), 32, Interpolation.SAMPLED).tobytes() for p in wanted}
+    assert {pixels.tobytes() for pixels in found["image"]} == whole
+
+
+def test_lost_and_changed_images_are_named(model, answers, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "moved")
+    gone, changed, damaged = sorted((tmp_path / "moved" / "validation").rglob("*.png"))[:3]
+    gone.unlink()
+    changed.write_bytes(changed.read_bytes() + b"more")
+    damaged.write_bytes(b"")
+    found, _ = read(model, answers, tmp_path / "moved")
+    assert len(found.rows) == len(found.pixels["image"]) == 9
+    reasons = {item.path.rpartition("/")[2]: item.reason for item in found.skipped}
+    assert reasons[gone.name] == "not in the data any more"
+    assert reasons[changed.name] == "changed since the model was trained"
+    assert damaged.name in reasons
+
+
+def test_other_data_is_refused(model, answers, flat):
+    with pytest.raises(DatasetError, match=r"none of the 12 validation images .* with --data DATA"):
+        read(model, answers, flat)
+
+
+def test_many_images_are_spread_over_all(model, answers, photos, monkeypatch):
+    monkeypatch.setattr(samples, "MOST_CHECKED", 5)
+    found, _ = read(model, answers, photos)
+    assert found.rows.tolist() == [0, 3, 6, 8, 11]
+
+
+def test_two_sizes_are_two_inputs(model, answers, photos):
+    (first,) = model.members
+    larger = first.model_copy(update={"space": replace(first.space, image_size=64)})
+    found, _ = read(replace(model, members=(larger, first)), answers, photos)
+    shapes = {name: pixels.shape for name, pixels in found.pixels.items()}
+    assert shapes == {"image_32": (12, 32, 32, 3), "image_64": (12, 64, 64, 3)}
+
+
+def test_a_model_without_answers_is_refused(model, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "old.model")
+    (tmp_path / "old.model" / "answers.parquet").unlink()
+    with pytest.raises(ModelError, match=r"lacks its answers .* train it again"):
+        samples.read_answers(model, tmp_path / "old.model")
+
+
+def test_the_data_is_where_the_user_says_or_where_it_was(model, photos, tmp_path):
+    def made(data):
+        return replace(model, making=Making(command="topwork train", data=data))
+
+    assert samples.find_data(made(str(photos)), None) == str(photos)
+    assert samples.find_data(made(str(photos)), "elsewhere") == "elsewhere"
+    assert samples.find_data(made("https://example.com/a.zip"), None).startswith("https")
+    for nowhere in (model, made(None)):
+        with pytest.raises(SettingsError, match=r"does not know where its own are; .* --data DATA"):
+            samples.find_data(nowhere, None)
+    with pytest.raises(SettingsError, match=r"where there is nothing now; .* --data DATA"):
+        samples.find_data(made(str(tmp_path / "gone")), None)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topwork.explain import Explanation
+from topwork.heads import Dense, Head
+from topwork.serve.refusals import Refusal
+from topwork.serve.wording import _regrid, find_answer, say_explanation
+from topwork.task import Task
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_another_grid_keeps_the_mean(old, new, seed):
+    values = np.random.default_rng(seed).normal(size=(old, old)).astype(np.float32)
+    found = _regrid(values, new)
+    assert found.shape == (new, new)
+    assert found.mean() == pytest.approx(values.mean(), abs=1e-6)
+
+
+def test_another_grid_has_the_values_where_they_were():
+    values = np.arange(4, dtype=np.float32).reshape(2, 2)
+    np.testing.assert_allclose(_regrid(values, 4), np.kron(values, np.ones((2, 2))))
+    np.testing.assert_allclose(_regrid(values, 3)[1, 1], values.mean())
+    np.testing.assert_allclose(_regrid(values, 3)[0, 2], values[0, 1])
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_a_map_and_the_rest_are_the_logit_for_every_task(task):
+    random = np.random.default_rng(3)
+    outputs = 1 if task is Task.BINARY else 2
+    head = Head((Dense(
+        random.normal(size=(7, outputs)).astype(np.float32),
+        random.normal(size=outputs).astype(np.float32),
+    ),))  # fmt: skip
+    features = tuple(
+        random.normal(size=(side, side, depth)).astype(np.float32)
+        for side, depth in ((3, 4), (2, 3))
+    )
+    explanation = Explanation(task, head, features)
+
+    class Named:
+        classes = ("a", "b")
+
+    Named.task = task
+    for place, label in enumerate(Named.classes):
+        assert find_answer(Named, label, None) == place
+        said = say_explanation(Named, explanation, place)
+        assert np.shape(said["map"]) == (3, 3)
+        assert np.mean(said["map"]) + said["rest"] == pytest.approx(said["logit"], abs=1e-5)
+        logit = explanation.logits[0, 0 if task is Task.BINARY else place]
+        sign = -1 if task is Task.BINARY and place == 0 else 1
+        assert said["logit"] == pytest.approx(sign * logit, abs=1e-4)
+        if task is Task.NUMBER:
+            assert said["probability"] is None
+        else:
+            assert said["probability"] == explanation.predictions.probabilities[0, place]
+    top = find_answer(Named, None, explanation)
+    assert top == (0 if task is Task.NUMBER else explanation.predictions.probabilities[0].argmax())
+    with pytest.raises(Refusal, match="one of a, b, received 'c'"):
+        find_answer(Named, "c", None)
