@@ -103,11 +103,13 @@ def predict(
     from concurrent.futures import ThreadPoolExecutor
 
     from topwork.bundle import load_model
+    from topwork.runtime import import_openvino
 
     paths = find_images(images)
-    loaded = load_model(model)
     with ThreadPoolExecutor(1) as pool:
-        # Networks are compiled without Python, which goes on with its imports.
+        # Files are hashed and networks compiled without Python, which goes on with its imports.
+        pool.submit(import_openvino)
+        loaded = load_model(model)
         compiling = pool.submit(loaded.engines_for, len(paths))
         from topwork import evaluation
         from topwork.console import make_console
