@@ -190,7 +190,7 @@ def test_a_split_that_was_chosen_on_is_told(run, saved, weaker):
 def test_without_data_it_says_what_to_do(run, saved, weaker, tmp_path):
     code, _, err = run("compare", saved, weaker)
     assert code == 2
-    assert "colours.model does not say where the images are" in err and "--data" in err
+    assert "the model does not know where the images are" in err and "--data" in err
     moved = tmp_path / "moved.model"
     shutil.copytree(weaker, moved)
     card = json.loads((moved / "model.json").read_text())
@@ -198,7 +198,7 @@ def test_without_data_it_says_what_to_do(run, saved, weaker, tmp_path):
     (moved / "model.json").write_text(json.dumps(card))
     code, _, err = run("compare", moved, saved)
     assert code == 2
-    assert "gone, which is not there; say with --data" in err
+    assert "gone, where there is nothing now; say where they are with --data" in err
 
 
 def test_what_cannot_be_compared_is_refused(run, saved, weaker, tmp_path):

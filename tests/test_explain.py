@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image
 
@@ -21,6 +23,7 @@ from topwork.explain import (
     draw,
     find_answers,
     rank_answers,
+    regrid,
     say_probability,
 )
 from topwork.heads import Dense, Head, init_head
@@ -315,3 +318,18 @@ def test_xception_on_photographs(reference_photos, xception_weights, tmp_path):
             assert explanation.rest(answer) == pytest.approx(
                 model.head.layers[0].bias[answer], abs=1e-4
             )
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_another_grid_keeps_the_mean(old, new, seed):
+    values = np.random.default_rng(seed).normal(size=(old, old)).astype(np.float32)
+    found = regrid(values, new)
+    assert found.shape == (new, new)
+    assert found.mean() == pytest.approx(values.mean(), abs=1e-6)
+
+
+def test_another_grid_has_the_values_where_they_were():
+    values = np.arange(4, dtype=np.float32).reshape(2, 2)
+    np.testing.assert_allclose(regrid(values, 4), np.kron(values, np.ones((2, 2))))
+    np.testing.assert_allclose(regrid(values, 3)[1, 1], values.mean())
+    np.testing.assert_allclose(regrid(values, 3)[0, 2], values[0, 1])

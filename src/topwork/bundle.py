@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -32,7 +31,7 @@ from topwork.config import Precision, Settings
 from topwork.conformal import Residuals
 from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.files import write_file, write_folder
+from topwork.files import hash_file, write_file, write_folder
 from topwork.heads import Dense, Floats, Head
 from topwork.history import History
 from topwork.images import Source
@@ -203,7 +202,7 @@ def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> 
         parity=parity,
         versions=model.versions,
         making=model.making,
-        files={name: _sha256(folder / name) for name in CHECKED_FILES},
+        files={name: hash_file(folder / name) for name in CHECKED_FILES},
     )
     _write_json(folder / "model.json", card.model_dump(mode="json"))
     return parity
@@ -322,7 +321,7 @@ def _check_file(folder: Path, card: Card, name: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ModelError(f"the model {folder} lacks {name}; {RETRAIN}")
-    if _sha256(path) != card.files.get(name):
+    if hash_file(path) != card.files.get(name):
         raise ModelError(f"{path} was cut off or changed since it was saved; {RETRAIN}")
 
 
@@ -434,8 +433,3 @@ def _read_images(path: Path) -> ImageTable:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -301,10 +301,7 @@ def _judge(name: str, model: Model, answers: Answers) -> Entry:
         error = calibration_error(decisions, labels.ravel().astype(np.int64))
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     seen = sum(remembered.get(image, Split.TEST) != Split.TEST for image in answers.hashes)
-    told = Answers(
-        answers.split, answers.names, answers.hashes, labels, logits, answers.sources, seen
-    )
-    return Entry(name, model, told, report, error)
+    return Entry(name, model, replace(answers, seen=seen), report, error)
 
 
 def _compare(first: Entry, other: Entry) -> tuple[Floats, float, tuple[float, float], float]:

@@ -20,7 +20,7 @@ from topwork.config import DataSettings, default_store
 from topwork.errors import DatasetError
 from topwork.images import Source, encode_array
 from topwork.labels import LARGEST, SEPARATOR, number_labels, read_labels
-from topwork.listing import SHOWN, Listing, Skipped, Split, check_strict
+from topwork.listing import SHOWN, Listing, Skipped, Split, check_strict, make_writable
 from topwork.readers.folder import read_folder
 from topwork.splits import hold_out, join_groups, merge_rare, strata
 from topwork.task import Task
@@ -90,6 +90,11 @@ class Dataset:
     def outputs(self) -> int:
         """How many logits a head has: one for two classes, else one for each class or number."""
         return 1 if self.task is Task.BINARY else len(self.classes)
+
+    @property
+    def sources_by_name(self) -> dict[str, Source]:
+        """The images by name, as a model remembers names."""
+        return dict(zip(map(make_writable, self.names), self.sources, strict=True))
 
     @property
     def label_texts(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Explanation:
     @property
     def exact(self) -> bool:
         """Whether the maps are the logit itself; else its gradient at the image's vector."""
-        return len(self.head.layers) == 1
+        return self.head.linear
 
     @cached_property
     def vector(self) -> Floats:
@@ -119,12 +119,7 @@ class Explanation:
         """
         found = self.maps(answer)
         side = max(len(part) for part in found)
-        whole = np.zeros((side, side), np.float32)
-        for part in found:
-            grown = _resize(part, side, side)
-            # Between places that do not lie over each other, some of the sum is lost.
-            whole += grown + (part.mean() - grown.mean())
-        return whole
+        return np.asarray(np.sum([regrid(part, side) for part in found], axis=0), np.float32)
 
     def logit(self, answer: int) -> float:
         """Returns the logit, or the number; as for `weights` of two classes each has one."""
@@ -304,6 +299,17 @@ def say_exactness(exact: bool, what: str = "logit") -> str:
 def say_probability(share: float) -> str:
     """Says a probability in a percentage that is not 0 or 100 unless it is so."""
     return "<0.1%" if 0 < share < 0.0005 else ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+
+
+def regrid(values: Floats, side: int) -> NDArray[np.float64]:
+    """Returns a square map on a finer or coarser grid: the mean over what each cell covers.
+
+    It has the mean that it had.
+    """
+    old, new = np.linspace(0, 1, len(values) + 1), np.linspace(0, 1, side + 1)
+    ends = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
+    share = np.clip(ends, 0, None) * side
+    return np.asarray(share @ values.astype(np.float64) @ share.T)
 
 
 def _resize(found: Floats, width_px: int, height_px: int) -> Floats:

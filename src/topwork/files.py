@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -19,6 +20,12 @@ STALE_S = 24 * 3600.0
 
 # How often processes that replace the same folder may get in each other's way.
 ATTEMPTS = 20
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from topwork.bases import name_inputs
 from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
 from topwork.conformal import Residuals
 from topwork.engines import OpenVINOEngine, resolve_precision
-from topwork.errors import ImageError
+from topwork.errors import ImageError, SettingsError
 from topwork.heads import Floats, Head, probabilities
 from topwork.history import History
 from topwork.images import Source
@@ -236,6 +237,30 @@ class Model:
     def vector_length(self) -> int:
         """Length of a vector, over all members."""
         return sum(member.vector_length for member in self.members)
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The size in pixels of each input of its files by its name, ascending."""
+        return name_inputs(member.space.image_size for member in self.members)
+
+    def find_data(self) -> str:
+        """Returns where the images are that it was trained with.
+
+        Raises:
+            SettingsError: it does not know, or they are not there any more.
+        """
+        place = self.making.data if self.making else None
+        if place is None:
+            raise SettingsError(
+                "data: the model does not know where the images are that it was trained with; say "
+                "it with --data DATA"
+            )
+        if "://" not in place and not Path(place).exists():
+            raise SettingsError(
+                f"data: the images of the model were in {place}, where there is nothing now; say "
+                "where they are with --data DATA"
+            )
+        return place
 
     @property
     def interpolation(self) -> Interpolation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,16 @@ class Trained:
                 model,
                 self.answers,
                 title=f"Report of {path.absolute().name}",
-                explainer=Explainer(model),
+                explainer=opening.result(),
                 inspection=self.inspection,
                 trials_png=plot.read_bytes() if plot.exists() else None,
             )
             (folder / REPORT_FILE).write_text(html, encoding="utf-8")
 
-        return save_model(model, self.stack, path, self.samples, self.answers, add)
+        # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(Explainer, model)
+            return save_model(model, self.stack, path, self.samples, self.answers, add)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork train --json` prints, besides the model's path."""

@@ -90,15 +90,14 @@ def test_a_model_without_answers_is_refused(model, saved, tmp_path):
         samples.read_answers(model, tmp_path / "old.model")
 
 
-def test_the_data_is_where_the_user_says_or_where_it_was(model, photos, tmp_path):
+def test_the_data_is_where_it_was(model, photos, tmp_path):
     def made(data):
         return replace(model, making=Making(command="topwork train", data=data))
 
-    assert samples.find_data(made(str(photos)), None) == str(photos)
-    assert samples.find_data(made(str(photos)), "elsewhere") == "elsewhere"
-    assert samples.find_data(made("https://example.com/a.zip"), None).startswith("https")
+    assert made(str(photos)).find_data() == str(photos)
+    assert made("https://example.com/a.zip").find_data().startswith("https")
     for nowhere in (model, made(None)):
-        with pytest.raises(SettingsError, match=r"does not know where its own are; .* --data DATA"):
-            samples.find_data(nowhere, None)
+        with pytest.raises(SettingsError, match=r"does not know where the images .* --data DATA"):
+            nowhere.find_data()
     with pytest.raises(SettingsError, match=r"where there is nothing now; .* --data DATA"):
-        samples.find_data(made(str(tmp_path / "gone")), None)
+        made(str(tmp_path / "gone")).find_data()

@@ -1,28 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from topwork.explain import Explanation
 from topwork.heads import Dense, Head
 from topwork.serve.refusals import Refusal
-from topwork.serve.wording import _regrid, find_answer, say_explanation
+from topwork.serve.wording import find_answer, say_explanation
 from topwork.task import Task
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_another_grid_keeps_the_mean(old, new, seed):
-    values = np.random.default_rng(seed).normal(size=(old, old)).astype(np.float32)
-    found = _regrid(values, new)
-    assert found.shape == (new, new)
-    assert found.mean() == pytest.approx(values.mean(), abs=1e-6)
-
-
-def test_another_grid_has_the_values_where_they_were():
-    values = np.arange(4, dtype=np.float32).reshape(2, 2)
-    np.testing.assert_allclose(_regrid(values, 4), np.kron(values, np.ones((2, 2))))
-    np.testing.assert_allclose(_regrid(values, 3)[1, 1], values.mean())
-    np.testing.assert_allclose(_regrid(values, 3)[0, 2], values[0, 1])
 
 
 @pytest.mark.parametrize("task", list(Task))

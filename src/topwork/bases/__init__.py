@@ -8,7 +8,7 @@ from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_k
 from topwork.bases.network import Network, prepare
 from topwork.bases.openvino_file import flip_network, write_openvino_file
 from topwork.bases.spec import BaseSpec, get_base, list_bases, parse_bases
-from topwork.bases.stack import Stack, prepare_stack
+from topwork.bases.stack import Stack, name_inputs, prepare_stack
 from topwork.bases.weights import Weights, find_all_weights, find_weights, weights_here
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "flip_network",
     "get_base",
     "list_bases",
+    "name_inputs",
     "parse_bases",
     "prepare",
     "prepare_stack",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Stack:
     @property
     def inputs(self) -> dict[str, int]:
         """The size in pixels of each input by its name, ascending."""
-        return _name_inputs([network.image_size for network in self.networks])
+        return name_inputs([network.image_size for network in self.networks])
 
     def input_of(self, network: Network) -> str:
         """Returns the name of the input that a network of the stack reads."""
@@ -100,7 +100,8 @@ def _check_parts(parts: Sequence[Part]) -> None:
         seen.add(part)
 
 
-def _name_inputs(sizes: Sequence[int]) -> dict[str, int]:
+def name_inputs(sizes: Iterable[int]) -> dict[str, int]:
+    """Returns the size in pixels of each input of a network by its name, ascending."""
     ascending = sorted(set(sizes))
     if len(ascending) == 1:
         return {"image": ascending[0]}

@@ -18,15 +18,16 @@ from topwork.cli.options import (
     Json,
     ModelPath,
     Overrides,
+    SplitName,
     Store,
     Strict,
-    open_data,
+    check_split,
+    open_model_data,
     open_store,
     print_json,
     with_settings,
 )
 from topwork.errors import DatasetError, SettingsError
-from topwork.task import Task
 
 
 @app.command()
@@ -37,9 +38,7 @@ def evaluate(
     columns: dict[str, Any],
     *,
     overrides: Overrides = None,
-    split: Annotated[
-        str, typer.Option(help="Which images: train, validation, test or all.")
-    ] = "test",
+    split: SplitName = "test",
     abstain_below: AbstainBelow = None,
     coverage: Coverage = None,
     store: Store = None,
@@ -47,8 +46,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Test a model on labelled images: accuracy, a row per class, the confusion matrix."""
-    if split not in ("train", "validation", "test", "all"):
-        raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
+    check_split(split)
     from topwork import evaluation
     from topwork.bundle import load_model
     from topwork.console import Screen, make_console
@@ -57,16 +55,12 @@ def evaluate(
 
     verdicts = None if overrides is None else read_verdicts(overrides)
     loaded = load_model(model)
-    # Data of which class it may be need not have both of two.
-    task = Task.CLASSES if loaded.task is Task.BINARY else loaded.task
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
         result = evaluation.evaluate(
             loaded,
-            open_data(
-                data, loaded.data.columns | {"task": task} | columns, folder, screen, strict=strict
-            ),
+            open_model_data(loaded, data, columns, folder, screen, strict=strict),
             split,
             folder,
             strict=strict,

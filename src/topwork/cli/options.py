@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topwork.config import AUTO, DataSettings, Search, Settings, default_store
-from topwork.errors import printable
+from topwork.errors import SettingsError, printable
 from topwork.remote.urls import show, show_text
+from topwork.task import Task
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from topwork.console import Screen
     from topwork.dataset import Dataset
+    from topwork.model import Model
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 # `strict` has an option of its own, that other commands share.
@@ -53,6 +55,10 @@ Data = Annotated[
 ]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", show_default=False, help="Folder of a trained model.")
+]
+SPLITS = ("train", "validation", "test", "all")
+SplitName = Annotated[
+    str, typer.Option("--split", help="Which images: train, validation, test or all.")
 ]
 Images = Annotated[
     list[str],
@@ -221,6 +227,32 @@ def open_data(
         on_received=screen.received,
         **columns,
     )
+
+
+def open_model_data(
+    model: Model,
+    data: str,
+    columns: dict[str, Any],
+    store: Path,
+    screen: Screen,
+    *,
+    strict: bool,
+) -> Dataset:
+    """Reads images as those of a model were read, but for what is said in `columns`."""
+    # Data of which class it may be need not have both of two.
+    task = Task.CLASSES if model.task is Task.BINARY else model.task
+    asked = model.data.columns | {"task": task} | columns
+    return open_data(data, asked, store, screen, strict=strict)
+
+
+def check_split(split: str) -> None:
+    """Refuses what is no split.
+
+    Raises:
+        SettingsError: with those that there are.
+    """
+    if split not in SPLITS:
+        raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
 
 
 def print_json(content: Any) -> None:

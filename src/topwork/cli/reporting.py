@@ -12,14 +12,15 @@ from topwork.cli.options import (
     Json,
     ModelPath,
     Overrides,
+    SplitName,
     Store,
-    open_data,
+    check_split,
+    open_model_data,
     open_store,
     print_json,
     with_settings,
 )
 from topwork.errors import DatasetError, ModelError, SettingsError, printable
-from topwork.task import Task
 
 if TYPE_CHECKING:
     from topwork.answers import Answers
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from topwork.dataset import Dataset
     from topwork.model import Model
     from topwork.verdicts import Verdicts
-
-SPLITS = ("train", "validation", "test", "all")
 
 
 @app.command()
@@ -46,9 +45,7 @@ def report(
         ),
     ] = None,
     overrides: Overrides = None,
-    split: Annotated[
-        str, typer.Option(help="Which images: train, validation, test or all.")
-    ] = "validation",
+    split: SplitName = "validation",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -63,8 +60,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a page about a model: its mistakes with pictures, curves, settings, and more."""
-    if split not in SPLITS:
-        raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
+    check_split(split)
     page = output or model / "report.html"
     if page.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"output: must end in .html, received {page}")
@@ -156,15 +152,13 @@ def _open(
     loaded: Model, data: str | None, given: dict[str, Any], folder: Path, screen: Screen
 ) -> Dataset | None:
     """Returns the data that was named, or that the model was made of if it can still be read."""
-    task = Task.CLASSES if loaded.task is Task.BINARY else loaded.task
-    columns = loaded.data.columns | {"task": task} | given
     if data is not None:
-        return open_data(data, columns, folder, screen, strict=False)
+        return open_model_data(loaded, data, given, folder, screen, strict=False)
     place = loaded.making.data if loaded.making else None
     if place is None:
         return None
     try:
-        return open_data(place, columns, folder, screen, strict=False)
+        return open_model_data(loaded, place, given, folder, screen, strict=False)
     except (DatasetError, SettingsError):
         if given:
             raise

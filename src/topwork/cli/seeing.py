@@ -13,9 +13,11 @@ from topwork.cli.options import (
     Images,
     Json,
     ModelPath,
+    SplitName,
     Store,
     Strict,
-    open_data,
+    check_split,
+    open_model_data,
     open_store,
     print_json,
     with_settings,
@@ -106,9 +108,8 @@ def explain(
     if not good:
         raise DatasetError(f"none of the {len(paths)} images could be read")
     if not as_json:
-        exact = len(loaded.head.layers) == 1
         what = "number" if loaded.task is Task.NUMBER else "logit"
-        console.print(f"{explaining.say_exactness(exact, what)}.", style="dim")
+        console.print(f"{explaining.say_exactness(loaded.head.linear, what)}.", style="dim")
 
 
 def name_pictures(paths: list[Path], output: Path | None) -> list[Path]:
@@ -178,16 +179,13 @@ def compare(
             help="Labelled images, as for train [those that the first model was trained on].",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Which images: train, validation, test or all.")
-    ] = "test",
+    split: SplitName = "test",
     store: Store = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Test models on the same images, and say whether they differ by more than chance."""
-    if split not in ("train", "validation", "test", "all"):
-        raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
+    check_split(split)
     from topwork import comparison
     from topwork.bundle import load_model
     from topwork.console import Screen, make_console, show_skipped
@@ -202,14 +200,11 @@ def compare(
     loaded = [load_model(path) for path in models]
     comparison.check_models(loaded, names)
     first = loaded[0]
-    place = data or _find_data(first.making.data if first.making else None, names[0])
-    # Data of which class it may be need not have both of two.
-    task = Task.CLASSES if first.task is Task.BINARY else first.task
+    place = data or first.find_data()
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Quiet(console) as screen:
-        asked = first.data.columns | {"task": task} | columns
-        dataset = open_data(place, asked, folder, screen, strict=strict)
+        dataset = open_model_data(first, place, columns, folder, screen, strict=strict)
         found = comparison.compare(
             loaded, names, dataset, split, folder, strict=strict, listener=screen
         )
@@ -230,20 +225,6 @@ def name_models(paths: list[Path]) -> list[str]:
     if twice:
         raise SettingsError(f"compare: each model once, received {twice[0]} several times")
     return names
-
-
-def _find_data(data: str | None, name: str) -> str:
-    if data is None:
-        raise SettingsError(
-            f"data: {name} does not say where the images are that it was trained on; say with "
-            "--data which to compare on"
-        )
-    if "://" not in data and not Path(data).exists():
-        raise SettingsError(
-            f"data: {name} was trained on {data}, which is not there; say with --data which "
-            "images to compare on"
-        )
-    return data
 
 
 def show_comparison(console: Console, found: Comparison) -> None:

@@ -18,7 +18,6 @@ from topwork.export.facts import (
     EXPORT_FILE,
     describe_export,
     find_runtime,
-    hash_file,
     read_export,
     write_facts,
 )
@@ -31,13 +30,12 @@ from topwork.export.process import ask_child
 from topwork.export.samples import (
     Pixels,
     Samples,
-    find_data,
     read_answers,
     read_checked,
     read_fitted,
     take_labels,
 )
-from topwork.files import write_folder
+from topwork.files import hash_file, write_folder
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.model import Model
@@ -206,7 +204,7 @@ def _open_data(
 ) -> Dataset:
     if isinstance(data, Dataset):
         return data
-    place = find_data(model, None if data is None else str(data))
+    place = model.find_data() if data is None else str(data)
     listener.waiting(f"reading {place}")
     columns: dict[str, Any] = {**model.data.columns}
     return Dataset.open(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from typing import Any
 
 from topwork.errors import ModelError
 from topwork.export.formats import Format, Request, Traits
+from topwork.files import hash_file
 from topwork.model import Model
 from topwork.task import Task
 
@@ -86,14 +86,8 @@ def _describe_inputs(model: Model, request: Request) -> list[dict[str, Any]]:
             "channels": "RGB",
             "range": [0, 255],
         }
-        for name, size in name_inputs(model).items()
+        for name, size in model.inputs.items()
     ]
-
-
-def name_inputs(model: Model) -> dict[str, int]:
-    """Returns the size in pixels of each input of a model's files by its name, ascending."""
-    sizes = sorted({member.space.image_size for member in model.members})
-    return {"image": sizes[0]} if len(sizes) == 1 else {f"image_{size}": size for size in sizes}
 
 
 def _find_versions() -> dict[str, str]:
@@ -141,9 +135,3 @@ def read_export(folder: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or "schema_version" not in facts or "format" not in facts:
         raise ModelError(f"{path} is not of an export of Topwork; export the model again")
     return facts
-
-
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

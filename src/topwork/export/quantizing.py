@@ -60,13 +60,23 @@ def quantize_onnx(source: str, path: str, pixels: str, facts: str, **images: NDA
         for node in model.graph.node
     }
     names = _find_head(graph, [makers[output.name].name for output in model.graph.output])
-    save_onnx(_quantize(nncf, model, names, images, pixels), path, facts)
+    # ONNX Runtime has no kernel for a range of each channel, which depthwise layers would get.
+    save_onnx(_quantize(nncf, model, names, images, pixels, per_channel=False), path, facts)
 
 
 def _quantize(
-    nncf: Any, model: Any, kept: list[str], images: dict[str, NDArray[Any]], pixels: str
+    nncf: Any,
+    model: Any,
+    kept: list[str],
+    images: dict[str, NDArray[Any]],
+    pixels: str,
+    *,
+    per_channel: bool | None = None,
 ) -> Any:
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        QuantizationParameters,
+    )
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     count = len(next(iter(images.values())))
@@ -84,6 +94,7 @@ def _quantize(
         advanced_parameters=AdvancedQuantizationParameters(
             # A few outliers would widen the range that all others share.
             activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
+            activations_quantization_params=QuantizationParameters(per_channel=per_channel),
         ),
     )
 

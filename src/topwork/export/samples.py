@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from topwork.answers import Answers, load_answers
 from topwork.bundle import RETRAIN
 from topwork.dataset import Dataset
-from topwork.errors import DatasetError, ImageError, ModelError, SettingsError
-from topwork.export.facts import name_inputs
+from topwork.errors import DatasetError, ImageError, ModelError
 from topwork.heads import Floats
 from topwork.images import Source, decode, image_hash, read_bytes
 from topwork.listing import Skipped, Split
@@ -60,32 +59,6 @@ def read_answers(model: Model, folder: Path) -> Answers:
     if answers is None or not len(answers):
         raise ModelError(f"the model {folder} lacks its answers to validation images; {RETRAIN}")
     return answers
-
-
-def find_data(model: Model, data: str | None) -> str:
-    """Returns where the images of a model are.
-
-    Args:
-        model: the model.
-        data: where the user says they are; None if the model is to know.
-
-    Raises:
-        SettingsError: nobody knows, or they are not there any more.
-    """
-    if data is not None:
-        return data
-    known = model.making.data if model.making is not None else None
-    if known is None:
-        raise SettingsError(
-            "data: an export is checked on real images, and the model does not know where its "
-            f"own are; {GIVE_DATA}"
-        )
-    if "://" not in known and not Path(known).exists():
-        raise SettingsError(
-            f"data: an export is checked on real images; those of the model were in {known}, "
-            f"where there is nothing now; {GIVE_DATA}"
-        )
-    return known
 
 
 def read_checked(
@@ -142,10 +115,8 @@ def _read(
     on_read: Callable[[int, int], None],
     what: str,
 ) -> Samples:
-    # A model keeps names as text that every file can hold.
-    shown = [name.encode("utf-8", "backslashreplace").decode() for name in dataset.names]
-    sources = dict(zip(shown, dataset.sources, strict=True))
-    sizes = name_inputs(model)
+    sources = dataset.sources_by_name
+    sizes = model.inputs
 
     def load(row: int) -> dict[str, Pixels] | str:
         source = sources.get(names[row])

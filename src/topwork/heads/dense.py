@@ -43,6 +43,11 @@ class Head(NamedTuple):
         """C."""
         return len(self.layers[-1].bias)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the logits are a linear function of the vectors: there is no inner layer."""
+        return len(self.layers) == 1
+
     def logits(self, vectors: Floats) -> Floats:
         """Returns the logits (N, C) float32 of vectors (N, D) float32."""
         *inner, last = self.layers

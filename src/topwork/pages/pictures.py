@@ -101,7 +101,8 @@ def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
 def encode_webp(image: Image.Image) -> bytes:
     """Encodes a picture as small as it may be without looking bad."""
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=70)
+    # Half the time of the default method, for a twentieth more bytes.
+    image.save(file, "WEBP", quality=70, method=2)
     return file.getvalue()
 
 

@@ -113,7 +113,7 @@ def render_report(
         unsure=unsure,
         groups=groups,
         pictures=pictures,
-        exact=len(model.head.layers) == 1,
+        exact=model.head.linear,
         first=FIRST,
         side=THUMBNAIL_PX,
         **content,

@@ -8,7 +8,6 @@ from topwork.answers import Answers
 from topwork.dataset import Dataset
 from topwork.errors import ImageError
 from topwork.images import Source, image_hash, read_bytes
-from topwork.listing import make_writable
 from topwork.vectors import in_threads
 
 
@@ -21,8 +20,7 @@ def find_sources(answers: Answers, dataset: Dataset) -> Answers:
         answers: as they were kept with a model.
         dataset: the images that the model was made of, or some of them.
     """
-    names = map(make_writable, dataset.names)
-    known = dict(zip(names, dataset.sources, strict=True))
+    known = dataset.sources_by_name
 
     def find(pair: tuple[str, str]) -> Source | None:
         name, wanted = pair

@@ -85,7 +85,7 @@ class Hosted:
             "image_size": max(member.space.image_size for member in model.members),
             "validation": model.validation.model_dump(mode="json"),
             "neighbours": self.gallery is not None,
-            "exact_maps": len(model.head.layers) == 1,
+            "exact_maps": model.head.linear,
         }
 
     def close(self) -> None:

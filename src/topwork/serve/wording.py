@@ -85,29 +85,16 @@ def find_answer(model: Model, label: str | None, explanation: Explanation | None
 def say_explanation(model: Model, explanation: Explanation, answer: int) -> dict[str, Any]:
     """Says where in an image a logit comes from.
 
-    The mean of the map and the rest are the logit. Maps of several networks are laid over each
-    other on the finest grid, which leaves their means as they are.
+    The mean of the map and the rest are the logit.
     """
-    maps = explanation.maps(answer)
-    side = max(len(found) for found in maps)
-    whole = np.sum([_regrid(found, side) for found in maps], axis=0)
-    rest = explanation.rest(answer)
     chance = None
     if model.task is not Task.NUMBER:
         chance = float(explanation.predictions.probabilities[0, answer])
     return {
         "label": model.classes[answer],
-        "logit": float(whole.mean()) + rest,
+        "logit": explanation.logit(answer),
         "probability": chance,
         "exact": explanation.exact,
-        "rest": rest,
-        "map": whole.tolist(),
+        "rest": explanation.rest(answer),
+        "map": explanation.map(answer).tolist(),
     }
-
-
-def _regrid(values: Floats, side: int) -> NDArray[np.float64]:
-    """Returns a square grid on a finer or coarser one: the mean over what each cell covers."""
-    old, new = np.linspace(0, 1, len(values) + 1), np.linspace(0, 1, side + 1)
-    ends = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
-    share = np.clip(ends, 0, None) * side
-    return np.asarray(share @ values.astype(np.float64) @ share.T)
