@@ -30,7 +30,6 @@ from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.errors import TopworkError
 from topwork.export import Format, Input, Numbers, export_model
-from topwork.export.facts import name_inputs
 from topwork.export.formats import TRAITS
 from topwork.export.openvino_file import open_runner, run_openvino
 from topwork.heads import decide
@@ -62,7 +61,7 @@ def compare(args: argparse.Namespace, folder: Path, scratch: Path) -> None:
     labels = np.array([model.classes.index(text) for text in dataset.label_texts])
     pixels = {
         name: np.stack([read_pixels(s, size, model.interpolation) for s in dataset.sources])
-        for name, size in name_inputs(model).items()
+        for name, size in model.inputs.items()
     }
     np.savez(scratch / "pixels.npz", **pixels)
     source = args.model / "model.xml"
