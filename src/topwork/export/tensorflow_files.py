@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from topwork.export.batches import Arrays, run_batches
 from topwork.export.facts import KEY
 
+# What LiteRT calls the pooling and the dense layers.
+_KEPT = ("MEAN", "FULLY_CONNECTED")
 SIGNATURE = "serving_default"
 # The first with all that networks of today need, so that old runtimes open the file too.
 OPSET = 17
@@ -62,13 +64,32 @@ def write_litert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if numbers == "f16":
             converter.target_spec.supported_types = [tf.float16]
-        if numbers == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: _each(images, pixels)
-        Path(path).write_bytes(converter.convert())
+        whole = _quantize(converter, images, pixels) if numbers == "int8" else converter.convert()
+        Path(path).write_bytes(whole)
     # As LiteRT's own metadata tools do: a file that belongs to the model is appended as a zip.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{KEY}.json", facts)
+
+
+def _quantize(converter: Any, images: dict[str, NDArray[Any]], pixels: str) -> bytes:
+    """Returns a LiteRT model whose convolutions compute with bytes.
+
+    From the pooling on all stays in float32, as with NNCF: that is little work, and what is lost
+    there no later layer makes good.
+    """
+    import tensorflow as tf
+
+    sets = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8, sets.TFLITE_BUILTINS]
+    converter.representative_dataset = lambda: _each(images, pixels)
+    # The converter itself has no way to leave layers out.
+    tools = tf.lite.experimental
+    debugger = tools.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=tools.QuantizationDebugOptions(denylisted_ops=list(_KEPT)),
+    )
+    return bytes(debugger.get_nondebug_quantized_model())
 
 
 def write_onnx(keras_file: str, path: str, pixels: str, facts: str, numbers: str) -> None:
