@@ -20,8 +20,8 @@ import numpy as np
 
 from topwork.config import Interpolation, Precision, Settings, default_store
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.engines.openvino import BATCH_SIZE, cores
+from topwork.engines import OpenVINOEngine, cores
+from topwork.engines.openvino import BATCH_SIZE
 from topwork.examples import make_space, prepare_networks
 from topwork.images import decode, read_bytes
 from topwork.store import VectorStore

@@ -24,8 +24,7 @@ import numpy as np
 
 from topwork.bundle import load_model
 from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
-from topwork.engines.openvino import cores
+from topwork.engines import OpenVINOEngine, cores
 from topwork.images import decode
 from topwork.model import Model
 

@@ -20,8 +20,7 @@ from topwork import examples
 from topwork import vectors as vectors_module
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.engines.openvino import cores
+from topwork.engines import OpenVINOEngine, cores
 from topwork.errors import DatasetError, NetworkError, StoreError
 from topwork.images import decode
 from topwork.store import FLIP, VectorStore

@@ -111,6 +111,20 @@ class VectorStore:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def locate(self, images: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Returns where the vectors of N images lie, for whoever reads them part by part.
+
+        Returns:
+            The parts, numbered, and the rows in them, each (N,) int32.
+
+        Raises:
+            KeyError: an image has no vector here.
+        """
+        numbers = {part: number for number, part in enumerate(sorted(self._known))}
+        pairs = [self._rows[image] for image in images]
+        places = np.array([(numbers[part], row) for part, row in pairs], np.int32).reshape(-1, 2)
+        return places[:, 0], places[:, 1]
+
     def read(self, images: Sequence[str]) -> Floats:
         """Returns the vectors (N, D) float32 of N images, in their order.
 

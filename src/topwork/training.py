@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.config import ClassWeight, HeadKind, HeadSettings
-from topwork.engines.openvino import cores
+from topwork.engines import cores
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Floats, Head, init_head, score
 from topwork.heads.weights import balance, weigh

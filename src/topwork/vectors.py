@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from topwork.config import Interpolation
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.engines.openvino import cores
+from topwork.engines import Engine, cores
 from topwork.errors import DatasetError, ImageError, StoreError
 from topwork.images import Source, decode, image_hash, read_bytes
 from topwork.store import FLIP, DamagedPartError, VectorStore
@@ -84,7 +83,7 @@ OnProgress = Callable[[Progress], None]
 def embed(
     dataset: Dataset,
     store: VectorStore,
-    open_engine: Callable[[], OpenVINOEngine],
+    open_engine: Callable[[], Engine],
     *,
     hashes: Sequence[str] | None = None,
     strict: bool = False,
@@ -140,7 +139,7 @@ class Column:
     """
 
     store: VectorStore
-    open_engine: Callable[[], OpenVINOEngine]
+    open_engine: Callable[[], Engine]
 
 
 def embed_columns(
@@ -285,10 +284,10 @@ class _Job:
     dataset: Dataset
     hashes: list[str]
     store: VectorStore
-    open_engine: Callable[[], OpenVINOEngine]
+    open_engine: Callable[[], Engine]
     strict: bool
     on_progress: OnProgress
-    engine: OpenVINOEngine | None = None
+    engine: Engine | None = None
     embedded: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     gone: dict[int, str] = field(default_factory=dict)
@@ -309,7 +308,7 @@ class _Job:
             self.dataset, self.hashes = _leave_out(self.dataset, self.hashes, self.gone | bad)
             self.gone = {}
 
-    def _run(self, work: list[int], engine: OpenVINOEngine) -> None:
+    def _run(self, work: list[int], engine: Engine) -> None:
         there = sum(image in self.store for image in self.hashes if image not in self.embedded)
         self.progress = Progress(self.progress.done, self.progress.done + len(work), there)
         self.on_progress(self.progress)

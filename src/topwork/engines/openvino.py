@@ -8,23 +8,18 @@ the feature maps of a small batch stay in the cache.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.bases import flip_network
 from topwork.config import Precision
+from topwork.engines.engine import Floats, Pixels, Tag, cores
 from topwork.errors import NetworkError, SettingsError
 from topwork.runtime import import_openvino
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Tag = TypeVar("Tag")
 
 BATCH_SIZE = 4
 
@@ -44,11 +39,6 @@ def resolve_precision(wanted: Precision) -> Precision:
             "one has none; use auto or f32"
         )
     return Precision.BF16 if able else Precision.F32
-
-
-def cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OpenVINOEngine:
@@ -84,6 +74,8 @@ class OpenVINOEngine:
         self.precision = precision
         self.batch_size = batch_size
         self.streams = streams or cores()
+        # A few batches, so that memory stays flat.
+        self.ahead = 2 * batch_size * self.streams
         hints = {
             "INFERENCE_PRECISION_HINT": str(precision),
             "PERFORMANCE_HINT": "THROUGHPUT",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.conformal import check_labels
-from topwork.engines.openvino import cores
+from topwork.engines import cores
 from topwork.errors import DatasetError, SettingsError
 from topwork.quality.findings import Suspect
 from topwork.quality.shape import LIMIT, check_rows, robust_scale

@@ -17,7 +17,8 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.engines.openvino import BATCH_SIZE, cores
+from topwork.engines import cores
+from topwork.engines.openvino import BATCH_SIZE
 from topwork.model import Model
 
 Pixels = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.engines.openvino import cores
+from topwork.engines import cores
 from topwork.errors import SettingsError
 from topwork.evaluation import check_abstain
 from topwork.model import Model

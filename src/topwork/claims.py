@@ -1,0 +1,1 @@
+"""Who of several processes on one machine works on what."""

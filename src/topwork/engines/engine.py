@@ -1,0 +1,44 @@
+"""What every engine is: a frozen network that turns a stream of pixels into vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Tag = TypeVar("Tag")
+
+
+class Engine(Protocol):
+    """A frozen network, ready to run.
+
+    Attributes:
+        image_size: S, the side of its input in pixels.
+        ahead: images that should be decoded before it asks for them.
+    """
+
+    image_size: int
+    ahead: int
+
+    def run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Floats]]:
+        """Runs the network over a stream of images.
+
+        Args:
+            images: pairs of a tag and pixels (S, S, 3) uint8 RGB.
+
+        Yields:
+            Pairs of a tag and a vector (D,) float32, in the order of the images.
+
+        Raises:
+            NetworkError: it cannot be run.
+        """
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Work ahead of whoever needs it: in threads, or in processes."""

@@ -1,0 +1,1 @@
+"""What lies in a store, and its upkeep: sizes, ages, small parts made one, pruning."""
