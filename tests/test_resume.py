@@ -21,13 +21,14 @@ from topwork.bundle import load_model
 DRIVER = """
 import sys, time
 from topwork import vectors
+from topwork.engines import OpenVINOEngine
 vectors.PART_VECTORS = 16
-run = vectors.OpenVINOEngine.run
+run = OpenVINOEngine.run
 def run_slowly(engine, images):
     for result in run(engine, images):
         time.sleep(0.008)
         yield result
-vectors.OpenVINOEngine.run = run_slowly
+OpenVINOEngine.run = run_slowly
 from topwork.cli import main
 sys.exit(main())
 """

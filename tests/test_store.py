@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from topwork import store as store_module
+from topwork import parts as parts_module
+from topwork.digests import parse_digests
 from topwork.errors import StoreError
 from topwork.store import DamagedPartError, Space, VectorStore
 
@@ -52,7 +53,7 @@ def files(root):
 @pytest.fixture
 def part(tmp_path):
     """The only part of a store in `tmp_path`, with the vectors of four images."""
-    return open_store(tmp_path).write(hashes(4), vectors(4))
+    return Path(open_store(tmp_path).write(hashes(4), vectors(4)))
 
 
 def test_vectors_come_back_as_they_were_in_any_order(tmp_path):
@@ -73,6 +74,111 @@ def test_nothing_is_made_until_something_is_written(tmp_path):
     assert len(store) == 0
     assert store.read([]).shape == (0, LENGTH)
     assert not (tmp_path / "store").exists()
+
+
+def test_what_is_missing_is_told_of_many_images_at_once(tmp_path, part):
+    store = open_store(tmp_path)
+    asked = [hashes(9)[n] for n in (5, 0, 8, 3, 3)]
+    wanted = [True, False, True, False, False]
+    assert store.missing(asked).tolist() == wanted
+    assert store.missing(parse_digests(asked)).tolist() == wanted
+    assert store.missing([]).shape == (0,)
+    with pytest.raises(ValueError, match="64 hex digits"):
+        store.missing(["cat.jpg"])
+
+
+def test_places_are_those_in_the_files(tmp_path):
+    store = open_store(tmp_path)
+    for n in range(0, 30, 7):
+        store.write(hashes(7, n), vectors(7))
+    reader = open_store(tmp_path)
+    before, _ = reader.locate(hashes(14, 5))
+    store.write(hashes(7, 40), vectors(7))
+    reader.refresh()
+    images = hashes(14, 5)[::-1]
+    parts, rows = reader.locate(images)
+    assert np.array_equal(parts, before[::-1]), "a part keeps its number"
+    files = {}
+    for part, row, image in zip(parts, rows, images, strict=True):
+        path = next(p for p in reader.folder.glob("part-*") if image in pq_images(p))
+        assert pq_images(path)[row] == image
+        assert files.setdefault(part, path) == path
+    assert len({*files.values()}) == len(files) == 3
+    with pytest.raises(KeyError, match=hashes(1, 99)[0]):
+        reader.locate([*images, *hashes(1, 99)])
+
+
+def pq_images(path):
+    return pq.read_table(path, columns=["image"])["image"].to_pylist()
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A part of three groups of rows, written long enough ago that it counts as settled."""
+    part = Path(open_store(tmp_path).write(hashes(3000), vectors(3000)))
+    os.utime(part, (1e9, 1e9))
+    return part
+
+
+def test_of_a_large_part_only_what_is_needed_is_read_once_it_was_checked(
+    tmp_path, large, monkeypatch
+):
+    reads, read_group = [], parts_module._read_group
+
+    def count(file, group, shape):
+        reads.append(group)
+        return read_group(file, group, shape)
+
+    monkeypatch.setattr(parts_module, "_read_group", count)
+    rows = [2900, 5, 2047, 2048, 5, 1024]
+    for wanted in ([0, 1, 2], [0, 1, 2]):
+        values = open_store(tmp_path).read([hashes(3000)[row] for row in rows])
+        assert np.array_equal(values, vectors(3000)[rows])
+        assert reads == wanted
+        reads.clear()
+    assert np.array_equal(open_store(tmp_path).read(hashes(2, 1500)), vectors(3000)[1500:1502])
+    assert reads == [1]
+    # Another file of this name is checked anew.
+    os.utime(large, (2e9, 2e9))
+    open_store(tmp_path).read(hashes(2, 1500))
+    assert reads == [1, 0, 1, 2]
+
+
+def test_a_part_that_was_changed_after_it_was_checked_is_found(tmp_path, large):
+    open_store(tmp_path).read(hashes(4))
+    changed = vectors(3000)
+    changed[7, 1] += 0.5
+    column = pa.FixedSizeListArray.from_arrays(pa.array(changed.ravel()), LENGTH)
+    _rewrite(large, image=pa.array(hashes(3000)), vector=column)
+    with pytest.raises(DamagedPartError, match="not what was written"):
+        open_store(tmp_path).read(hashes(4))
+
+
+def test_parts_that_are_gone_are_noticed_at_the_next_look(tmp_path, part):
+    store = open_store(tmp_path)
+    store.write(hashes(3, 4), vectors(3))
+    part.unlink()
+    store.refresh()
+    assert store.missing(hashes(7)).tolist() == [True] * 4 + [False] * 3
+    assert np.array_equal(store.read(hashes(3, 4)), vectors(3))
+
+
+LIGHT = """
+import sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+from topwork.store import Space, VectorStore
+import numpy as np
+store = VectorStore(Path(sys.argv[1]), Space("b", "", 1, "1", "1", "s", "f32"), 3)
+store.write(["a" * 64], np.zeros((1, 3), np.float32))
+store.refresh()
+store.read(["a" * 64])
+assert not {"pandas", "pyarrow.compute", "pyarrow.dataset"} & sys.modules.keys()
+"""
+
+
+def test_no_library_is_loaded_that_takes_longer_than_the_vectors(tmp_path):
+    subprocess.run([sys.executable, "-c", LIGHT, tmp_path], check=True)
 
 
 def test_an_image_without_a_vector_is_not_there(tmp_path, part):
@@ -114,7 +220,7 @@ def test_writing_again_changes_no_part(tmp_path, part):
     before = part.read_bytes()
     store = open_store(tmp_path)
     store.write(hashes(3, 4), vectors(3))
-    assert store.write(hashes(4), vectors(4)) == part
+    assert store.write(hashes(4), vectors(4)) == str(part)
     assert part.read_bytes() == before
     assert len(files(tmp_path)) == 3
 
@@ -317,7 +423,7 @@ def check_set_aside(root, part):
             store.read(hashes(4))
     assert not any(image in store for image in hashes(4))
     assert len(store.set_aside) == 1
-    assert store.set_aside[0].exists()
+    assert Path(store.set_aside[0]).exists()
     assert not part.exists()
     store.write(hashes(4), vectors(4))
     for again in (store, open_store(root)):
@@ -333,7 +439,7 @@ def test_a_damaged_part_is_set_aside_and_its_vectors_are_missing_again(tmp_path,
 def test_vectors_that_are_not_finite_are_never_read(tmp_path):
     broken = vectors(4)
     broken[1, 2] = np.nan
-    check_set_aside(tmp_path, open_store(tmp_path).write(hashes(4), broken))
+    check_set_aside(tmp_path, Path(open_store(tmp_path).write(hashes(4), broken)))
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(tmp_path, part):
@@ -353,7 +459,7 @@ def test_any_flipped_byte_is_noticed_or_harmless(tmp_path, part):
 
 def test_all_damaged_parts_are_found_at_once_and_the_others_stay(tmp_path):
     store = open_store(tmp_path)
-    parts = [store.write(hashes(4, start), vectors(4, start)) for start in (0, 4, 8, 12, 16)]
+    parts = [Path(store.write(hashes(4, n), vectors(4, n))) for n in (0, 4, 8, 12, 16)]
     for path in parts[:4]:
         data = bytearray(path.read_bytes())
         data[data.index(vectors(4, parts.index(path) * 4).tobytes())] ^= 1
@@ -385,7 +491,7 @@ def test_a_part_is_not_called_damaged_for_a_trouble_of_our_own(
     def refuse(*_, **__):
         raise OSError(number, "reason")
 
-    monkeypatch.setattr(store_module.pq, "ParquetFile", refuse)
+    monkeypatch.setattr(parts_module.pq, "ParquetFile", refuse)
     with pytest.raises(StoreError, match=f"cannot read the part {part}.*reason"):
         store.refresh() if look == "refresh" else store.read(hashes(4))
     assert part.exists()

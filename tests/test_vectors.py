@@ -16,7 +16,7 @@ from pictures import COLOURS, encode, fill, make_photos, picture
 from PIL import Image
 from test_store import SPACE
 
-from topwork import examples
+from topwork import columns, errands
 from topwork import vectors as vectors_module
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
@@ -24,7 +24,7 @@ from topwork.engines import OpenVINOEngine, cores
 from topwork.errors import DatasetError, NetworkError, StoreError
 from topwork.images import decode
 from topwork.store import FLIP, VectorStore
-from topwork.vectors import Column, embed, embed_columns, in_threads
+from topwork.vectors import Column, embed, embed_columns
 from topwork.views import ORIGINAL
 
 SIZE, LENGTH = 8, 3
@@ -39,6 +39,8 @@ class FakeEngine:
     """Projects pixels, a few at a time as a real engine does; may break before an image."""
 
     image_size = SIZE
+    ahead = 0
+    outruns_threads = False
 
     def __init__(self, *, batch=4, breaks_at=None, error=RuntimeError):
         self.batch, self.breaks_at, self.error = batch, breaks_at, error
@@ -414,7 +416,7 @@ def test_many_equal_bad_files_are_decoded_once(store, monkeypatch):
         tried.append(data)
         return decode(data, *args)
 
-    monkeypatch.setattr(vectors_module, "decode", count)
+    monkeypatch.setattr(errands, "decode", count)
     sources = [b"<html>not found</html>"] * 500 + [encode(picture())]
     kept, _ = embed(Dataset.from_sources(sources), store, FakeEngine())
     assert (len(kept), len(kept.skipped), len(tried)) == (1, 500, 2)
@@ -473,7 +475,7 @@ def test_a_disk_that_damages_what_is_written_is_an_error(folder, store, monkeypa
     write = store.write
 
     def spoil(images, values):
-        part = write(images, values)
+        part = Path(write(images, values))
         part.write_bytes(part.read_bytes()[:-9])
 
     monkeypatch.setattr(store, "write", spoil)
@@ -498,7 +500,7 @@ def test_the_number_of_decoded_images_in_memory_is_bounded(store, monkeypatch):
         with lock:
             alive -= 1
 
-    monkeypatch.setattr(vectors_module, "decode", count)
+    monkeypatch.setattr(errands, "decode", count)
     sources = [encode(picture(seed=n, size=(6, 5))) for n in range(600)]
     embed(Dataset.from_sources(sources), store, FakeEngine())
     assert most <= vectors_module.AHEAD * cores() + 8
@@ -601,44 +603,9 @@ def test_the_view_of_the_space_is_what_is_decoded(tmp_path):
     assert len([*(tmp_path / "store" / "vectors").iterdir()]) == 2
 
 
-def test_threads_keep_the_order_and_stay_a_bounded_number_of_items_ahead():
-    taken = []
-
-    def items():
-        for n in range(500):
-            taken.append(n)
-            yield n
-
-    results = in_threads(lambda n: n * n, items())
-    for place, result in enumerate(results):
-        assert result == place * place
-        assert len(taken) <= place + 1 + vectors_module.AHEAD * cores()
-    assert place == 499
-
-
-def test_an_error_in_a_thread_reaches_the_caller_and_ends_the_work():
-    ran = []
-
-    def work(n):
-        ran.append(n)
-        if n == 3:
-            raise ZeroDivisionError
-        return n
-
-    results = in_threads(work, range(10_000))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert len(ran) <= 4 + vectors_module.AHEAD * cores()
-
-
-def test_no_items_give_no_results():
-    assert list(in_threads(abs, [])) == []
-
-
 def test_vectors_of_the_real_base_are_those_of_single_images(tmp_path, small):
-    (network,) = examples.prepare_networks(small, default_store()).networks
-    space = examples.make_space(network, small)
+    (network,) = columns.prepare_networks(small, default_store()).networks
+    space = columns.make_space(network, small)
 
     def open_engine(**options):
         return OpenVINOEngine(network.openvino_path, 32, Precision.F32, **options)

@@ -1,41 +1,51 @@
-"""Vectors on disk: immutable Parquet parts, written whole or not at all.
+"""Vectors of one kind, kept in parts that are written whole or not at all.
 
-A part is a table of `image` (SHA-256 of an image's bytes, hex) and `vector` (a list of
-float32). Parts of one space lie in one folder, beside a `space.json` that says what they are:
+Parts of one space lie in one folder, beside a `space.json` that says what they are:
 
     <store>/vectors/xception-150-9f2c…/space.json
                                        part-5b1e….parquet
 
-A part is written under a temporary name and then renamed, so a reader never sees half of
-one, and its name is the hash of its content, so two runs that share a store cannot clash.
+A part never changes, and its name is the hash of its content, so runs that share a store cannot
+clash. Small parts may be replaced by a larger one with the same vectors; see `upkeep`.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from topwork.digests import Digests, Ints, Locations, parse_digests
 from topwork.errors import StoreError
-from topwork.files import write_file
+from topwork.parts import (
+    BrokenError,
+    DamagedPartError,
+    Floats,
+    is_part,
+    read_images,
+    read_part,
+    read_vectors,
+    set_aside,
+    write_part,
+)
+from topwork.remote.folders import open_folder
 
-Floats = NDArray[np.float32]
+__all__ = ["FLIP", "DamagedPartError", "Floats", "Space", "VectorStore"]
 
 # The view whose vector is the mean over an image and its mirror, left to right.
 FLIP = "flip"
 
-# What reading a damaged file may say; any other number from the system is about permission,
-# memory or open files, and such a part is left where it is.
-_DAMAGE = (None, errno.EIO, errno.ENOENT, errno.EINVAL)
+VECTORS, RECORD = "vectors", "space.json"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ class Space:
         interpolation: filter of the resize.
         view: which view of the image; `original` is the whole image as it is, `flip` the mean
             over it and its mirror, `augmented-…` see `views`.
-        precision: `f32` or `bf16`.
+        precision: `f32`, `bf16` or `int8`.
+        calibration: for int8, names what the network was fitted to; else empty.
     """
 
     base: str
@@ -62,16 +73,15 @@ class Space:
     interpolation: str
     precision: str
     view: str = "original"
+    calibration: str = ""
 
     @property
     def name(self) -> str:
         """Folder name: readable, and different wherever one of the fields is."""
-        content = json.dumps(asdict(self), sort_keys=True).encode()
+        # A field that came later and says nothing leaves the names as they were.
+        fields = {key: value for key, value in asdict(self).items() if value != ""}
+        content = json.dumps(fields, sort_keys=True).encode()
         return f"{self.base}-{self.image_size}-{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-class DamagedPartError(Exception):
-    """A part could not be read and was set aside; its vectors are missing again."""
 
 
 class VectorStore:
@@ -81,38 +91,75 @@ class VectorStore:
         root: the store's folder; made when the first part is written.
         space: which vectors.
         vector_length: D of every vector.
+
+    Attributes:
+        folder: of this space in the store's folder.
+        address: where the parts are: that folder, or its like in a bucket.
+        set_aside: addresses of the damaged parts that were found.
     """
 
     def __init__(self, root: Path, space: Space, vector_length: int) -> None:
         self.space = space
         self.vector_length = vector_length
-        self.folder = root / "vectors" / space.name
-        self.set_aside: list[Path] = []
-        self._rows: dict[str, tuple[Path, int]] = {}
-        self._known: set[Path] = set()
+        self.folder = root / VECTORS / space.name
+        self._files = open_folder(root, VECTORS, space.name)
+        self.address = self._files.address
+        self.set_aside: list[str] = []
+        self._locations = Locations()
+        # A part keeps its number for good.
+        self._names: list[str] = []
+        self._sizes: list[int] = []
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def claims_folder(self) -> Path | None:
+        """Where processes on this machine say what they work on; None if they need not."""
+        return self._files.local and self._files.local / "claims"
+
+    @property
+    def part_sizes(self) -> dict[str, int]:
+        """How many vectors each part has, by its name."""
+        return {name: self._sizes[number] for name, number in self._numbers.items()}
 
     def refresh(self) -> None:
-        """Takes notice of the parts that were finished since the last look.
+        """Takes notice of the parts that came, and of those that went, since the last look.
 
         Raises:
             StoreError: the folder cannot be read.
         """
         try:
-            parts = sorted(self.folder.glob("part-*.parquet"))
+            listed = {name for name in self._files.list_names() if is_part(name)}
         except OSError as error:
-            raise StoreError(f"cannot read the store {self.folder}: {error.strerror}") from error
-        for part in parts:
-            if part not in self._known:
-                self._index(part)
+            raise StoreError(f"cannot read the store {self.address}: {error.strerror}") from error
+        self._forget(self._numbers.keys() - listed)
+        new = sorted(listed - self._numbers.keys())
+        found = {}
+        for name, digests in zip(new, self._in_threads(self._look, new), strict=True):
+            if isinstance(digests, BrokenError):
+                self._put_aside(name)
+            elif digests is not None:
+                found[name] = digests
+        self._add(found)
 
     def __contains__(self, image: str) -> bool:
-        return image in self._rows
+        return not self.missing([image])[0]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._locations)
 
-    def locate(self, images: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def missing(self, images: Sequence[str] | Digests) -> NDArray[np.bool_]:
+        """Tells which of N images have no vector here, as of the last look: (N,) bool.
+
+        Args:
+            images: hashes, or digests (N, 4) of `digests.parse_digests`.
+        """
+        return np.asarray(self._locations.find(parse_digests(images))[0] < 0)
+
+    def locate(self, images: Sequence[str] | Digests) -> tuple[Ints, Ints]:
         """Returns where the vectors of N images lie, for whoever reads them part by part.
+
+        Args:
+            images: as for `missing`.
 
         Returns:
             The parts, numbered, and the rows in them, each (N,) int32.
@@ -120,38 +167,57 @@ class VectorStore:
         Raises:
             KeyError: an image has no vector here.
         """
-        numbers = {part: number for number, part in enumerate(sorted(self._known))}
-        pairs = [self._rows[image] for image in images]
-        places = np.array([(numbers[part], row) for part, row in pairs], np.int32).reshape(-1, 2)
-        return places[:, 0], places[:, 1]
+        digests = parse_digests(images)
+        parts, rows = self._locations.find(digests)
+        lacking = np.flatnonzero(parts < 0)
+        if len(lacking):
+            raise KeyError(digests[lacking[0]].tobytes().hex())
+        return parts, rows
 
-    def read(self, images: Sequence[str]) -> Floats:
+    def read(self, images: Sequence[str] | Digests) -> Floats:
         """Returns the vectors (N, D) float32 of N images, in their order.
+
+        It is the faster the fewer the parts are that they lie in. A part that was replaced by a
+        larger one is no trouble.
+
+        Args:
+            images: as for `missing`.
 
         Raises:
             KeyError: an image has no vector here.
             DamagedPartError: parts turned out to be damaged; call `refresh` and look again.
             StoreError: a part cannot be read, though nothing says that it is damaged.
         """
-        values = np.empty((len(images), self.vector_length), np.float32)
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for place, image in enumerate(images):
-            part, row = self._rows[image]
-            wanted.setdefault(part, []).append((place, row))
-        damaged: list[str] = []
-        for part, pairs in wanted.items():
-            places, rows = np.array(pairs).T
-            try:
-                values[places] = self._load(part)[rows]
-            except DamagedPartError as error:
-                # Look at the others too: all of them are then computed again at once.
-                damaged.append(str(error))
-        if damaged:
-            raise DamagedPartError("; ".join(damaged))
+        digests = parse_digests(images)
+        values = np.empty((len(digests), self.vector_length), np.float32)
+        places = np.arange(len(digests))
+        while len(places):
+            gone = self._read_into(values, places, *self.locate(digests[places]))
+            if not gone:
+                break
+            self.refresh()
+            places = np.concatenate([*gone.values()])
+            if self.missing(digests[places]).any():
+                lost = "; ".join(f"{self.address}/{name}: it is gone" for name in gone)
+                raise DamagedPartError(lost)
         return values
 
-    def write(self, images: Sequence[str], vectors: Floats) -> Path:
-        """Writes one part and returns its path.
+    def read_part(self, name: str) -> tuple[list[str], Floats]:
+        """Returns all images of a part, N hashes, and their vectors (N, D).
+
+        Raises:
+            FileNotFoundError: it is gone.
+            DamagedPartError: it is damaged, and was set aside.
+            StoreError: it cannot be read, though nothing says that it is damaged.
+        """
+        try:
+            return read_part(self._files, name, self.vector_length)
+        except BrokenError as error:
+            self._put_aside(name)
+            raise DamagedPartError(f"{self.address}/{name}: {error}") from error
+
+    def write(self, images: Sequence[str], vectors: Floats) -> str:
+        """Writes one part and returns its address.
 
         Args:
             images: N hashes.
@@ -160,90 +226,113 @@ class VectorStore:
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
         """
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.vector_length)
-        table = pa.table({"image": pa.array(images, pa.string()), "vector": column})
-        part = self.folder / _name_part(images, vectors)
+        digests = parse_digests(images)
         try:
             self._describe()
-            write_file(part, lambda file: _write_table(table, file))
+            name = write_part(self._files, images, vectors)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(
-                f"cannot write vectors to {self.folder}: {reason}. The {len(self)} vectors already "
-                "there are kept; make room or choose another place with --store, and run again"
+                f"cannot write vectors to {self.address}: {reason}. The {len(self)} vectors "
+                "already there are kept; make room or choose another place with --store, and run "
+                "again"
             ) from error
-        self._add(part, images)
-        return part
+        self._add({name: digests})
+        return f"{self.address}/{name}"
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes parts whose vectors lie in others too.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        gone = []
+        try:
+            for name in names:
+                self._files.remove(name)
+                gone.append(name)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot remove parts of {self.address}: {reason}") from error
+        finally:
+            self._forget(gone)
 
     def _describe(self) -> None:
-        path = self.folder / "space.json"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._files.stamp(RECORD)
+        except (FileNotFoundError, NotADirectoryError):
             content = json.dumps(asdict(self.space) | {"vector_length": self.vector_length})
-            write_file(path, lambda file: file.write(f"{content}\n".encode()))
+            self._files.write(RECORD, lambda file: file.write(f"{content}\n".encode()))
 
-    def _index(self, part: Path) -> None:
+    def _look(self, name: str) -> Digests | BrokenError | None:
+        """Returns the images of a part, None if it is gone again, or what is wrong with it."""
         try:
-            with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                schema = file.schema_arrow
-                kinds = [schema.field(name).type for name in ("image", "vector")]
-                images = file.read(["image"])["image"].to_pylist()
-            if kinds != [pa.string(), pa.list_(pa.float32(), self.vector_length)] or not images:
-                raise pa.ArrowInvalid(f"{len(images)} rows of types {kinds}")
+            return read_images(self._files, name, self.vector_length)
         except FileNotFoundError:
+            return None
+        except BrokenError as error:
+            return error
+
+    def _read_into(
+        self, values: Floats, places: NDArray[np.intp], parts: Ints, rows: Ints
+    ) -> dict[str, NDArray[np.intp]]:
+        """Reads vectors to their places, and returns the places of those whose part is gone.
+
+        Args:
+            values: (N, D), filled where nothing is gone.
+            places: (M,) in `values`.
+            parts: (M,).
+            rows: (M,).
+        """
+        order = np.argsort(parts, kind="stable")
+        shares = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
+
+        def read(share: NDArray[np.intp]) -> Exception | None:
+            name = self._names[parts[share[0]]]
+            try:
+                found = read_vectors(self._files, name, self.vector_length, rows[share])
+            except (FileNotFoundError, BrokenError) as error:
+                return error
+            values[places[share]] = found
+            return None
+
+        gone, damaged = {}, []
+        for share, error in zip(shares, self._in_threads(read, shares), strict=True):
+            name = self._names[parts[share[0]]]
+            if isinstance(error, BrokenError):
+                # The others are looked at too: all of them are then computed again at once.
+                self._put_aside(name)
+                damaged.append(f"{self.address}/{name}: {error}")
+            elif error is not None:
+                gone[name] = places[share]
+        self._forget(gone)
+        if damaged:
+            raise DamagedPartError("; ".join(damaged))
+        return gone
+
+    def _in_threads(self, function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+        if len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self._files.threads) as pool:
+            return list(pool.map(function, items))
+
+    def _add(self, parts: dict[str, Digests]) -> None:
+        new = {name: digests for name, digests in parts.items() if name not in self._numbers}
+        if not new:
             return
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            self._put_aside(part, error)
-            return
-        self._add(part, images)
+        sizes = [len(digests) for digests in new.values()]
+        numbers = range(len(self._names), len(self._names) + len(new))
+        self._numbers.update(zip(new, numbers, strict=True))
+        self._names += new
+        self._sizes += sizes
+        rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+        lying = np.repeat(np.fromiter(numbers, np.int32), sizes)
+        self._locations.add(np.concatenate([*new.values()]), lying, rows)
 
-    def _load(self, part: Path) -> Floats:
-        try:
-            with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                table = file.read(["image", "vector"])
-            column = table["vector"].combine_chunks()
-            values = column.flatten().to_numpy().reshape(-1, self.vector_length)
-            if _name_part(table["image"].to_pylist(), values) != part.name:
-                raise pa.ArrowInvalid("its content is not what was written")
-            if not np.isfinite(values).all():
-                raise pa.ArrowInvalid("vectors that are not finite")
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            self._put_aside(part, error)
-            raise DamagedPartError(f"{part}: {error}") from error
-        return np.asarray(values)
+    def _forget(self, names: Iterable[str]) -> None:
+        numbers = [self._numbers.pop(name, None) for name in [*names]]
+        self._locations.drop(number for number in numbers if number is not None)
 
-    def _add(self, part: Path, images: Iterable[str]) -> None:
-        self._known.add(part)
-        for row, image in enumerate(images):
-            self._rows.setdefault(image, (part, row))
-
-    def _put_aside(self, part: Path, error: Exception) -> None:
-        if getattr(error, "errno", None) not in _DAMAGE:
-            raise StoreError(f"cannot read the part {part}: {error}") from error
-        aside = part.with_suffix(".damaged")
-        try:
-            part.replace(aside)
-        except FileNotFoundError:
-            pass
-        except OSError as problem:
-            raise StoreError(
-                f"the part {part} is damaged and cannot be set aside: {problem.strerror}"
-            ) from problem
-        self.set_aside.append(aside)
-        if part in self._known:
-            self._known.discard(part)
-            self._rows = {image: place for image, place in self._rows.items() if place[0] != part}
-
-
-def _name_part(images: Iterable[object], vectors: Floats) -> str:
-    digest = hashlib.sha256("".join(map(str, images)).encode())
-    digest.update(vectors.tobytes())
-    return f"part-{digest.hexdigest()[:24]}.parquet"
-
-
-def _write_table(table: pa.Table, file: BinaryIO) -> None:
-    pq.write_table(
-        table, file, compression="none", use_dictionary=False, write_statistics=False,
-        write_page_checksum=True,
-    )  # fmt: skip
+    def _put_aside(self, name: str) -> None:
+        self.set_aside.append(f"{self.address}/{set_aside(self._files, name)}")
+        self._forget([name])

@@ -8,23 +8,27 @@ next run goes on after the last part.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import TypeVar
+from functools import partial
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.claims import Claims
 from topwork.config import Interpolation
 from topwork.dataset import Dataset
+from topwork.digests import find_firsts, parse_digests
 from topwork.engines import Engine, cores
+from topwork.errands import Errand, GoneError, Outcome, can_travel, load
 from topwork.errors import DatasetError, ImageError, StoreError
 from topwork.images import Source, decode, image_hash, read_bytes
-from topwork.store import FLIP, DamagedPartError, VectorStore
-from topwork.views import ORIGINAL
+from topwork.lookahead import AHEAD, in_processes, in_threads
+from topwork.store import DamagedPartError, VectorStore
+from topwork.stored import HELD_BYTES, Rows, lay_out
+from topwork.upkeep import tidy
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -34,14 +38,17 @@ Pixels = NDArray[np.uint8]
 PART_VECTORS = 1024
 PART_AGE_S = 5.0
 
-# Images decoded ahead of the engine, per core: a few batches, so that memory stays flat.
-AHEAD = 8
+# Images that one process claims at a time, on average.
+STRETCH = 128
+# How often a process looks for what the others finished, and how long it waits for a sign of them.
+POLL_S = 0.25
+PATIENCE_S = 60.0
 
 # How often damaged parts are set aside and computed again before giving up.
 ATTEMPTS = 3
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+# Lets others run images, who write their vectors to the store, and says how each went.
+Send = Callable[[Sequence[Errand]], Generator[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,9 @@ class Progress:
     """How far the job is.
 
     Attributes:
-        done: images run through the base in this job.
-        total: images that this job has to run.
-        reused: images whose vectors the store had already.
+        done: images that were finished since this job began, by it or by another process.
+        total: images that had no vector when it began.
+        reused: images whose vectors the store had, or another process put there.
     """
 
     done: int
@@ -64,13 +71,14 @@ class Vectors:
     """The vectors of a dataset's images.
 
     Attributes:
-        values: (N, D) float32, in the order of the dataset's images.
+        values: (N, D) float32, in the order of the dataset's images; held, or stored where they
+            are many.
         hashes: SHA-256 of each image's bytes, hex.
         embedded: images that were run through the base for this.
         reused: images whose vectors came from the store, or from an equal image.
     """
 
-    values: Floats
+    values: Rows
     hashes: tuple[str, ...]
     embedded: int
     reused: int
@@ -78,6 +86,21 @@ class Vectors:
 
 OnRead = Callable[[int, int], None]
 OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One network's share of a vector.
+
+    Attributes:
+        store: where its vectors are kept.
+        open_engine: compiles the network.
+        send: lets others run images instead; None if nobody does.
+    """
+
+    store: VectorStore
+    open_engine: Callable[[], Engine]
+    send: Send | None = None
 
 
 def embed(
@@ -90,56 +113,28 @@ def embed(
     on_read: OnRead = lambda done, total: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> tuple[Dataset, Vectors]:
-    """Returns every image's vector, from the store where it has it, else from the base.
+    """Returns every image's vector by one network; see `embed_columns`.
 
     Args:
-        dataset: the images.
+        dataset: as for `embed_columns`; so are those that are not named here.
         store: where vectors of this base, size and preprocessing are kept.
         open_engine: compiles the base; called only if a vector is missing.
-        hashes: SHA-256 of each image's bytes, if they are known already.
+        hashes: of the images.
         strict: raise at the first image that cannot be used.
-        on_read: called in the caller's thread after every image that was read and hashed, to
-            find out whether its vector is there, with how many were and how many there are.
-        on_progress: called in the caller's thread after every image that was run.
-
-    Returns:
-        The dataset without the images that could not be read or decoded (they are in its
-        `skipped`, with the reason), and the vectors of the others.
+        on_read: hears how many images were read.
+        on_progress: hears how many were run.
 
     Raises:
-        DatasetError: no image could be used, or `strict` and one could not.
-        StoreError: vectors cannot be written, or stay unreadable.
+        DatasetError, StoreError: as for `embed_columns`.
     """
-    if hashes is None:
-        dataset = hash_images(dataset, strict, on_read)
-        hashes = dataset.hashes or ()
-    job = _Job(dataset, list(hashes), store, open_engine, strict, on_progress)
-    for _ in range(ATTEMPTS):
-        job.complete()
-        try:
-            values = store.read(job.hashes)
-        except DamagedPartError:
-            continue
-        embedded = len(job.embedded)
-        reused = len(job.hashes) - embedded
-        return job.dataset, Vectors(values, tuple(job.hashes), embedded, reused)
-    raise StoreError(
-        f"vectors in {store.folder} are damaged as soon as they are written; check the disk or "
-        "choose another place with --store"
+    return embed_columns(
+        dataset,
+        [Column(store, open_engine)],
+        hashes=hashes,
+        strict=strict,
+        on_read=on_read,
+        on_progress=on_progress,
     )
-
-
-@dataclass(frozen=True)
-class Column:
-    """One network's share of a vector.
-
-    Attributes:
-        store: where its vectors are kept.
-        open_engine: compiles the network.
-    """
-
-    store: VectorStore
-    open_engine: Callable[[], Engine]
 
 
 def embed_columns(
@@ -148,49 +143,80 @@ def embed_columns(
     *,
     hashes: Sequence[str] | None = None,
     strict: bool = False,
+    held_bytes: float = HELD_BYTES,
     on_read: OnRead = lambda done, total: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> tuple[Dataset, Vectors]:
-    """Returns every image's vectors by several networks, side by side.
+    """Returns every image's vectors, from the stores where they have them, else from the networks.
 
     Args:
         dataset: the images.
-        columns: the networks, at least one, in the order of their values.
-        hashes: as for `embed`.
-        strict: as for `embed`.
-        on_read: as for `embed`.
-        on_progress: as for `embed`, for each network in turn.
+        columns: the networks, at least one, whose values lie side by side in this order.
+        hashes: SHA-256 of each image's bytes, if they are known already.
+        strict: raise at the first image that cannot be used.
+        held_bytes: vectors that take more are not held in memory.
+        on_read: called in the caller's thread after every image that was read and hashed, to
+            find out whether its vector is there, with how many were and how many there are.
+        on_progress: called in the caller's thread after every image that was run, for each
+            network in turn.
 
     Returns:
-        The dataset without the images that some network could not use, and the vectors (N, D)
-        of the others, D over all networks; `embedded` and `reused` count each network's.
+        The dataset without the images that could not be read or decoded, or that some network
+        could not use (they are in its `skipped`, with the reason), and the vectors (N, D) of
+        the others, D over all networks; `embedded` and `reused` count each network's.
 
     Raises:
-        DatasetError, StoreError: as for `embed`.
+        DatasetError: no image could be used, or `strict` and one could not.
+        StoreError: vectors cannot be written, or stay unreadable.
     """
+    if hashes is None:
+        dataset = hash_images(dataset, strict, on_read)
+        hashes = dataset.hashes or ()
+    stores = [column.store for column in columns]
+    length = sum(store.vector_length for store in stores)
     made = [0] * len(columns)
+    for _ in range(ATTEMPTS):
+        dataset, hashes = _complete(dataset, hashes, columns, made, strict, on_progress)
+        try:
+            if 4 * len(hashes) * length > held_bytes:
+                values: Rows = lay_out(stores, hashes)
+            else:
+                found = [store.read(hashes) for store in stores]
+                values = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
+        except DamagedPartError:
+            continue
+        # Some of what was made may be of images that were left out after all.
+        reused = sum(max(len(dataset) - count, 0) for count in made)
+        return dataset, Vectors(values, tuple(hashes), sum(made), reused)
+    raise StoreError(
+        f"vectors in {' and '.join(store.address for store in stores)} are damaged as soon as "
+        "they are written; check the disk or choose another place with --store"
+    )
+
+
+def _complete(
+    dataset: Dataset,
+    hashes: Sequence[str],
+    columns: Sequence[Column],
+    made: list[int],
+    strict: bool,
+    on_progress: OnProgress,
+) -> tuple[Dataset, list[str]]:
+    """Goes on until every image has a vector in each store, or was left out.
+
+    Adds to `made` how many images each network ran.
+    """
+    left = list(hashes)
     while True:
-        found = []
+        count = len(left)
         for place, column in enumerate(columns):
-            dataset, vectors = embed(
-                dataset,
-                column.store,
-                column.open_engine,
-                hashes=hashes,
-                strict=strict,
-                on_read=on_read,
-                on_progress=on_progress,
-            )
-            hashes = vectors.hashes
-            made[place] += vectors.embedded
-            found.append(vectors)
+            job = _Job(dataset, left, column, strict, on_progress)
+            job.complete()
+            dataset, left = job.dataset, job.hashes
+            made[place] += len(job.embedded)
         # An image that a later network could not use leaves the earlier ones too.
-        if all(len(vectors.hashes) == len(dataset) for vectors in found):
-            break
-    values = np.concatenate([vectors.values for vectors in found], axis=1)
-    # Some of what was made may be of images that were left out after all.
-    reused = sum(max(len(dataset) - count, 0) for count in made)
-    return dataset, Vectors(values, tuple(hashes or ()), sum(made), reused)
+        if len(left) == count or len(columns) == 1:
+            return dataset, left
 
 
 def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
@@ -200,20 +226,6 @@ def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> P
         ImageError: with the reason.
     """
     return decode(read_bytes(source), size_px, interpolation)
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Maps a function over items in threads, in order, a bounded number of items ahead."""
-    with ThreadPoolExecutor(cores()) as pool:
-        rest = iter(items)
-        waiting = deque(pool.submit(function, item) for item in islice(rest, AHEAD * cores()))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
@@ -262,29 +274,57 @@ def _leave_out(
     return dataset.drop(bad), [image for n, image in enumerate(hashes) if n not in bad]
 
 
-def _plan(hashes: Sequence[str], store: VectorStore) -> list[int]:
-    """Returns the place of the first image of each hash that the store lacks."""
-    first: dict[str, int] = {}
-    for place, image in enumerate(hashes):
-        if image not in store:
-            first.setdefault(image, place)
-    return list(first.values())
+@dataclass
+class _Stretch:
+    """Consecutive images, of which some have to be run, by one process.
+
+    Attributes:
+        name: hash of its first image: the same for whoever has these images in this order.
+        places: of the images that have to be run.
+    """
+
+    name: str
+    places: NDArray[np.intp]
+
+
+def _plan(hashes: Sequence[str], store: VectorStore) -> list[_Stretch]:
+    """Returns the first of each image that the store lacks, in their order.
+
+    A stretch ends after an image whose hash says so, by chance: other runs cut at the same
+    images, whatever they lack and whatever other images they have. It is not a share of all
+    hashes, because archives and tables are read fast in their order alone.
+    """
+    digests = parse_digests(hashes)
+    lacking = np.flatnonzero(store.missing(digests))
+    lacking = lacking[find_firsts(digests[lacking])]
+    cuts = np.flatnonzero(digests[:, 1] % np.uint64(STRETCH) == 0) + 1
+    number = np.searchsorted(cuts, lacking, side="right")
+    starts = np.concatenate([[0], cuts])
+    shares = np.split(lacking, np.flatnonzero(np.diff(number)) + 1)
+    return [
+        _Stretch(hashes[starts[np.searchsorted(cuts, share[0], side="right")]], share)
+        for share in shares
+        if len(share)
+    ]
 
 
 @dataclass
 class _Job:
     """Runs the base over the images that are missing, and writes parts as they fill.
 
+    Other processes may be at the same: each claims a stretch of images, looks again what the
+    store has by now, and gives it back when its vectors are written.
+
     Attributes:
         embedded: hashes that were run through the base.
         failed: reasons by hash, of images that cannot be used.
         gone: reasons by place, of files that are not what they were; an equal one may be.
+        claims: the stretches that are worked on.
     """
 
     dataset: Dataset
     hashes: list[str]
-    store: VectorStore
-    open_engine: Callable[[], Engine]
+    column: Column
     strict: bool
     on_progress: OnProgress
     engine: Engine | None = None
@@ -292,6 +332,12 @@ class _Job:
     failed: dict[str, str] = field(default_factory=dict)
     gone: dict[int, str] = field(default_factory=dict)
     progress: Progress = Progress(0, 0, 0)
+    claims: Claims = field(default_factory=lambda: Claims(None))
+
+    @property
+    def store(self) -> VectorStore:
+        """Where the vectors are kept."""
+        return self.column.store
 
     def complete(self) -> None:
         """Goes on until every image has a vector in the store or was left out."""
@@ -300,26 +346,68 @@ class _Job:
             self.store.refresh()
             work = _plan(self.hashes, self.store)
             if not work:
-                return
-            self.engine = self.engine or self.open_engine()
-            self._run(work, self.engine)
+                break
+            self._begin(work)
+            if self.column.send is not None:
+                self._send(work, self.column.send)
+            else:
+                self.engine = self.engine or self.column.open_engine()
+                self._run(work, self.engine)
             bad = {n: self.failed[h] for n, h in enumerate(self.hashes) if h in self.failed}
             again = bool(self.gone)
             self.dataset, self.hashes = _leave_out(self.dataset, self.hashes, self.gone | bad)
             self.gone = {}
+        if self.embedded:
+            tidy(self.store)
 
-    def _run(self, work: list[int], engine: Engine) -> None:
-        there = sum(image in self.store for image in self.hashes if image not in self.embedded)
-        self.progress = Progress(self.progress.done, self.progress.done + len(work), there)
+    def _begin(self, work: list[_Stretch]) -> None:
+        has = ~self.store.missing(self.hashes)
+        there = sum(image not in self.embedded for image in compress(self.hashes, has))
+        count = sum(len(stretch.places) for stretch in work)
+        self.progress = Progress(self.progress.done, self.progress.done + count, there)
         self.on_progress(self.progress)
-        finished: list[tuple[str, Floats]] = []
+
+    def _send(self, work: list[_Stretch], send: Send) -> None:
+        """Lets others run the images, who write the vectors themselves."""
+        places = [place for stretch in work for place in stretch.places.tolist()]
+        errands = [Errand(n, self.hashes[n], self.dataset.sources[n]) for n in places]
+        with closing(send(errands)) as outcomes:
+            for place, error in outcomes:
+                if error is not None:
+                    self._fail(place, error)
+                else:
+                    self.embedded.add(self.hashes[place])
+                    self._step()
+
+    def _run(self, work: list[_Stretch], engine: Engine) -> None:
+        count = sum(len(stretch.places) for stretch in work)
+        heard = time.monotonic()
+        with Claims(self.store.claims_folder) as self.claims:
+            while work:
+                before = count
+                work = self._pass(work, engine)
+                count = sum(len(stretch.places) for stretch in work)
+                if count < before:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > PATIENCE_S:
+                    # Whoever claimed them does nothing; what is done twice is harmless.
+                    self.claims.shared = False
+                elif work:
+                    time.sleep(POLL_S)
+                    self.store.refresh()
+
+    def _pass(self, work: list[_Stretch], engine: Engine) -> list[_Stretch]:
+        """Runs the stretches that nobody else is at, and returns the others."""
+        left: list[_Stretch] = []
+        finished: list[tuple[int, Floats]] = []
         written = time.monotonic()
         try:
-            for place, vector in engine.run(self._pixels(work, engine.image_size)):
+            places = self._claim(work, left)
+            for place, vector in engine.run(self._pixels(places, engine)):
                 if not np.isfinite(vector).all():
                     self._fail(place, ImageError("the base answers it with NaN or infinity"))
                     continue
-                finished.append((self.hashes[place], vector))
+                finished.append((place, vector))
                 self._step()
                 late = time.monotonic() - written > PART_AGE_S
                 if len(finished) >= PART_VECTORS or late:
@@ -329,47 +417,60 @@ class _Job:
             # What was finished before an interruption is worth keeping.
             if finished:
                 self._write(finished)
+        return left
 
-    def _write(self, finished: list[tuple[str, Floats]]) -> None:
-        images, vectors = zip(*finished, strict=True)
+    def _claim(self, work: list[_Stretch], left: list[_Stretch]) -> Iterator[int]:
+        """Yields the places of the images to run; stretches of others are added to `left`."""
+        for stretch in work:
+            places = stretch.places.tolist()
+            if not self.claims.take(stretch.name, places):
+                missing = self.store.missing([self.hashes[place] for place in places])
+                stretch.places = stretch.places[missing]
+                self._step(len(places) - len(stretch.places), reused=True)
+                if len(stretch.places):
+                    left.append(stretch)
+                continue
+            if self.claims.shared:
+                self.store.refresh()
+                missing = self.store.missing([self.hashes[place] for place in places])
+                found = [place for place, lacks in zip(places, missing, strict=True) if not lacks]
+                self.claims.finish(found)
+                self._step(len(found), reused=True)
+                places = stretch.places[missing].tolist()
+            yield from places
+
+    def _write(self, finished: list[tuple[int, Floats]]) -> None:
+        places, vectors = zip(*finished, strict=True)
+        images = [self.hashes[place] for place in places]
         self.store.write(images, np.stack(vectors))
         self.embedded.update(images)
+        self.claims.finish(places)
 
-    def _pixels(self, work: list[int], size_px: int) -> Iterator[tuple[int, Pixels]]:
-        space = self.store.space
-        interpolation = Interpolation(space.interpolation)
-        view = ORIGINAL if space.view == FLIP else space.view
-
-        def load(place: int) -> Pixels | ImageError:
-            try:
-                data = read_bytes(self.dataset.sources[place])
-            except ImageError as error:
-                return _GoneError(str(error))
-            if image_hash(data) != self.hashes[place]:
-                return _GoneError("the file changed while it was being read")
-            try:
-                return decode(data, size_px, interpolation, view)
-            except ImageError as error:
-                return error
-
-        for place, pixels in zip(work, in_threads(load, work), strict=True):
+    def _pixels(self, places: Iterable[int], engine: Engine) -> Iterator[tuple[int, Pixels]]:
+        decode_ = partial(load, self.store.space)
+        errands = (Errand(n, self.hashes[n], self.dataset.sources[n]) for n in places)
+        ahead = max(engine.ahead, AHEAD * cores())
+        # Threads share one Python, which is too slow for a GPU.
+        decoded = in_threads(decode_, errands, ahead)
+        if engine.outruns_threads and can_travel(self.dataset.sources):
+            decoded = in_processes(decode_, errands, ahead)
+        for errand, pixels in decoded:
             if isinstance(pixels, ImageError):
-                self._fail(place, pixels)
+                self._fail(errand.place, pixels)
             else:
-                yield place, pixels
+                yield errand.place, pixels
 
     def _fail(self, place: int, error: ImageError) -> None:
         _refuse(self.dataset.names[place], str(error), self.strict)
-        if isinstance(error, _GoneError):
+        if isinstance(error, GoneError):
             self.gone[place] = str(error)
         else:
             self.failed[self.hashes[place]] = str(error)
+        self.claims.finish([place])
         self._step()
 
-    def _step(self) -> None:
-        self.progress = replace(self.progress, done=self.progress.done + 1)
-        self.on_progress(self.progress)
-
-
-class _GoneError(ImageError):
-    """A file is not what it was a moment ago."""
+    def _step(self, count: int = 1, *, reused: bool = False) -> None:
+        if count:
+            done, there = self.progress.done + count, self.progress.reused + reused * count
+            self.progress = replace(self.progress, done=done, reused=there)
+            self.on_progress(self.progress)

@@ -17,6 +17,7 @@ from topwork.cli import (  # noqa: F401
     reporting,
     seeing,
     serving,
+    storing,
     training,
 )
 from topwork.cli.app import app

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 ORDER = (
     "train", "tune", "evaluate", "predict", "explain", "report", "compare", "export", "serve",
-    "inspect", "neighbours", "embed", "describe", "bases", "demo",
+    "inspect", "neighbours", "embed", "describe", "bases", "store", "demo",
 )  # fmt: skip
 
 

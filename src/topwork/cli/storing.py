@@ -1,0 +1,209 @@
+"""The command about the store: what lies in it, and its upkeep."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from topwork.cli.app import app
+from topwork.cli.options import Json, Store, open_store, print_json
+from topwork.errors import SettingsError, counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from topwork.upkeep import Entry
+
+_UNITS_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+@app.command("store")
+def show_store(
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Make large parts of many small ones.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read all vectors; damaged parts are set aside."),
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove what is of --base, or --older-than, or both."),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Vectors of this network, and what was built of it."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Not written to for so long, such as 12h, 30d or 8w."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the store holds; check it, tidy it, or remove some of it."""
+    from topwork import upkeep
+    from topwork.console import make_console
+
+    _check(compact, verify, prune, base, older_than, yes)
+    root = open_store(store)
+    console = make_console(stderr=as_json)
+    done: dict[str, Any] = {}
+    damaged = False
+    if compact:
+        fewer = upkeep.compact_all(root)
+        done["parts_fewer"] = fewer
+        console.print(f"Made large parts of small ones: {counted(fewer, 'part')} fewer")
+    if verify:
+        checked = upkeep.verify(root)
+        damaged = bool(checked.damaged)
+        done["verified"] = {"parts": checked.parts, "damaged": checked.damaged}
+        _say_checked(console, checked)
+    if prune:
+        older_than_s = None if older_than is None else _read_age(older_than)
+        chosen = upkeep.choose(upkeep.survey(root), base, older_than_s)
+        freed = 0
+        if chosen and (yes or _ask(console, chosen)):
+            freed = upkeep.prune(root, chosen)
+        done["freed_bytes"] = freed
+        console.print(f"Freed {_say_bytes(freed)}" if freed else "Nothing was removed")
+    entries = upkeep.survey(root)
+    if as_json:
+        print_json({**_describe(root, entries), **done})
+    elif not done:
+        _show(console, root, entries)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _check(
+    compact: bool, verify: bool, prune: bool, base: str | None, older_than: str | None, yes: bool
+) -> None:
+    if prune and base is None and older_than is None:
+        raise SettingsError("prune: needs --base NAME or --older-than AGE, or both")
+    if not prune and (base is not None or older_than is not None or yes):
+        raise SettingsError("base, older-than and yes say what to remove, and need --prune")
+    if older_than is not None:
+        _read_age(older_than)
+    if sum((compact, verify, prune)) > 1:
+        raise SettingsError("compact, verify and prune: received several, run one after the other")
+
+
+def _read_age(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([hdw])", text)
+    if not found:
+        raise SettingsError(
+            f"older-than: must be a number of hours, days or weeks, such as 12h, 30d or 8w, "
+            f"received {text!r}"
+        )
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def _ask(console: Console, chosen: Sequence[Entry]) -> bool:
+    if not sys.stdin.isatty():
+        raise SettingsError("prune: nobody can be asked here; say --yes to remove without asking")
+    total = sum(entry.bytes for entry in chosen)
+    for entry in chosen:
+        console.print(f"  {entry.kind}/{entry.name}  {_say_bytes(entry.bytes)}")
+    return typer.confirm(f"Remove these, {_say_bytes(total)}?", err=console.stderr)
+
+
+def _say_checked(console: Console, checked: Any) -> None:
+    found = counted(len(checked.damaged), "damaged one")
+    console.print(f"Read {counted(checked.parts, 'part')}: {found}")
+    for address in checked.damaged:
+        console.print(f"  set aside as {address}", soft_wrap=True)
+    if checked.damaged:
+        console.print("The next run computes their vectors again")
+    if checked.before:
+        console.print(f"{counted(len(checked.before), 'part')} set aside earlier can be deleted")
+
+
+def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from topwork.remote.folders import find_elsewhere
+    from topwork.upkeep import KINDS
+
+    spaces = [entry for entry in entries if entry.space]
+    return {
+        "store": str(root),
+        "elsewhere": find_elsewhere(root),
+        "vectors": [
+            {
+                **asdict(entry.space),
+                "name": entry.name,
+                "vectors": entry.vectors,
+                "parts": entry.parts,
+                "bytes": entry.bytes,
+                "used_s": entry.used_s,
+            }
+            for entry in spaces
+            if entry.space
+        ],
+        "rest": {
+            kind: sum(entry.bytes for entry in entries if entry.kind == kind) for kind in KINDS
+        },
+        "bytes": sum(entry.bytes for entry in entries),
+    }
+
+
+def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from topwork.errors import printable
+    from topwork.remote.folders import find_elsewhere
+    from topwork.remote.urls import show
+    from topwork.upkeep import KINDS
+
+    console.print(Text(printable(root)), style="bold", soft_wrap=True)
+    if url := find_elsewhere(root):
+        console.print(Text(f"vectors in {show(url)}"), style="bold", soft_wrap=True)
+    spaces = [entry for entry in entries if entry.kind == "vectors"]
+    if spaces:
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        table.add_column("vectors of", overflow="ellipsis", no_wrap=True, max_width=24)
+        table.add_column("px", justify="right")
+        for name in ("precision", "view"):
+            table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=13)
+        for name in ("vectors", "MB"):
+            table.add_column(name, justify="right")
+        table.add_column("last written", no_wrap=True)
+        for entry in spaces:
+            space = entry.space
+            facts = (str(space.image_size), space.precision, space.view) if space else ("?",) * 3
+            table.add_row(
+                Text(printable(entry.base or entry.name)),
+                *map(Text, facts),
+                f"{entry.vectors:,}",
+                f"{entry.bytes / 1e6:,.1f}",
+                _say_age(entry.used_s),
+            )
+        console.print(table)
+    for kind, name in KINDS.items():
+        sizes = [entry.bytes for entry in entries if entry.kind == kind]
+        if sizes:
+            console.print(f" {name:<22}{_say_bytes(sum(sizes)):>10}")
+    total = sum(entry.bytes for entry in entries)
+    console.print(f" total{_say_bytes(total):>27}" if entries else "It is empty")
+
+
+def _say_bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _say_age(at_s: float) -> str:
+    """Says how long ago something was, in words."""
+    age_s = time.time() - at_s
+    for unit_s, name in ((86_400 * 30, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")):
+        if age_s >= unit_s:
+            return f"{counted(int(age_s // unit_s), name)} ago"
+    return "just now"
