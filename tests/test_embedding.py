@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import encode, picture
 
+from topwork.columns import make_columns, make_space, prepare_networks
 from topwork.dataset import Dataset
 from topwork.embedding import Embedded, check_table, embed, find_labels, write_vectors
 from topwork.errors import DatasetError, SettingsError, StoreError
-from topwork.examples import make_columns, make_space, prepare_networks
 from topwork.listener import Listener
 from topwork.task import Task
 from topwork.vectors import embed_columns
@@ -115,11 +115,11 @@ class TestTable:
         before = path.read_bytes()
 
         def fail(*args, **options):
-            args[1].write(b"half of it")
+            args[0].write(b"half of it")
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(pq, "write_table", fail)
+            patch.setattr(pq, "ParquetWriter", fail)
             with pytest.raises(StoreError, match=r"cannot write .*: No space left on device"):
                 write_vectors(path, make())
         assert path.read_bytes() == before

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import picture
 
-from topwork import examples
-from topwork import vectors as vectors_module
+from topwork import columns, errands
+from topwork.columns import make_columns, make_space
 from topwork.config import Interpolation, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError, ImageError
-from topwork.examples import check_classes, check_usable, make_columns, make_space, prepare_examples
+from topwork.examples import check_classes, check_usable, prepare_examples
 from topwork.images import decode
 from topwork.listing import Skipped
 from topwork.vectors import embed_columns
@@ -119,7 +119,7 @@ def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     more = prepare(dataset, stack, with_views.model_copy(update={"views": 3}), tmp_path)
     assert (more.vectors.embedded, more.vectors.reused) == (24, 36 + 2 * 24)
-    monkeypatch.setattr(examples, "OpenVINOEngine", None)
+    monkeypatch.setattr(columns, "OpenVINOEngine", None)
     again = prepare(dataset, stack, with_views, tmp_path)
     assert (again.vectors.embedded, again.vectors.reused) == (0, 36 + 2 * 24)
     assert np.array_equal(again.examples.vectors, first.examples.vectors)
@@ -156,7 +156,7 @@ def test_an_image_without_a_view_stands_in_for_it(
             raise ImageError("no such view")
         return decode(data, size_px, interpolation, view)
 
-    monkeypatch.setattr(vectors_module, "decode", fail)
+    monkeypatch.setattr(errands, "decode", fail)
     found = prepare(dataset, stack, with_views, tmp_path)
     (row,) = np.flatnonzero(found.part.training[0] == 3)
     place = found.part.training[2, row]

@@ -187,8 +187,9 @@ def test_the_history_is_that_of_keras_fit(name, keras_says):
 def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
     reference_photos, xception_weights, tmp_path
 ):
+    from topwork.columns import prepare_networks
     from topwork.dataset import Dataset
-    from topwork.examples import prepare_examples, prepare_networks
+    from topwork.examples import prepare_examples
     from topwork.listing import Split
 
     settings = Settings.create(

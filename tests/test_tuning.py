@@ -13,10 +13,11 @@ from topwork import tuning
 from topwork.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
 from topwork.errors import DatasetError, SettingsError, TopworkError
 from topwork.heads import Dense, Head, decide
+from topwork.labelled import Fit, Labelled, Part
 from topwork.replicates import make_replicates
 from topwork.splits import strata
 from topwork.task import Task
-from topwork.training import Fit, Labelled, Part, train_head
+from topwork.training import train_head
 from topwork.trials import Journal, Trial
 from topwork.tuning import (
     FEW_RATES,

@@ -27,8 +27,9 @@ from topwork.config import Interpolation
 from topwork.errors import ImageError, SettingsError
 from topwork.files import write_file
 from topwork.images import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.lookahead import in_threads
 from topwork.nearest import similar_blocks, unit
-from topwork.vectors import in_threads
+from topwork.stored import Rows, key_of, select
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -45,6 +46,9 @@ LEAST_COSINE = 0.7
 MOST_COSINE = 0.95
 # Enough for copies that are as large and the same way round, and five times as fast.
 QUICK_COSINE = 0.9
+# All pairs of vectors are looked at, which takes minutes for so many images, and of twice as many
+# four times as long: unasked, more of them are only compared by their bytes.
+MOST_COMPARED = 100_000
 # Raise it when the same images would give other pairs.
 VERSION = "1"
 
@@ -65,7 +69,7 @@ _DECODED_PX = 256
 _GRID = 64
 _COARSE = 32
 # Pairs that are compared at once, by coarse and by fine pictures; fine ones kept, 48 kB each.
-_LOT = 4096
+_LOT = 1024
 _FINE_LOT = 256
 _KEPT = 1024
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -98,10 +102,11 @@ class Pair:
 
 def find_duplicates(
     hashes: Sequence[str],
-    vectors: Floats,
+    vectors: Rows,
     sources: Sequence[Source],
     *,
     least_cosine: float = LEAST_COSINE,
+    most: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_skipped: Callable[[int, str], None] = lambda place, reason: None,
 ) -> list[Pair]:
@@ -113,9 +118,11 @@ def find_duplicates(
 
     Args:
         hashes: SHA-256 of each image's bytes, hex; N.
-        vectors: (N, D) float32 of the same images.
+        vectors: (N, D) float32 of the same images, held or stored.
         sources: where the bytes of each come from.
         least_cosine: pairs whose vectors are less alike are not looked at.
+        most: of more images than this, only those with the same bytes are found; None for any
+            number.
         on_progress: called in the caller's thread with how many small pictures were made, and the
             most that may be needed.
         on_skipped: called with the place of an image and the reason, if it cannot be read or
@@ -133,9 +140,11 @@ def find_duplicates(
             f"{len(hashes)}, {len(vectors)} and {len(sources)}"
         )
     same, places = _pair_same(hashes)
+    if most is not None and len(places) > most:
+        return sorted(same, key=lambda pair: (pair.first, pair.second))
     comparison = _Comparison(places, hashes, sources, on_progress, on_skipped)
     if len(places) > 1:
-        chosen = vectors if len(places) == len(vectors) else vectors[places]
+        chosen = vectors if len(places) == len(vectors) else select(vectors, places)
         for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
             comparison.compare(block)
     on_progress(len(places), len(places))
@@ -144,11 +153,12 @@ def find_duplicates(
 
 def recall_duplicates(
     hashes: Sequence[str],
-    vectors: Floats,
+    vectors: Rows,
     sources: Sequence[Source],
     store: Path,
     *,
     least_cosine: float = LEAST_COSINE,
+    most: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Pair]:
     """Returns what `find_duplicates` does, and remembers it in the store for the next time.
@@ -159,14 +169,16 @@ def recall_duplicates(
         sources: as for `find_duplicates`.
         store: the store's folder.
         least_cosine: as for `find_duplicates`.
+        most: as for `find_duplicates`.
         on_progress: as for `find_duplicates`; not called for what is remembered.
 
     Raises:
         SettingsError: as for `find_duplicates`.
     """
-    digest = hashlib.sha256(f"{RECIPE} {VERSION} {least_cosine} {vectors.shape}".encode())
+    compared = most is None or len(hashes) <= most
+    facts = RECIPE, VERSION, least_cosine, compared, vectors.shape, key_of(vectors)
+    digest = hashlib.sha256(" ".join(map(str, facts)).encode())
     digest.update("".join(hashes).encode())
-    digest.update(np.ascontiguousarray(vectors).data)
     path = store / "copies" / f"{digest.hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -179,6 +191,7 @@ def recall_duplicates(
         vectors,
         sources,
         least_cosine=least_cosine,
+        most=most,
         on_progress=on_progress,
         on_skipped=lambda _, reason: lost.append(reason),
     )
@@ -202,17 +215,20 @@ def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
     Returns:
         (N,) int64, 0..G-1 in the order of each group's first image.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    roots = list(range(count))
 
-    first = np.array([pair.first for pair in pairs], np.int64)
-    second = np.array([pair.second for pair in pairs], np.int64)
-    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(count, count))
-    _, labels = connected_components(graph, directed=False)
-    _, starts, groups = np.unique(labels, return_index=True, return_inverse=True)
-    ranks = np.empty(len(starts), np.int64)
-    ranks[np.argsort(starts)] = np.arange(len(starts))
-    return np.asarray(ranks[groups], np.int64)
+    def find(place: int) -> int:
+        while roots[place] != place:
+            roots[place] = place = roots[roots[place]]
+        return place
+
+    for pair in pairs:
+        one, other = find(pair.first), find(pair.second)
+        # The root of a group is its first image.
+        roots[max(one, other)] = min(one, other)
+    firsts = np.array([find(place) for place in range(count)], np.int64)
+    _, groups = np.unique(firsts, return_inverse=True)
+    return np.asarray(groups, np.int64)
 
 
 def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Places]:
@@ -229,7 +245,7 @@ def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Places]:
     return pairs, np.array(first, np.int64)
 
 
-def _choose_threshold(vectors: Floats, least: float = LEAST_COSINE) -> float:
+def _choose_threshold(vectors: Rows, least: float = LEAST_COSINE) -> float:
     """Returns the cosine that leaves about `CANDIDATES` pairs per image."""
     count = len(vectors)
     sample = unit(vectors[:: -(-count // SAMPLE)])

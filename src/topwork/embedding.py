@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.dataset import Dataset
 from topwork.errors import SettingsError, StoreError
-from topwork.examples import make_columns, prepare_networks
 from topwork.files import write_file
 from topwork.listener import Listener
 from topwork.listing import make_writable
+from topwork.quantization import fit_networks
 from topwork.store import Space
 from topwork.task import Task
 from topwork.vectors import Column, Vectors, embed_columns
@@ -60,7 +62,10 @@ def embed(
     """
     listener = listener or Listener()
     listener.waiting(f"preparing {settings.base}")
-    columns = make_columns(prepare_networks(settings, store), settings, store)
+    stack, dataset, _ = fit_networks(
+        prepare_networks(settings, store), dataset, settings, store, listener
+    )
+    columns = make_columns(stack, settings, store)
     dataset, vectors = embed_columns(
         dataset,
         columns,
@@ -125,11 +130,22 @@ def write_vectors(path: Path, embedded: Embedded) -> None:
         columns["group"] = pa.array(dataset.groups)
     if dataset.weights is not None:
         columns["weight"] = pa.array(dataset.weights)
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     about = {"spaces": [asdict(space) for space in embedded.spaces], "task": str(dataset.task)}
     table = pa.table(columns).replace_schema_metadata({"topwork": json.dumps(about)})
+    length = values.shape[1]
+    schema = table.schema.append(pa.field("vector", pa.list_(pa.float32(), length)))
+
+    def write_table(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, schema) as writer:
+            for start in range(0, len(values), ROW_GROUP):
+                rows = slice(start, start + ROW_GROUP)
+                some = pa.array(values[rows].ravel())
+                column = pa.FixedSizeListArray.from_arrays(some, length)
+                group = table.slice(start, ROW_GROUP).append_column(schema.field("vector"), column)
+                writer.write_table(group, row_group_size=ROW_GROUP)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, lambda file: pq.write_table(table, file, row_group_size=ROW_GROUP))
+        write_file(path, write_table)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ from topwork.listener import Listener
 from topwork.listing import SHOWN, Skipped, Split
 from topwork.metrics import Report, describe_report, finite, make_report
 from topwork.model import Model, Predictions
+from topwork.stored import map_rows, select
 from topwork.task import Task
 from topwork.vectors import embed_columns
 from topwork.verdicts import Verdicts
@@ -151,9 +152,10 @@ def evaluate(
     values, hashes = vectors.values, vectors.hashes
     if split != "all" and not dataset.divided:
         chosen = origin == split
-        dataset, values, origin = _choose(dataset, chosen, split), values[chosen], origin[chosen]
+        dataset, origin = _choose(dataset, chosen, split), origin[chosen]
+        values = select(values, chosen)
         hashes = tuple(hash_ for hash_, one in zip(hashes, chosen, strict=True) if one)
-    logits = model.head.logits(values)
+    logits = map_rows(model.head.logits, values)
     seen = int((origin != Split.TEST).sum())
     answers, chances = decide(model.task, logits), probabilities(model.task, logits)
     return Evaluation(
@@ -308,7 +310,7 @@ def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
         return found.logits
     usable, vectors = embed_columns(dataset, model.columns(store))
     _refuse_any(usable.skipped[len(dataset.skipped) :])
-    return model.head.logits(vectors.values)
+    return map_rows(model.head.logits, vectors.values)
 
 
 def _refuse_any(failed: Iterable[Skipped]) -> None:

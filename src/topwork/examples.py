@@ -8,24 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.bases import Network, Stack, find_all_weights, parse_bases, prepare_stack
-from topwork.config import Precision, Settings
+from topwork.bases import Stack
+from topwork.columns import make_columns
+from topwork.config import Settings
 from topwork.dataset import Dataset
 from topwork.duplicates import (
     LEAST_COSINE,
+    MOST_COMPARED,
     QUICK_COSINE,
     Pair,
     group_duplicates,
     recall_duplicates,
 )
-from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import DatasetError
-from topwork.images import RECIPE
+from topwork.labelled import Labelled, Part
 from topwork.listing import SHOWN, Split
-from topwork.store import FLIP, Space, VectorStore
-from topwork.training import Labelled, Part
-from topwork.vectors import Column, OnProgress, OnRead, Vectors, embed_columns
-from topwork.views import ORIGINAL, view_name
+from topwork.stored import HELD_BYTES, Rows, lay, select
+from topwork.vectors import OnProgress, OnRead, Vectors, embed_columns
+from topwork.views import view_name
 
 
 @dataclass(frozen=True)
@@ -45,54 +45,6 @@ class Prepared:
     examples: Labelled
     part: Part
     pairs: tuple[Pair, ...]
-
-
-def prepare_networks(settings: Settings, store: Path) -> Stack:
-    """Builds the bases for the settings' image sizes, or finds them built in the store."""
-    parts = parse_bases(settings.base, settings.image_size)
-    weights = find_all_weights([spec for spec, _ in parts], settings.weights)
-    sized = [(spec, size, found) for (spec, size), found in zip(parts, weights, strict=True)]
-    return prepare_stack(sized, settings.flip, store)
-
-
-def make_space(network: Network, settings: Settings, view: str | None = None) -> Space:
-    """Says what decides a vector, with `auto` resolved for this CPU.
-
-    Args:
-        network: the base.
-        settings: filter, precision, and whether an image is flipped.
-        view: which view; None for the one that a prediction sees.
-    """
-    return Space(
-        base=network.spec.name,
-        weights_sha256=network.weights_sha256,
-        image_size=network.image_size,
-        network=network.recipe,
-        decoder=RECIPE,
-        interpolation=str(settings.interpolation),
-        precision=str(resolve_precision(settings.precision)),
-        view=view or (FLIP if settings.flip else ORIGINAL),
-    )
-
-
-def make_columns(
-    stack: Stack, settings: Settings, store: Path, view: str | None = None
-) -> list[Column]:
-    """Returns a column for each network of a stack; arguments as for `make_space`."""
-    columns = []
-    for network in stack.networks:
-        space = make_space(network, settings, view)
-
-        def open_engine(network: Network = network, space: Space = space) -> OpenVINOEngine:
-            return OpenVINOEngine(
-                network.openvino_path,
-                network.image_size,
-                Precision(space.precision),
-                flip=space.view == FLIP,
-            )
-
-        columns.append(Column(VectorStore(store, space, network.vector_length), open_engine))
-    return columns
 
 
 def prepare_examples(
@@ -124,8 +76,15 @@ def prepare_examples(
     """
     columns = make_columns(stack, settings, store)
     whole = dataset
+    # What is held is so for all views together.
+    held_bytes = HELD_BYTES / (1 + settings.views)
     dataset, vectors = embed_columns(
-        dataset, columns, strict=settings.strict, on_read=on_read, on_progress=on_progress
+        dataset,
+        columns,
+        strict=settings.strict,
+        held_bytes=held_bytes,
+        on_read=on_read,
+        on_progress=on_progress,
     )
     check_usable(whole, dataset)
     # What the data itself divides is only reported.
@@ -136,6 +95,7 @@ def prepare_examples(
         dataset.sources,
         store,
         least_cosine=QUICK_COSINE if given else LEAST_COSINE,
+        most=MOST_COMPARED,
         on_progress=on_compared,
     )
     if pairs:
@@ -150,13 +110,15 @@ def prepare_examples(
     embedded, reused = vectors.embedded, vectors.reused
     for number in range(1, settings.views + 1):
         columns = make_columns(stack, settings, store, view_name(number))
-        seen, found = embed_columns(images, columns, hashes=hashes, on_progress=on_progress)
+        _, found = embed_columns(
+            images, columns, hashes=hashes, held_bytes=held_bytes, on_progress=on_progress
+        )
         rows.append(sum(map(len, values)) + np.arange(len(training), dtype=np.int32))
-        values.append(_fill(hashes, seen, found, vectors.values[training]))
+        values.append(_fill(hashes, found, select(vectors.values, training)))
         embedded, reused = embedded + found.embedded, reused + found.reused
     everything = np.concatenate([np.arange(len(dataset)), *(training for _ in rows[1:])])
     weights = None if dataset.weights is None else dataset.weights[everything]
-    laid = np.concatenate(values) if rows[1:] else vectors.values
+    laid = lay(values) if rows[1:] else vectors.values
     return Prepared(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
@@ -166,18 +128,14 @@ def prepare_examples(
     )
 
 
-def _fill(
-    hashes: Sequence[str], seen: Dataset, found: Vectors, otherwise: np.ndarray
-) -> np.ndarray:
+def _fill(hashes: Sequence[str], found: Vectors, otherwise: Rows) -> Rows:
     """Returns a view's vectors for all images; one that has none keeps that of the image itself."""
-    if len(seen) == len(hashes):
+    if len(found.hashes) == len(hashes):
         return found.values
     place = {image: row for row, image in enumerate(found.hashes)}
-    values = otherwise.copy()
-    for row, image in enumerate(hashes):
-        if image in place:
-            values[row] = found.values[place[image]]
-    return values
+    count = len(found.hashes)
+    rows = [place.get(image, count + row) for row, image in enumerate(hashes)]
+    return select(lay([found.values, otherwise]), rows)
 
 
 def check_usable(given: Dataset, left: Dataset) -> None:

@@ -1,6 +1,7 @@
 """Which vectors are alike: nearest neighbours and similar pairs, by cosine.
 
-Pure functions on arrays, in blocks of bounded memory. N: vectors, D: their length, Q: queries.
+Pure functions on vectors, held or stored, in blocks of bounded memory. N: vectors, D: their
+length, Q: queries.
 A vector of zeros has the cosine 0 with everything. Cosines that decide are computed in 64 bits,
 so that equal vectors are exactly as near.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.errors import SettingsError
+from topwork.stored import Rows
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -40,8 +42,8 @@ SKETCH_LEAVES = 0.005
 
 
 def nearest(
-    queries: Floats,
-    vectors: Floats,
+    queries: Rows,
+    vectors: Rows,
     count: int,
     *,
     leave_out_self: bool = False,
@@ -91,7 +93,7 @@ def nearest(
     return places, similarity
 
 
-def similar_pairs(vectors: Floats, threshold: float) -> Places:
+def similar_pairs(vectors: Rows, threshold: float) -> Places:
     """Returns all pairs of vectors whose cosine reaches a threshold: none is missed.
 
     Args:
@@ -111,7 +113,7 @@ def similar_pairs(vectors: Floats, threshold: float) -> Places:
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def similar_blocks(vectors: Floats, threshold: float) -> Iterator[Places]:
+def similar_blocks(vectors: Rows, threshold: float) -> Iterator[Places]:
     """Yields what `similar_pairs` returns in parts, so that memory stays bounded.
 
     Many vectors are compared by sketches first, short vectors that are never farther apart than
@@ -164,9 +166,9 @@ class _Search:
 
     def __init__(
         self,
-        queries: Floats,
+        queries: Rows,
         asked: NDArray[np.float64],
-        vectors: Floats,
+        vectors: Rows,
         norms: NDArray[np.float64],
         count: int,
         leave_out_self: bool,
@@ -241,7 +243,7 @@ class _Search:
         return row[kept], place[kept], cosine[kept]
 
 
-def _make_index(vectors: Floats) -> Any | None:
+def _make_index(vectors: Rows) -> Any | None:
     """Returns an index of the vectors, or None where the package is missing."""
     try:
         from usearch.index import Index
@@ -249,11 +251,11 @@ def _make_index(vectors: Floats) -> Any | None:
         return None
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     # One thread: the order of insertion decides the graph, and so the answers.
-    index.add(np.arange(len(vectors)), np.ascontiguousarray(vectors, np.float32), threads=1)
+    index.add(np.arange(len(vectors)), np.ascontiguousarray(vectors[:], np.float32), threads=1)
     return index
 
 
-def _sketch(vectors: Floats, norms: NDArray[np.float64], threshold: float) -> Floats | None:
+def _sketch(vectors: Rows, norms: NDArray[np.float64], threshold: float) -> Floats | None:
     """Returns short vectors that are nowhere farther apart than the unit vectors are.
 
     The projection of a - m on orthonormal directions, and as one more value the length of what
@@ -289,15 +291,12 @@ def _sketch(vectors: Floats, norms: NDArray[np.float64], threshold: float) -> Fl
         half = np.einsum("nd,nd->n", tried, tried) / 2
         distances = 2 * (half[:, None] + half - tried @ tried.T)[upper]
         if np.count_nonzero(distances <= apart) <= SKETCH_LEAVES * len(distances):
-            parts = [
-                _project(
-                    _unit(vectors[start : start + BLOCK], norms[start : start + BLOCK]),
-                    middle,
-                    directions[:length],
-                )
-                for start in range(0, len(norms), BLOCK)
-            ]
-            return np.concatenate(parts)
+            sketch = np.empty((len(norms), length + 1), np.float32)
+            for start in range(0, len(norms), BLOCK):
+                rows = slice(start, start + BLOCK)
+                whole = _unit(vectors[rows], norms[rows])
+                sketch[rows] = _project(whole, middle, directions[:length])
+            return sketch
     return None
 
 
@@ -308,7 +307,7 @@ def _project(vectors: Floats, middle: Floats, directions: Floats) -> Floats:
     return np.concatenate([short, rest[:, None]], axis=1)
 
 
-def _norms(vectors: Floats, name: str) -> NDArray[np.float64]:
+def _norms(vectors: Rows, name: str) -> NDArray[np.float64]:
     """Returns the lengths of vectors, (N,).
 
     Raises:
@@ -334,10 +333,10 @@ def _unit(vectors: Floats, norms: NDArray[np.float64]) -> Floats:
 
 
 def _cosines(
-    left: Floats,
+    left: Rows,
     left_norms: NDArray[np.float64],
     first: Places,
-    right: Floats,
+    right: Rows,
     right_norms: NDArray[np.float64],
     second: Places,
 ) -> NDArray[np.float64]:

@@ -18,7 +18,8 @@ from topwork.listener import Listener
 from topwork.listing import Split
 from topwork.model import Model
 from topwork.nearest import nearest
-from topwork.vectors import Column, Floats, embed_columns
+from topwork.stored import Rows
+from topwork.vectors import Column, embed_columns
 
 # Any size says whether an image can be decoded.
 SIDE_PX = 32
@@ -58,7 +59,7 @@ class Gallery:
     labels: tuple[str, ...]
     splits: tuple[str, ...]
     hashes: tuple[str, ...]
-    vectors: Floats
+    vectors: Rows
     columns: tuple[Column, ...]
 
     def find(
@@ -96,7 +97,7 @@ class Gallery:
             ]
             yield place, others[:count]
 
-    def _embed(self, sources: Sequence[Source]) -> tuple[tuple[str, ...], Floats, dict[int, str]]:
+    def _embed(self, sources: Sequence[Source]) -> tuple[tuple[str, ...], Rows, dict[int, str]]:
         """Returns hashes and vectors of the images that can be used; of the others, why not."""
         # Names that tell the images apart, whatever they are called.
         places = tuple(str(place) for place in range(len(sources)))

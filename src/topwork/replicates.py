@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.errors import SettingsError
+from topwork.labelled import Part
 from topwork.splits import count_units, fold_out, merge_rare
-from topwork.training import Part
 
 # Below this many validation images, folds of the training images say more.
 FEW_VALIDATION = 1000

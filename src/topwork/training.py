@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,24 @@ from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Floats, Head, init_head, score
 from topwork.heads.weights import balance, weigh
 from topwork.history import History
+from topwork.labelled import Fit, Ints, Labelled, Part, normalize, on_raw, on_scale, scale_targets
+from topwork.lookahead import in_threads
+from topwork.stored import (
+    BLOCK_BYTES,
+    Indices,
+    Rows,
+    StoredVectors,
+    lay,
+    make_rows,
+    map_rows,
+    select,
+)
 from topwork.task import Task
 
 if TYPE_CHECKING:
-    from topwork.heads.program import Examples
+    from topwork.heads.program import Best, Curve, Knobs
+    from topwork.heads.streamed import Block
 
-Ints = NDArray[np.int32]
 
 # Heads of one program: more of them at once are hardly faster, and weights beyond this many
 # (16 MB an array) no longer fit in a cache.
@@ -33,64 +44,8 @@ MOST_HEADS = 64
 MOST_WEIGHTS = 1 << 22
 # Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
 WIDTHS = (1, 4, 8, 16, 32, 64)
-# A value of the vectors that varies by less than this share of the largest is constant.
-CONSTANT = 1e-6
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Vectors and what they should become.
-
-    Attributes:
-        vectors: (X, D) float32.
-        targets: (X,) int32 class indices; (X, C) float32 for the other tasks.
-        weights: (X,) float32, how much each counts in training; None for all the same.
-    """
-
-    vectors: Floats
-    targets: NDArray[Any]
-    weights: Floats | None = None
-
-    def weights_of(self, rows: Ints) -> Floats | None:
-        """Returns the weights of some rows, with a mean of 1, so that they set no step size."""
-        if self.weights is None:
-            return None
-        chosen = self.weights[rows]
-        # Of a fold that has none that counts, all do.
-        return np.asarray(chosen / chosen.mean(), np.float32) if chosen.any() else None
-
-
-@dataclass(frozen=True)
-class Part:
-    """Which rows of some examples to learn from, and which to be scored on.
-
-    Attributes:
-        training: (V, N) int32; the rows of N images in each of V views. Epoch e learns from
-            view e modulo V.
-        held_out: (M,) int32 rows; -1 is padding.
-    """
-
-    training: Ints
-    held_out: Ints
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A head that was trained.
-
-    Attributes:
-        settings: how.
-        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), for
-            vectors as they are; None if the loss was finite in no epoch.
-        best_epoch: counted from 1; 0 if there is none.
-        curve: figures of all epochs, under Keras' names; of one number in its unit, of several
-            in the deviations of each.
-    """
-
-    settings: HeadSettings
-    head: Head | None
-    best_epoch: int
-    curve: dict[str, list[float]]
+# Blocks of stored vectors that are read, or being read, while one is learnt from.
+BLOCKS_AHEAD = 2
 
 
 def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[np.int32]:
@@ -117,13 +72,13 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
 
 def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
     """Lays two sets of vectors one after the other, and says which is which."""
-    pairs = ((training.vectors, validation.vectors), (training.targets, validation.targets))
     count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
     weights = None
     if training.weights is not None:
         weights = np.concatenate([training.weights, np.ones(total - count, np.float32)])
     rows = np.arange(total, dtype=np.int32)
-    vectors, targets = map(np.concatenate, pairs)
+    vectors = lay([training.vectors, validation.vectors])
+    targets = np.concatenate([training.targets, validation.targets])
     return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
 
 
@@ -197,15 +152,15 @@ def keep(fit: Fit) -> tuple[Head, History]:
     return fit.head, History(fit.curve, fit.best_epoch)
 
 
-def check_vectors(vectors: Floats, name: str) -> None:
-    """Refuses vectors that nothing can be learnt from.
+def check_vectors(vectors: Rows, name: str) -> None:
+    """Refuses vectors that nothing can be learnt from. Those of a store are finite.
 
     Raises:
         DatasetError: there are none, or some are not finite.
     """
     if not len(vectors):
         raise DatasetError(f"{name} needs at least 1 vector, received none")
-    if not np.isfinite(vectors).all():
+    if not isinstance(vectors, StoredVectors) and not np.isfinite(vectors).all():
         raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
 
 
@@ -239,16 +194,16 @@ def train_heads(
     for places in groups.values():
         first = recipes[places[0]]
         train = _solve if first.head is HeadKind.LOGISTIC else _train_side_by_side
-        scaled, back = _normalize(examples, part) if first.normalize else (examples, None)
+        scaled, back = normalize(examples, part) if first.normalize else (examples, None)
         if task is Task.NUMBER:
-            scaled, scale = _scale_targets(scaled, part)
+            scaled, scale = scale_targets(scaled, part)
         for some in _portions(places, examples.vectors.shape[1], first.inner_units or outputs):
             chosen = [recipes[place] for place in some]
             for place, fit in zip(
                 some, train(scaled, part, chosen, outputs, task, seed), strict=True
             ):
-                own = _on_raw(fit, back)
-                fits[place] = _on_scale(own, *scale) if task is Task.NUMBER else own
+                own = on_raw(fit, back)
+                fits[place] = on_scale(own, *scale) if task is Task.NUMBER else own
     return [fits[place] for place in range(len(recipes))]
 
 
@@ -274,29 +229,15 @@ def _train_side_by_side(
     task: Task,
     seed: int,
 ) -> list[Fit]:
-    import jax
-    import jax.numpy as jnp
-
-    from topwork.heads.program import run_epochs, stack_heads, take_head
+    from topwork.heads.program import stack_heads, take_head
 
     first = recipes[0]
     width = next(width for width in WIDTHS if width >= len(recipes))
     filled = recipes + [recipes[-1]] * (width - len(recipes))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
-    best, curve = jax.device_get(
-        run_epochs(
-            stack_heads([head] * width),
-            _make_knobs(filled, examples, part, outputs, task),
-            _order_rows(part, first, seed),
-            part.held_out,
-            _on_device(examples, part),
-            jnp.float32(first.dropout),
-            jax.random.key(seed, impl="rbg"),
-            task=task,
-            optimizer=first.optimizer,
-            dropping=first.dropout > 0,
-        )
-    )
+    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
+    run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
+    best, curve = run(examples, part, first, heads, knobs, task, seed)
     names = _name_figures(task)
     fits = []
     for place, recipe in enumerate(recipes):
@@ -307,6 +248,102 @@ def _train_side_by_side(
     return fits
 
 
+def _run_held(
+    examples: Labelled,
+    part: Part,
+    recipe: HeadSettings,
+    heads: Head,
+    knobs: Knobs,
+    task: Task,
+    seed: int,
+) -> tuple[Best, Curve]:
+    """Trains heads side by side on vectors that are held, in one program."""
+    import jax
+    import jax.numpy as jnp
+
+    from topwork.heads.program import Examples, run_epochs
+
+    arrays = examples.vectors, examples.targets, _relative_weights(examples, part)
+    found: tuple[Best, Curve] = jax.device_get(
+        run_epochs(
+            heads,
+            knobs,
+            _order_rows(part, recipe, seed),
+            part.held_out,
+            Examples(*map(jnp.asarray, arrays)),
+            jnp.float32(recipe.dropout),
+            jax.random.key(seed, impl="rbg"),
+            task=task,
+            optimizer=recipe.optimizer,
+            dropping=recipe.dropout > 0,
+        )
+    )
+    return found
+
+
+def _run_streamed(
+    examples: Labelled,
+    part: Part,
+    recipe: HeadSettings,
+    heads: Head,
+    knobs: Knobs,
+    task: Task,
+    seed: int,
+) -> tuple[Best, Curve]:
+    """Trains heads side by side on vectors that are stored, a block at a time."""
+    import jax
+    import jax.numpy as jnp
+
+    from topwork.heads.program import Examples
+    from topwork.heads.streamed import Block, order_blocks, run_streamed
+
+    vectors, weights = examples.vectors, _relative_weights(examples, part)
+    assert isinstance(vectors, StoredVectors)
+    views, count = part.training.shape
+    batch = min(recipe.batch_size, count)
+    most = max(BLOCK_BYTES // (4 * vectors.shape[1] * batch), 1)
+    size = batch * min(most, -(-count // batch))
+
+    def read_block(asked: tuple[Indices, Indices]) -> Block:
+        rows, order = asked
+        values = vectors[rows]
+        if len(rows) < size:
+            full = make_rows(size, vectors.shape[1])
+            full[: len(rows)] = values
+            values = full
+        rows = np.pad(rows, (0, size - len(rows)), mode="edge")
+        order = np.pad(order, (0, size - len(order)), constant_values=-1)
+        block = Examples(values, examples.targets[rows], weights[rows])  # type: ignore[arg-type]
+        return Block(block, order.reshape(-1, batch).astype(np.int32))
+
+    def order_epochs() -> Iterator[Iterator[Block]]:
+        generator = np.random.default_rng(seed)
+        for epoch in range(recipe.epochs):
+            rows = part.training[epoch % views]
+            blocks = order_blocks(vectors.places[rows], size, generator)
+            asked = ((rows[block], order) for block, order in blocks)
+            yield in_threads(read_block, asked, BLOCKS_AHEAD)
+
+    unseen = part.held_out[part.held_out >= 0]
+
+    def hold_out() -> Iterator[Block]:
+        blocks = vectors.blocks(unseen, size)
+        asked = ((unseen[block], np.arange(len(block))) for block in blocks)
+        return in_threads(read_block, asked, BLOCKS_AHEAD)
+
+    return run_streamed(
+        heads,
+        knobs,
+        order_epochs(),
+        hold_out,
+        jnp.float32(recipe.dropout),
+        jax.random.key(seed, impl="rbg"),
+        task=task,
+        optimizer=recipe.optimizer,
+        dropping=recipe.dropout > 0,
+    )
+
+
 def _name_figures(task: Task) -> tuple[str, str, str, str]:
     """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
     return "loss", task.metric, "val_loss", f"val_{task.metric}"
@@ -314,7 +351,7 @@ def _name_figures(task: Task) -> tuple[str, str, str, str]:
 
 def _make_knobs(
     recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
-) -> Any:
+) -> Knobs:
     import jax.numpy as jnp
 
     from topwork.heads.program import Knobs
@@ -343,17 +380,14 @@ def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
     return rows
 
 
-def _on_device(examples: Labelled, part: Part) -> Examples:
-    import jax.numpy as jnp
-
-    from topwork.heads.program import Examples
-
-    weights = np.ones(len(examples.vectors), np.float32)
+def _relative_weights(examples: Labelled, part: Part) -> Floats:
+    """Returns how much each example counts, (X,)."""
+    weights = np.ones(len(examples.targets), np.float32)
     if examples.weights is not None:
         # Divided by the mean of those that are learnt from, if any of them counts.
         mean = examples.weights[part.training[0]].mean()
         weights = examples.weights / mean if mean > 0 else weights
-    return Examples(*map(jnp.asarray, (examples.vectors, examples.targets, weights)))
+    return weights
 
 
 def _solve(
@@ -369,9 +403,10 @@ def _solve(
     from threadpoolctl import threadpool_limits
 
     from topwork.heads.solved import solve
+    from topwork.heads.solved_streamed import solve_streamed
 
     rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
-    vectors, targets = examples.vectors[rows], examples.targets[rows]
+    vectors, targets = select(examples.vectors, rows), examples.targets[rows]
     plain = examples.weights_of(rows)
     by_class = weigh(task, targets, balance(task, examples.targets[part.training[0]], outputs))
     balanced = by_class if plain is None else (by_class.T * plain).T
@@ -379,7 +414,11 @@ def _solve(
     def solve_one(recipe: HeadSettings) -> Fit:
         by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
         weights = balanced if by_classes else plain
-        head = solve(task, vectors, targets, outputs, float(recipe.penalty), weights)
+        own = outputs, float(recipe.penalty), weights
+        if isinstance(vectors, StoredVectors):
+            head = solve_streamed(task, vectors, targets, *own)
+        else:
+            head = solve(task, vectors, targets, *own)
         figures = (
             *_score(task, head, examples, part.training[0]),
             *_score(task, head, examples, unseen),
@@ -394,54 +433,7 @@ def _solve(
 
 def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
     """Returns the loss and the metric of a head on some rows."""
-    return score(task, head.logits(examples.vectors[rows]), examples.targets[rows])
-
-
-def _normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
-    """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
-    seen = examples.vectors[part.training.ravel()]
-    mean, deviation = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64)
-    deviation[deviation <= CONSTANT * max(deviation.max(), CONSTANT)] = 1
-    mean, deviation = mean.astype(np.float32), deviation.astype(np.float32)
-    scaled = (examples.vectors - mean) / deviation
-    return replace(examples, vectors=scaled), (mean, deviation)
-
-
-def _on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
-    if back is None or fit.head is None:
-        return fit
-    return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
-
-
-def _scale_targets(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
-    """Brings numbers to the scale of a logit; returns their means and deviations (C,) too.
-
-    Steps of an optimizer have a size of their own: they would never reach prices in thousands.
-    Each number has a deviation of its own: beside prices, sizes in metres would not be learnt.
-    """
-    seen = examples.targets[part.training[0]].astype(np.float64)
-    mean, deviation = seen.mean(axis=0), seen.std(axis=0)
-    deviation[deviation == 0] = 1
-    targets = ((examples.targets - mean) / deviation).astype(np.float32)
-    return replace(examples, targets=targets), (
-        mean.astype(np.float32),
-        deviation.astype(np.float32),
-    )
-
-
-def _on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
-    """Brings a head, and what is recorded of it, back to the scale of the numbers.
-
-    Several numbers have no unit in common: what is recorded of them stays in deviations.
-    """
-    head = fit.head.on_scale(mean, deviation) if fit.head is not None else None
-    unit = float(deviation[0]) if len(deviation) == 1 else 1.0
-    powers = {"loss": 2, "val_loss": 2}
-    curve = {
-        name: [value * unit ** powers.get(name, 1) for value in values]
-        for name, values in fit.curve.items()
-    }
-    return Fit(fit.settings, head, fit.best_epoch, curve)
+    return score(task, map_rows(head.logits, examples.vectors, rows), examples.targets[rows])
 
 
 def _smaller(rate: float) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from topwork.config import HeadKind, HeadSettings
 from topwork.errors import StoreError, TopworkError
-from topwork.training import Fit
+from topwork.labelled import Fit
 
 # The score of numbers whose loss is not finite: below all others, and still a number.
 WORST = -1e30

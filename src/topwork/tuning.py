@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from topwork.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optimizer
 from topwork.errors import DatasetError, SettingsError, TopworkError
 from topwork.heads import Floats
+from topwork.labelled import Fit, Labelled
 from topwork.replicates import Replicate
+from topwork.stored import StoredVectors, map_rows
 from topwork.task import Task
-from topwork.training import Fit, Labelled, check_vectors, train_heads
+from topwork.training import check_vectors, train_heads
 from topwork.trials import Journal, Trial, choose, make_record, rank, read_record
 
 # Raise it when the same settings on the same vectors would give other figures.
@@ -150,7 +152,10 @@ class Tuner:
         """SHA-256 of the examples: a trial is the same only on the same vectors."""
         weights = self.examples.weights
         more = () if weights is None else (weights,)
-        return _digest(self.examples.vectors, self.examples.targets, *more)
+        vectors = self.examples.vectors
+        if isinstance(vectors, StoredVectors):
+            return vectors.key + _digest(self.examples.targets, *more)
+        return _digest(vectors, self.examples.targets, *more)
 
     @property
     def seconds(self) -> float:
@@ -410,7 +415,7 @@ def held_out_logits(tuner: Tuner, trial: Trial) -> tuple[Floats, NDArray[Any]]:
             head = again.head
         if head is not None:
             seen.add(rows.tobytes())
-            logits.append(head.logits(tuner.examples.vectors[rows]))
+            logits.append(map_rows(head.logits, tuner.examples.vectors, rows))
             labels.append(tuner.examples.targets[rows])
     if not logits:
         raise DatasetError(

@@ -9,7 +9,7 @@ B: batch. Weights of the heads lie side by side: kernels (D, H, C), biases (H, C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -68,6 +68,20 @@ class Best(NamedTuple):
     metric: Array
 
 
+class State(NamedTuple):
+    """Where a training is.
+
+    Attributes:
+        heads: weights in a row.
+        rule: the optimizer's state.
+        steps: how many were taken.
+    """
+
+    heads: Head
+    rule: optax.OptState
+    steps: Array
+
+
 class Examples(NamedTuple):
     """Vectors (X, D) float32, their targets (see `losses`), how much each counts (X,) float32."""
 
@@ -124,28 +138,83 @@ def run_epochs(
         smoothing and the weights; a held-out figure is taken at the epoch's end, and its loss
         is the plain one, so that heads can be compared.
     """
-    rule = make_optimizer(optimizer, 1.0)
     count = len(knobs.learning_rate)
-    # Weights of all heads in one row, (D, H · C): loops over short axes are slow.
     shapes = jax.tree.map(jnp.shape, heads)
-    heads = jax.tree.map(lambda array: array.reshape(*array.shape[:-2], -1), heads)
-    rates = _spread(knobs.learning_rate, heads)
-    decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
+    state = start_training(heads, optimizer)
     chosen = held_out >= 0
     unseen = jax.tree.map(lambda array: array[held_out], examples)
 
     def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
         return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
 
-    def step(
-        carry: tuple[Head, optax.OptState, Array], rows: Array
-    ) -> tuple[tuple[Head, optax.OptState, Array], tuple[Array, Array]]:
-        heads, state, number = carry
+    step = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+
+    def epoch(
+        carry: tuple[State, Best], batches: tuple[Array, Array]
+    ) -> tuple[tuple[State, Best], Curve]:
+        state, best = carry
+        number, rows = batches
+        state, (loss, metric) = jax.lax.scan(step, state, rows)
+        logits = logits_of(state.heads, count, unseen.vectors)
+        losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, unseen.targets)
+        now = Best(
+            state.heads,
+            jnp.full(count, number),
+            mean_of_unseen(losses),
+            mean_of_unseen(metric_of_heads(task, logits, unseen.targets)),
+        )
+        best = _keep_better(is_better(task, now, best), now, best)
+        seen = (rows >= 0).sum()
+        curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
+        return (state, best), curve
+
+    numbers = jnp.arange(order.shape[0], dtype=jnp.int32)
+    start = state, start_choice(task, state.heads, count)
+    (_, best), curve = jax.lax.scan(epoch, start, (numbers, order))
+    kept = jax.tree.map(jnp.reshape, best.head, shapes, is_leaf=lambda x: isinstance(x, Array))
+    return best._replace(head=kept), curve
+
+
+def start_training(heads: Head, optimizer: Optimizer) -> State:
+    """Returns the state before the first step of untrained heads that lie side by side."""
+    # Weights of all heads in one row, (D, H · C): loops over short axes are slow.
+    heads = jax.tree.map(lambda array: array.reshape(*array.shape[:-2], -1), heads)
+    return State(heads, make_optimizer(optimizer, 1.0).init(heads), jnp.int32(0))
+
+
+def start_choice(task: Task, heads: Head, count: int) -> Best:
+    """Returns what any epoch of `count` heads, whose weights are in a row, is better than."""
+    worst = jnp.full(count, jnp.inf)
+    return Best(
+        heads, jnp.full(count, -1, jnp.int32), worst, worst if task is Task.NUMBER else -worst
+    )
+
+
+def _make_step(
+    heads: Head,
+    knobs: Knobs,
+    examples: Examples,
+    dropout: Array | float,
+    key: Array | None,
+    task: Task,
+    optimizer: Optimizer,
+    dropping: bool,
+) -> Callable[[State, Array], tuple[State, tuple[Array, Array]]]:
+    """Returns what learns from a batch of the examples, (B,) int32; -1 is padding.
+
+    It returns the state after it, and the sums (H,) of losses and of metrics before it.
+    """
+    rule = make_optimizer(optimizer, 1.0)
+    count = len(knobs.learning_rate)
+    rates = _spread(knobs.learning_rate, heads)
+    decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
+
+    def step(state: State, rows: Array) -> tuple[State, tuple[Array, Array]]:
         used = (rows >= 0).astype(jnp.float32)[:, None]  # (B, 1)
         # A row that is not learnt from may overflow, and 0 times infinity is not 0.
         rows = jnp.where(rows >= 0, rows, rows.max())
         vectors, targets = examples.vectors[rows], examples.targets[rows]
-        keep = partial(_drop, dropout, key, number) if dropping else None
+        keep = partial(_drop, dropout, key, state.steps) if dropping else None
 
         def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
             logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
@@ -156,40 +225,74 @@ def run_epochs(
             metrics = metric_of_heads(task, logits, targets) * used
             return losses.sum() / used.sum(), (losses.sum(axis=0), metrics.sum(axis=0))
 
-        grads, sums = jax.grad(total, has_aux=True)(heads)
-        updates, state = rule.update(grads, state)
+        grads, sums = jax.grad(total, has_aux=True)(state.heads)
+        updates, rule_state = rule.update(grads, state.rule)
         updates = jax.tree.map(jnp.multiply, updates, rates)
-        heads = _decay(heads, decays)
-        return (optax.apply_updates(heads, updates), state, number + 1), sums
+        heads = _decay(state.heads, decays)
+        return State(optax.apply_updates(heads, updates), rule_state, state.steps + 1), sums
 
-    def epoch(
-        carry: tuple[Head, optax.OptState, Array, Best], batches: tuple[Array, Array]
-    ) -> tuple[tuple[Head, optax.OptState, Array, Best], Curve]:
-        heads, state, steps, best = carry
-        number, rows = batches
-        (heads, state, steps), (loss, metric) = jax.lax.scan(step, (heads, state, steps), rows)
-        logits = logits_of(heads, count, unseen.vectors)
-        losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, unseen.targets)
-        now = Best(
-            heads,
-            jnp.full(count, number),
-            mean_of_unseen(losses),
-            mean_of_unseen(metric_of_heads(task, logits, unseen.targets)),
-        )
-        best = _keep_better(is_better(task, now, best), now, best)
-        seen = (rows >= 0).sum()
-        curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
-        return (heads, state, steps, best), curve
+    return step
 
-    worst = jnp.full(count, jnp.inf)
-    none = Best(
-        heads, jnp.full(count, -1, jnp.int32), worst, worst if task is Task.NUMBER else -worst
-    )
-    numbers = jnp.arange(order.shape[0], dtype=jnp.int32)
-    start = (heads, rule.init(heads), jnp.int32(0), none)
-    (_, _, _, best), curve = jax.lax.scan(epoch, start, (numbers, order))
-    kept = jax.tree.map(jnp.reshape, best.head, shapes, is_leaf=lambda x: isinstance(x, Array))
-    return best._replace(head=kept), curve
+
+@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
+def run_batches(
+    state: State,
+    knobs: Knobs,
+    examples: Examples,
+    order: Array,
+    dropout: Array | float = 0.0,
+    key: Array | None = None,
+    *,
+    task: Task,
+    optimizer: Optimizer,
+    dropping: bool = False,
+) -> tuple[State, tuple[Array, Array]]:
+    """Trains H heads on some batches of an epoch.
+
+    Args:
+        state: before them.
+        knobs: as for `run_epochs`; so are those that are not named here.
+        examples: those of the batches.
+        order: (S, B) int32, which example goes into which batch; -1 is padding. Batches that are
+            all padding come last, and are left out.
+        dropout: share that is dropped.
+        key: of its random numbers.
+        task: decides loss and metric.
+        optimizer: decides the updates.
+        dropping: whether there is dropout.
+
+    Returns:
+        The state after them, and the sums (H,) of losses and of metrics.
+    """
+    learn = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+
+    def step(number: Array, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+        state, loss, metric = carry
+        state, (more, right) = learn(state, order[number])
+        return state, loss + more, metric + right
+
+    steps = (order >= 0).any(axis=1).sum()
+    none = jnp.zeros(len(knobs.learning_rate))
+    state, loss, metric = jax.lax.fori_loop(0, steps, step, (state, none, none))
+    return state, (loss, metric)
+
+
+@partial(jax.jit, static_argnames=("task", "count"))
+def score_block(
+    heads: Head, vectors: Array, targets: Array, used: Array, *, task: Task, count: int
+) -> tuple[Array, Array]:
+    """Returns the sums (H,) of losses and of metrics of those that count, `used` (M,) bool."""
+    logits = logits_of(heads, count, vectors)
+    losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, targets)
+    metrics = metric_of_heads(task, logits, targets)
+    chosen = used[:, None]
+    return jnp.where(chosen, losses, 0).sum(axis=0), jnp.where(chosen, metrics, 0).sum(axis=0)
+
+
+@partial(jax.jit, static_argnames="task")
+def keep_epoch(best: Best, now: Best, *, task: Task) -> Best:
+    """Returns, of each head, whichever is better; weights are in a row."""
+    return _keep_better(is_better(task, now, best), now, best)
 
 
 def logits_of(heads: Head, count: int, vectors: Array, keep: partial[Array] | None = None) -> Array:

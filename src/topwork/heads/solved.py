@@ -98,11 +98,16 @@ def _regress(
         problem.fit(vectors, labels, weights)
         problem.fit(vectors.astype(np.float64), labels, weights)
     if not hasattr(problem, "n_iter_") or problem.n_iter_.max() >= STEPS:
-        raise TopworkError(
-            f"logistic regression with penalty {penalty:g} did not reach its optimum in "
-            f"{STEPS} steps; try a larger --penalty, or --normalize"
-        )
+        raise TopworkError(say_unsolved(penalty))
     return problem.coef_.T, problem.intercept_
+
+
+def say_unsolved(penalty: float) -> str:
+    """Returns what to say of a regression that did not reach its optimum."""
+    return (
+        f"logistic regression with penalty {penalty:g} did not reach its optimum in {STEPS} "
+        "steps; try a larger --penalty, or --normalize"
+    )
 
 
 def _regress_one(

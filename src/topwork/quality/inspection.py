@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
 from topwork.errors import DatasetError
-from topwork.examples import make_columns, prepare_networks
 from topwork.inspections import remember
 from topwork.labels import SEPARATOR
 from topwork.listener import Listener
@@ -28,6 +28,7 @@ from topwork.quality.measures import Measures, measure
 from topwork.quality.oddities import find_oddities
 from topwork.quality.page import render_page
 from topwork.quality.shape import find_alike, find_outliers, find_shifts
+from topwork.quantization import fit_networks
 from topwork.task import Task
 from topwork.vectors import Floats, embed_columns, hash_images
 from topwork.verdicts import Doubt, Verdicts, write_label
@@ -295,17 +296,21 @@ def inspect(
         listener.corrected(correction)
     listener.found(dataset)
     listener.waiting(f"preparing {settings.base}")
-    stack = prepare_networks(settings, store)
+    stack, dataset, _ = fit_networks(
+        prepare_networks(settings, store), dataset, settings, store, listener
+    )
     dataset = hash_images(dataset, settings.strict, listener.read)
     dataset, vectors = embed_columns(
         dataset,
         make_columns(stack, settings, store),
         strict=settings.strict,
+        # Neighbours and held-out heads look at all of them, again and again.
+        held_bytes=math.inf,
         on_progress=listener.progressed,
     )
     listener.embedded(dataset, vectors)
     divided = dataset.divided_groups()
-    hashes, values = vectors.hashes, vectors.values
+    hashes, values = vectors.hashes, vectors.values[:]
     measures = measure(dataset.sources, hashes, store, on_progress=listener.measured)
     listener.waiting("looking for copies")
     pairs = recall_duplicates(hashes, values, dataset.sources, store, on_progress=listener.compared)

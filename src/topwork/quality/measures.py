@@ -17,9 +17,10 @@ from PIL import Image
 from topwork.config import Interpolation
 from topwork.errors import ImageError, StoreError
 from topwork.images import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.lookahead import in_threads
 from topwork.pages.pictures import read_header
 from topwork.store import DamagedPartError, Floats, Space, VectorStore
-from topwork.vectors import ATTEMPTS, PART_VECTORS, in_threads
+from topwork.vectors import ATTEMPTS, PART_VECTORS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -201,8 +202,9 @@ def _complete(
 ) -> None:
     """Measures what the store lacks and has not failed, and writes it in parts."""
     places: dict[str, list[int]] = {}
+    missing = kept.missing(hashes)
     for place, image in enumerate(hashes):
-        if image not in kept and image not in failed:
+        if missing[place] and image not in failed:
             places.setdefault(image, []).append(place)
     work = list(places.items())
     finished: list[tuple[str, Floats]] = []
