@@ -2,6 +2,16 @@
 
 from topwork.engines.engine import Engine, cores
 from topwork.engines.features import open_features
+from topwork.engines.keras import KerasEngine, has_accelerator
 from topwork.engines.openvino import OpenVINOEngine, resolve_precision, run_file
 
-__all__ = ["Engine", "OpenVINOEngine", "cores", "open_features", "resolve_precision", "run_file"]
+__all__ = [
+    "Engine",
+    "KerasEngine",
+    "OpenVINOEngine",
+    "cores",
+    "has_accelerator",
+    "open_features",
+    "resolve_precision",
+    "run_file",
+]

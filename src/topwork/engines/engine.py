@@ -20,10 +20,12 @@ class Engine(Protocol):
     Attributes:
         image_size: S, the side of its input in pixels.
         ahead: images that should be decoded before it asks for them.
+        outruns_threads: whether it may run more images a second than threads can decode.
     """
 
     image_size: int
     ahead: int
+    outruns_threads: bool
 
     def run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Floats]]:
         """Runs the network over a stream of images.

@@ -25,12 +25,12 @@ BATCH_SIZE = 4
 
 
 def resolve_precision(wanted: Precision) -> Precision:
-    """Returns the precision that this CPU will use: `bf16` or `f32`.
+    """Returns the precision that this CPU will use: `bf16`, `f32` or `int8`.
 
     Raises:
         SettingsError: bf16 was asked for and the CPU has no bf16 arithmetic.
     """
-    if wanted is Precision.F32:
+    if wanted in (Precision.F32, Precision.INT8):
         return wanted
     able = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted is Precision.BF16 and not able:
@@ -41,18 +41,28 @@ def resolve_precision(wanted: Precision) -> Precision:
     return Precision.BF16 if able else Precision.F32
 
 
+def hint(precision: Precision) -> dict[str, str]:
+    """Returns the property that makes OpenVINO compute in a precision.
+
+    What of an int8 network is not in bytes is computed in bf16 where the CPU has it.
+    """
+    rest = resolve_precision(Precision.AUTO) if precision is Precision.INT8 else precision
+    return {"INFERENCE_PRECISION_HINT": str(rest)}
+
+
 class OpenVINOEngine:
     """A network file, compiled for this CPU.
 
     Args:
         path: OpenVINO IR with inputs (N, S, S, 3) of float32 RGB in 0..255.
         image_size: S, the side of its input in pixels.
-        precision: `bf16` or `f32`.
+        precision: `bf16` or `f32`, or `int8` for a file in int8.
         output: name of the output to return, or None for the first. Only the part of the network
             that it needs is compiled, and that must have one input.
         flip: return the mean of the outputs of an image and of its mirror, left to right.
         batch_size: images per request; every request has this static shape.
         streams: requests that run at the same time; one per core if not given.
+        threads: cores to use, and not to be pinned to, beside other processes; all if not given.
 
     Raises:
         NetworkError: the file is missing, damaged or not such a network.
@@ -68,19 +78,23 @@ class OpenVINOEngine:
         flip: bool = False,
         batch_size: int = BATCH_SIZE,
         streams: int | None = None,
+        threads: int | None = None,
     ) -> None:
         openvino = import_openvino()
         self.image_size = image_size
         self.precision = precision
         self.batch_size = batch_size
-        self.streams = streams or cores()
+        self.streams = streams or threads or cores()
         # A few batches, so that memory stays flat.
         self.ahead = 2 * batch_size * self.streams
-        hints = {
-            "INFERENCE_PRECISION_HINT": str(precision),
+        self.outruns_threads = False
+        hints = hint(precision) | {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(self.streams),
         }
+        if threads:
+            # Pinned, the threads of every process would start on the same cores.
+            hints |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
         with naming(path):
             core = openvino.Core()
             model = prune(core.read_model(path), output)
@@ -182,7 +196,7 @@ def run_file(
             names = list(pixels)
         if set(names) != set(pixels):
             raise RuntimeError(f"it has the inputs {sorted(names)}, received {sorted(pixels)}")
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": str(precision)})
+        compiled = core.compile_model(model, "CPU", hint(precision))
         port = compiled.output(output) if output else compiled.output(0)
         rows = zip(*(pixels[name] for name in names), strict=True)
         # One by one: what Keras exports may have the size of its batch written down.

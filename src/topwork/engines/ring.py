@@ -1,0 +1,54 @@
+"""Batches of pixels and of vectors in memory that two processes share.
+
+The memory is a file without a name: it is handed over as a descriptor, and whatever ends the
+two processes, nothing of it is left. Named shared memory would outlive a kill, and is as small
+as 64 MB in many containers.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+import numpy as np
+
+from topwork.engines.engine import Floats, Pixels
+
+# One batch runs, one waits for it, one is being filled.
+SLOTS = 3
+
+
+def open_memory() -> int:
+    """Returns the descriptor of an empty file without a name, in memory where there is such."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("topwork")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class Ring:
+    """Places for a few batches, and for their vectors.
+
+    Args:
+        memory: as `open_memory` returned it; both processes give the same sizes.
+        batch_size: B.
+        image_size: S, in pixels.
+        vector_length: D.
+
+    Attributes:
+        pixels: (SLOTS, B, S, S, 3) uint8.
+        vectors: (SLOTS, B, D) float32.
+    """
+
+    def __init__(self, memory: int, batch_size: int, image_size: int, vector_length: int) -> None:
+        shapes = {
+            "vectors": (SLOTS, batch_size, vector_length),
+            "pixels": (SLOTS, batch_size, image_size, image_size, 3),
+        }
+        floats = 4 * int(np.prod(shapes["vectors"]))
+        total = floats + int(np.prod(shapes["pixels"]))
+        os.ftruncate(memory, total)
+        mapped = mmap.mmap(memory, total)
+        self.vectors: Floats = np.ndarray(shapes["vectors"], np.float32, mapped)
+        self.pixels: Pixels = np.ndarray(shapes["pixels"], np.uint8, mapped, floats)
