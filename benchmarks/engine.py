@@ -1,11 +1,13 @@
-"""How fast a base runs on ready-made batches, and how much of that is left end to end.
+"""Where the time of the one long job goes, and how far it is from what the machine can do.
 
     python benchmarks/engine.py DATA --base efficientnet-lite0
-    python benchmarks/engine.py DATA --base xception --image-size 150 --weights FILE
+    python benchmarks/engine.py DATA --base xception@150 --weights FILE --precisions f32,bf16,int8
 
-Images per second for every batch size and number of streams, the median of several rounds
-that take turns; then, in turns again, inference alone and the whole way from files to
-vectors in the store. These machines are noisy: read the ratios.
+For each precision, in turns, medians of several rounds: the base alone on ready-made batches; the
+whole way from files to stored vectors; reading and hashing, decoding, bringing to size and storing
+alone, in milliseconds of one core an image; and what share of the operations that large
+convolutions reach on this machine the base alone has. With --shapes also every size of batch and
+number of streams. These machines are noisy: read the ratios.
 """
 
 from __future__ import annotations
@@ -13,91 +15,163 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from arithmetic import count_operations, measure_peak
 
+from topwork import images as decoding
+from topwork.columns import make_space, prepare_networks
 from topwork.config import Interpolation, Precision, Settings, default_store
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, cores
 from topwork.engines.openvino import BATCH_SIZE
-from topwork.examples import make_space, prepare_networks
-from topwork.images import decode, read_bytes
-from topwork.store import VectorStore
-from topwork.vectors import embed, read_pixels
+from topwork.images import decode, image_hash, read_bytes
+from topwork.listener import Listener
+from topwork.quantization import fit_networks
+from topwork.store import Space, VectorStore
+from topwork.vectors import embed
 
 ROUNDS = 5
+READY = 128  # decoded images that the base alone runs over, again and again
+
+
+@dataclass(frozen=True)
+class Case:
+    """A base in one precision.
+
+    Attributes:
+        path: of its network.
+        space: what its vectors are.
+        vector_length: D.
+    """
+
+    path: Path
+    space: Space
+    vector_length: int
+
+    def open(self, batch: int = BATCH_SIZE, streams: int | None = None) -> OpenVINOEngine:
+        """Compiles it."""
+        precision = Precision(self.space.precision)
+        size = self.space.image_size
+        return OpenVINOEngine(self.path, size, precision, batch_size=batch, streams=streams)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--base", default="efficientnet-lite0")
-    parser.add_argument("--image-size", type=int)
     parser.add_argument("--weights")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precisions", default="f32,bf16,int8")
     parser.add_argument("--interpolation", default="sampled")
-    parser.add_argument("--batches", default="1,2,4,8,16,32")
     parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--shapes", action="store_true")
+    parser.add_argument("--pillow", action="store_true", help="decode without the extra fast")
     args = parser.parse_args()
+    if args.pillow:
+        decoding.read_jpeg = lambda *_: None
 
-    settings = Settings.create(
-        base=args.base,
-        image_size=args.image_size,
-        weights=args.weights,
-        precision=args.precision,
-        interpolation=args.interpolation,
-    )
-    (network,) = prepare_networks(settings, default_store()).networks
-    space = make_space(network, settings)
-    dataset = Dataset.from_folder(args.data)
-    places = np.linspace(0, len(dataset) - 1, min(args.images, len(dataset))).astype(int)
-    dataset = dataset.select(np.isin(np.arange(len(dataset)), places))
-    size, filter_ = network.image_size, Interpolation(space.interpolation)
-    pixels = np.stack([read_pixels(source, size, filter_) for source in dataset.sources[:128]])
-    print(f"{network.spec.name}, {size} px, {space.precision}, {cores()} cores\n")
+    whole = Dataset.from_folder(args.data)
+    whole = whole.select(whole.splits == "train")
+    places = np.linspace(0, len(whole) - 1, min(args.images, len(whole))).astype(int)
+    dataset = whole.select(np.isin(np.arange(len(whole)), places))
+    cases = {}
+    for name in args.precisions.split(","):
+        settings = Settings.create(
+            base=args.base,
+            weights=args.weights,
+            precision=name,
+            interpolation=args.interpolation,
+        )
+        stack = prepare_networks(settings, default_store())
+        stack, _, _ = fit_networks(stack, whole, settings, default_store(), Listener())
+        (network,) = stack.networks
+        space = make_space(network, settings)
+        cases[name] = Case(network.vectors_path, space, network.vector_length)
+    operations = count_operations(network.openvino_path, network.image_size)
+    print(f"{network.spec.name}, {network.image_size} px, {cores()} cores, {len(dataset)} images")
+    print(f"{operations:.2f} · 10^9 operations an image\n")
 
-    def open_engine(batch: int = BATCH_SIZE, streams: int | None = None) -> OpenVINOEngine:
-        return OpenVINOEngine(
-            network.openvino_path,
-            size,
-            Precision(space.precision),
-            batch_size=batch,
-            streams=streams,
+    data = [read_bytes(source) for source in dataset.sources[:READY]]
+    filter_ = Interpolation(args.interpolation)
+    pixels = np.stack([decode(content, network.image_size, filter_) for content in data])
+    _show_steps(dataset, data, network.image_size, filter_, network.vector_length)
+    _show_rates(cases, dataset, pixels, operations)
+    if args.shapes:
+        _show_shapes(cases, pixels)
+
+
+def _show_steps(
+    dataset: Dataset, data: list[bytes], size: int, filter_: Interpolation, length: int
+) -> None:
+    def store(count: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            space = Space("none", "", size, "", "", "", "f32")
+            vectors = np.zeros((count, length), np.float32)
+            VectorStore(Path(folder), space, length).write(
+                [f"{n:064x}" for n in range(count)], vectors
+            )
+
+    def read_and_hash() -> None:
+        for source in dataset.sources[: len(data)]:
+            image_hash(read_bytes(source))
+
+    steps: dict[str, Callable[[], object]] = {
+        "read and hash": read_and_hash,
+        "decode and bring to size": lambda: [decode(d, size, filter_) for d in data],
+        "store": lambda: store(len(data)),
+    }
+    for name, step in steps.items():
+        times = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            step()
+            times.append((time.perf_counter() - started) / len(data) * 1e3)
+        print(f"{name:26}{median(times):7.2f} ms of one core an image")
+    print()
+
+
+def _show_rates(
+    cases: dict[str, Case], dataset: Dataset, pixels: np.ndarray, operations: float
+) -> None:
+    engines = {name: case.open() for name, case in cases.items()}
+    alone: dict[str, list[float]] = {name: [] for name in cases}
+    whole: dict[str, list[float]] = {name: [] for name in cases}
+    peaks: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, engine in engines.items():
+            alone[name].append(_run(engine, pixels, len(dataset)))
+            whole[name].append(_embed(cases[name], engine, dataset))
+            peaks[name].append(measure_peak(Precision(name)))
+    head = ("", "alone", "end to end", "ratio", "x first", "of peak")
+    print(f"{head[0]:6}{head[1]:>9}{head[2]:>12}{head[3]:>8}{head[4]:>9}{head[5]:>9}  images/s")
+    first = next(iter(cases))
+    for name in cases:
+        ratios = [w / a for w, a in zip(whole[name], alone[name], strict=True)]
+        gains = [w / f for w, f in zip(whole[name], whole[first], strict=True)]
+        shares = [operations * a / p for a, p in zip(alone[name], peaks[name], strict=True)]
+        print(
+            f"{name:6}{median(alone[name]):9.1f}{median(whole[name]):12.1f}"
+            f"{median(ratios):8.3f}{median(gains):9.2f}{median(shares):9.1%}"
+            f"  ratio {min(ratios):.3f} to {max(ratios):.3f}"
         )
 
-    shapes = [(b, s) for b in map(int, args.batches.split(",")) for s in {1, cores()}]
-    engines = {shape: open_engine(*shape) for shape in shapes}
-    rates: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
-    for _ in range(ROUNDS):
-        for shape, engine in engines.items():
-            rates[shape].append(_run(engine, pixels, max(128, 4 * shape[0])))
-    chosen = median(rates[BATCH_SIZE, cores()])
-    print(f"{'batch':>6}{'streams':>9}{'images/s':>10}{'ratio':>7}")
-    for (batch, streams), found in sorted(rates.items()):
-        print(f"{batch:>6}{streams:>9}{median(found):>10.1f}{median(found) / chosen:>7.2f}")
-    del engines
 
-    engine = open_engine()
-    data = [read_bytes(source) for source in dataset.sources[:128]]
-    alone, whole, decoding = [], [], []
-    for _ in range(ROUNDS):
-        alone.append(_run(engine, pixels, len(dataset)))
-        with tempfile.TemporaryDirectory() as folder:
-            store = VectorStore(Path(folder), space, network.vector_length)
-            started = time.perf_counter()
-            embed(dataset, store, lambda: engine)
-            whole.append(len(dataset) / (time.perf_counter() - started))
-        started = time.perf_counter()
-        for content in data:
-            decode(content, size, filter_)
-        decoding.append((time.perf_counter() - started) / len(data) * 1e3)
-    ratios = [w / a for w, a in zip(whole, alone, strict=True)]
-    print(f"\ninference alone        {median(alone):7.1f} images/s")
-    print(f"files to stored vectors{median(whole):7.1f} images/s")
-    print(f"ratio                  {median(ratios):7.3f}  ({min(ratios):.3f} to {max(ratios):.3f})")
-    print(f"decoding, one thread   {median(decoding):7.2f} ms an image")
+def _show_shapes(cases: dict[str, Case], pixels: np.ndarray) -> None:
+    shapes = [(batch, streams) for batch in (1, 2, 4, 8, 16, 32) for streams in {1, cores()}]
+    for name, case in cases.items():
+        engines = {shape: case.open(*shape) for shape in shapes}
+        rates: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
+        for _ in range(ROUNDS):
+            for shape, engine in engines.items():
+                rates[shape].append(_run(engine, pixels, max(128, 4 * shape[0])))
+        chosen = median(rates[BATCH_SIZE, cores()])
+        print(f"\n{name}: {'batch':>6}{'streams':>9}{'images/s':>10}{'ratio':>7}")
+        for (batch, streams), found in sorted(rates.items()):
+            print(f"{batch:>12}{streams:>9}{median(found):>10.1f}{median(found) / chosen:>7.2f}")
 
 
 def _run(engine: OpenVINOEngine, pixels: np.ndarray, count: int) -> float:
@@ -106,6 +180,14 @@ def _run(engine: OpenVINOEngine, pixels: np.ndarray, count: int) -> float:
     for _ in engine.run((n, pixels[n % len(pixels)]) for n in range(count)):
         pass
     return count / (time.perf_counter() - started)
+
+
+def _embed(case: Case, engine: OpenVINOEngine, dataset: Dataset) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        store = VectorStore(Path(folder), case.space, case.vector_length)
+        started = time.perf_counter()
+        embed(dataset, store, lambda: engine)
+        return len(dataset) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_each_part_of_the_key_keeps_bases_apart(tmp_path, builds, monkeypatch, p
         case "recipe":
             monkeypatch.setattr(network, "RECIPE", "other")
         case "keras":
-            monkeypatch.setattr(network, "version", lambda _: "99")
+            monkeypatch.setattr(network, "find_version", lambda _: "99")
     assert prepare(spec, size, weights, tmp_path).folder != first.folder
     assert len(builds) == 2
 

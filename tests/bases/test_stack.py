@@ -94,7 +94,7 @@ def test_each_part_of_the_key_keeps_stacks_apart(tmp_path, tasks, monkeypatch, p
         case "recipe":
             monkeypatch.setattr(network, "RECIPE", "other")
         case "keras":
-            monkeypatch.setattr(network, "version", lambda _: "99")
+            monkeypatch.setattr(network, "find_version", lambda _: "99")
     assert prepare_stack(parts, flip, tmp_path).folder != first.folder
     assert names(tasks)[-1] == "compose"
 

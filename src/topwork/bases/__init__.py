@@ -4,6 +4,7 @@ Importing this package imports neither Keras nor OpenVINO: networks are built in
 process, since Keras' backend is fixed for a whole process.
 """
 
+from topwork.bases.int8 import check_int8, find_int8, make_int8
 from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_keras_file
 from topwork.bases.network import Network, prepare
 from topwork.bases.openvino_file import flip_network, write_openvino_file
@@ -16,11 +17,14 @@ __all__ = [
     "Network",
     "Stack",
     "Weights",
+    "check_int8",
     "find_all_weights",
+    "find_int8",
     "find_weights",
     "flip_network",
     "get_base",
     "list_bases",
+    "make_int8",
     "name_inputs",
     "parse_bases",
     "prepare",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,28 @@ from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
 from topwork.errors import NetworkError, StoreError
 from topwork.files import write_folder
+from topwork.runtime import find_version
 
 # Part of every vector's key: raise it when the network around a base changes.
 RECIPE = "1"
 # The parts of a `.keras` file.
 KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
-FILES = ("network.xml", "network.bin", *KERAS_FILES)
+NETWORK_FILE = "network.xml"
+FILES = (NETWORK_FILE, "network.bin", *KERAS_FILES)
 RECORD = "network.json"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A network in int8, fitted to some images.
+
+    Attributes:
+        folder: holds it as OpenVINO IR.
+        calibration: names what it was fitted to: images, recipe and version of NNCF.
+    """
+
+    folder: Path
+    calibration: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,8 @@ class Network:
         feature_shape: (s, s, D) of the features before pooling.
         vector_length: D.
         parameters: of the base.
+        recipe: version of what is built around the base.
+        int8: the same network with convolutions of bytes, if that is what vectors come from.
     """
 
     spec: BaseSpec
@@ -46,11 +62,17 @@ class Network:
     vector_length: int
     parameters: int
     recipe: str = RECIPE
+    int8: Int8 | None = None
 
     @property
     def openvino_path(self) -> Path:
         """OpenVINO IR in f32: RGB (N, S, S, 3) float32 in 0..255 to vectors (N, D) float32."""
-        return self.folder / "network.xml"
+        return self.folder / NETWORK_FILE
+
+    @property
+    def vectors_path(self) -> Path:
+        """The file that vectors come from: that in int8, if there is one, else that in f32."""
+        return self.int8.folder / NETWORK_FILE if self.int8 else self.openvino_path
 
 
 def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> Network:
@@ -69,7 +91,7 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
         StoreError: the store cannot be written.
     """
     spec.choose_size(image_size)
-    key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, version("keras")])
+    key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, find_version("keras")])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = store / "bases" / f"{spec.name}-{image_size}-{digest}"
     return _read(spec, image_size, weights, folder) or _build(spec, image_size, weights, folder)
@@ -129,13 +151,34 @@ def build_folder(
         NetworkError, WeightsError: as the child process says.
     """
 
-    def build(scratch: Path) -> None:
-        facts = ask_keras(task, {**request, "folder": str(scratch)})
+    def ask(scratch: Path) -> dict[str, Any]:
+        return ask_keras(task, {**request, "folder": str(scratch)})
+
+    fill_folder(folder, ask, files, record)
+
+
+def fill_folder(
+    folder: Path, build: Callable[[Path], dict[str, Any]], files: Sequence[str], record: str
+) -> None:
+    """Fills a folder of the store, all at once, and records facts and the sizes of its files.
+
+    Args:
+        folder: the folder; one that is there is replaced.
+        build: writes the files into a folder and returns the facts.
+        files: names of the files that it writes.
+        record: name of the JSON file with the facts and the sizes, for `read_folder`.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+
+    def write(scratch: Path) -> None:
+        facts = build(scratch)
         facts["bytes"] = {name: (scratch / name).stat().st_size for name in files}
         (scratch / record).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
     try:
-        write_folder(folder, build)
+        write_folder(folder, write)
     except OSError as error:
         raise StoreError(
             f"cannot write to the store {folder.parent}: {error.strerror}; make room or choose "
@@ -144,7 +187,7 @@ def build_folder(
 
 
 def read_folder(folder: Path, files: Sequence[str], record: str) -> dict[str, Any] | None:
-    """Returns what `build_folder` recorded, or None if a file is not as it was written."""
+    """Returns what `fill_folder` recorded, or None if a file is not as it was written."""
     try:
         facts = json.loads((folder / record).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == facts["bytes"][name] for name in files)

@@ -19,7 +19,7 @@ Layer = tuple[Floats, Floats]
 
 
 def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> None:
-    """Writes networks and head as OpenVINO IR in f32.
+    """Writes networks and head as OpenVINO IR, networks in f32 or int8, the head in f32.
 
     Its inputs are those of the stack, RGB (N, S, S, 3) float32 in 0..255. Its outputs are
     `logits` (N, C) and `vectors` (N, D), or `vectors_1`, `vectors_2`, ... of each network.
@@ -78,7 +78,7 @@ def flip_network(model: Any) -> None:
 
 def _graft(network: Network, image: Any, *, flip: bool, prefix: str) -> Any:
     """Lets a network read an image, and returns its vectors."""
-    model = import_openvino().Core().read_model(network.openvino_path)
+    model = import_openvino().Core().read_model(network.vectors_path)
     if flip:
         flip_network(model)
     # Tools find operations and tensors by name, and networks may have the same inside.
@@ -116,7 +116,7 @@ def _save(model: Any, networks: Sequence[Network], path: Path) -> None:
         import_openvino().save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         # OpenVINO does not say why; a full disk is the likeliest reason.
-        files = [network.openvino_path.with_suffix(".bin") for network in networks]
+        files = [network.vectors_path.with_suffix(".bin") for network in networks]
         needed = sum(file.stat().st_size for file in files) / 1e6
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(

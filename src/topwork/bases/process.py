@@ -1,4 +1,4 @@
-"""Asks Keras for something in a child process, so that this process never imports it."""
+"""Asks Keras, or NNCF, for something in a child process, so that this one never imports it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,25 @@ def ask_keras(task: str, request: dict[str, Any]) -> dict[str, Any]:
         NetworkError, StoreError, WeightsError: as the child raised them; NetworkError also when
             it broke, with the last line it wrote.
     """
+    return _ask("topwork.bases.child", "Keras", {"task": task, "request": request})
+
+
+def ask_nncf(request: dict[str, Any]) -> None:
+    """Lets `quantizing` make an int8 network; arguments as JSON.
+
+    Raises:
+        NetworkError: it broke, with the last line it wrote.
+    """
+    _ask("topwork.bases.quantizing", "NNCF", {"request": request})
+
+
+def _ask(module: str, library: str, content: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="topwork-") as folder:
         answer = Path(folder) / "answer.json"
-        content = json.dumps({"task": task, "request": request, "answer": str(answer)})
         # The answer has a file of its own: libraries write what they like on the streams.
         done = subprocess.run(
-            [sys.executable, "-m", "topwork.bases.child"],
-            input=content,
+            [sys.executable, "-m", module],
+            input=json.dumps(content | {"answer": str(answer)}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -42,7 +54,7 @@ def ask_keras(task: str, request: dict[str, Any]) -> dict[str, Any]:
         )
         if not answer.is_file():
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise NetworkError(f"the process that runs Keras broke: {lines[-1]}")
+            raise NetworkError(f"the process that runs {library} broke: {lines[-1]}")
         result = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
         raise ERRORS[result["error"]](result["message"])

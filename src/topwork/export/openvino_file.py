@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.bases.quantizing import fuse
 from topwork.config import Precision
 from topwork.engines.openvino import naming
 from topwork.export.batches import Arrays, Run, run_batches
@@ -74,17 +75,6 @@ def save_openvino(model: Any, path: Path, facts: str, *, half: bool = False) -> 
     except RuntimeError as error:
         # It does not say why; a full disk is the likeliest reason.
         raise OSError(f"OpenVINO could not write {path.name}; is the disk full?") from error
-
-
-def fuse(model: Any) -> None:
-    """Lets each convolution take in the normalization behind it, as the runtime will.
-
-    What is rounded or fitted before that is not what is computed with.
-    """
-    # OpenVINO's own converter has no other way to it either.
-    from openvino._offline_transformations import apply_moc_transformations
-
-    apply_moc_transformations(model, cf=True)
 
 
 def run_openvino(

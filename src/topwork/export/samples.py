@@ -21,8 +21,8 @@ from topwork.errors import DatasetError, ImageError, ModelError
 from topwork.heads import Floats
 from topwork.images import Source, decode, image_hash, read_bytes
 from topwork.listing import Skipped, Split
+from topwork.lookahead import in_threads
 from topwork.model import Model
-from topwork.vectors import in_threads
 
 Pixels = NDArray[np.uint8]
 

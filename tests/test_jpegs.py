@@ -1,0 +1,78 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from topwork import images, jpegs
+from topwork.config import Interpolation
+from topwork.errors import ImageError
+
+pytest.importorskip("simplejpeg")
+pytest.importorskip("cv2")
+
+
+def encode(width, height, *, mode="RGB", orientation=1, **options):
+    """A JPEG of smooth colours with an edge, so that a wrong turn or place shows."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x + y > width) * 200], axis=-1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(file, "JPEG", exif=exif, **options)
+    return file.getvalue()
+
+
+def decode_both(data, size_px, monkeypatch):
+    fast = images.decode(data, size_px, Interpolation.SAMPLED)
+    with monkeypatch.context() as patch:
+        patch.setattr(jpegs, "find_packages", lambda: None)
+        slow = images.decode(data, size_px, Interpolation.SAMPLED)
+    return fast.astype(int), slow.astype(int)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(90, 61), (61, 90), (700, 400), (31, 33)])
+def test_pillow_gives_the_same_but_for_one_level(orientation, progressive, size, monkeypatch):
+    data = encode(*size, orientation=orientation, progressive=progressive)
+    fast, slow = decode_both(data, 48, monkeypatch)
+    assert fast.shape == (48, 48, 3)
+    assert np.abs(fast - slow).max() <= 1
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_decodes_to_the_very_pixels_of_pillow(subsampling):
+    data = encode(75, 52, subsampling=subsampling, quality=60)
+    with Image.open(io.BytesIO(data)) as image:
+        found = jpegs.read_jpeg(data, image, 1)
+        image.load()
+        assert np.array_equal(found, np.asarray(image))
+
+
+def test_is_what_decode_takes(monkeypatch):
+    taken = []
+    monkeypatch.setattr(images, "read_jpeg", lambda *args: taken.append(args))
+    images.decode(encode(75, 52), 32, Interpolation.SAMPLED)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colours_are_left_to_pillow(mode, monkeypatch):
+    data = encode(75, 52, mode=mode)
+    with Image.open(io.BytesIO(data)) as image:
+        assert jpegs.read_jpeg(data, image, 1) is None
+    fast, slow = decode_both(data, 32, monkeypatch)
+    assert np.array_equal(fast, slow)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_cut_off_file_is_refused_as_by_pillow(kept):
+    data = encode(300, 200)
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        images.decode(data[: int(len(data) * kept)], 32, Interpolation.SAMPLED)
+
+
+def test_a_much_larger_picture_is_still_halved(monkeypatch):
+    fast, slow = decode_both(encode(4000, 4000), 32, monkeypatch)
+    assert np.array_equal(fast, slow)

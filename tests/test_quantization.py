@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from topwork import pipeline, quantization
+from topwork.bundle import load_model
+from topwork.columns import prepare_networks
+from topwork.config import Precision
+from topwork.dataset import Dataset
+from topwork.embedding import embed
+from topwork.errors import NetworkError
+from topwork.listener import Listener
+from topwork.quantization import compare, fit_networks, measure_cost
+
+pytest.importorskip("nncf")
+
+
+class Hearer(Listener):
+    def __init__(self):
+        self.heard = []
+
+    def quantized(self, quantization):
+        self.heard.append(quantization)
+
+
+@pytest.fixture(scope="module")
+def settings(small):
+    return small.model_copy(update={"precision": Precision.INT8})
+
+
+@pytest.fixture(scope="module")
+def dataset(photos):
+    return Dataset.from_folder(photos)
+
+
+@pytest.fixture(scope="module")
+def hearer():
+    return Hearer()
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, settings, store, hearer):
+    return pipeline.train(dataset, settings, store, hearer)
+
+
+def test_agreement_is_the_explained_variance():
+    numbers = np.random.default_rng(0)
+    others = numbers.normal(3, 2, (50, 8)).astype(np.float32)
+    values = others + numbers.normal(0, 0.5, others.shape).astype(np.float32)
+    wanted = r2_score(others, values, multioutput="variance_weighted")
+    assert compare(values, others) == pytest.approx(wanted, abs=1e-6)
+    assert compare(others, others) == 1
+
+
+def test_agreement_of_images_that_are_all_the_same():
+    others = np.ones((3, 4), np.float32)
+    assert compare(others, others) == 1
+    assert compare(others + 1, others) == 0
+
+
+def test_says_what_it_found(trained, hearer):
+    (found,) = hearer.heard
+    assert trained.quantization == found
+    assert found.precision in (Precision.BF16, Precision.F32)
+    assert 0.85 <= found.agreement[0] < 1
+    json.dumps(trained.to_json(), allow_nan=False)
+
+
+def test_a_model_predicts_what_it_was_trained_on(trained, dataset, tmp_path):
+    parity = trained.save(tmp_path / "model")
+    assert parity["keras"] < 1e-3
+    model = load_model(tmp_path / "model")
+    assert model.precision is Precision.INT8
+    places = [n for n, s in enumerate(dataset.splits) if s == "validation"][:4]
+    few = dataset.select(np.isin(np.arange(len(dataset)), places))
+    found = model.predict(few.sources)
+    by_name = dict(zip(trained.answers.names, trained.answers.logits, strict=True))
+    wanted = np.stack([by_name[name] for name in few.names])
+    assert np.abs(found.logits - wanted).max() <= 0.05 * np.abs(wanted).max()
+
+
+def test_vectors_of_int8_and_of_another_precision_have_places_of_their_own(
+    trained, dataset, settings, small, store
+):
+    again = embed(dataset, settings, store)
+    usual = embed(dataset, small, store)
+    assert again.spaces[0].calibration
+    assert not usual.spaces[0].calibration
+    assert again.spaces[0].name != usual.spaces[0].name
+    assert again.spaces[0].calibration == trained.model.members[0].space.calibration
+
+
+def test_more_images_keep_the_calibration(trained, dataset, settings, store):
+    training = np.flatnonzero(dataset.splits == "train")
+    fewer = dataset.select(np.arange(len(dataset)) != training[0])
+    stack, _, found = fit_networks(
+        prepare_networks(settings, store), fewer, settings, store, Listener()
+    )
+    assert stack.networks[0].int8.calibration == trained.model.members[0].space.calibration
+    assert found is not None
+
+
+def test_poor_agreement_is_refused(trained, dataset, settings, store, monkeypatch):
+    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 0.99999)
+    with pytest.raises(NetworkError, match=r"int8 keeps 0\.9.* use --precision auto"):
+        pipeline.train(dataset, settings, store)
+
+
+def test_other_precisions_are_left_alone(dataset, small, store):
+    stack = prepare_networks(small, store)
+    assert fit_networks(stack, dataset, small, store, Listener()) == (stack, dataset, None)
+
+
+def test_cost_counts_what_heads_get_right(dataset):
+    numbers = np.random.default_rng(0)
+    sample = dataset.select(dataset.splits == "train")
+    labels = np.asarray(sample.labels)
+    useless = numbers.normal(size=(len(sample), 4)).astype(np.float32)
+    telling = np.eye(3, dtype=np.float32)[labels] + 0.01 * useless[:, :3]
+    cost = measure_cost(useless, telling, sample)
+    if cost is None:
+        pytest.skip("too few images of a class")
+    assert cost.usual == 1
+    assert cost.accuracy < 0.8
+    same = measure_cost(telling, telling, sample)
+    assert (same.accuracy, same.error) == (1, 0)
