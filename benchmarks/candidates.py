@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings, default_store
 from topwork.dataset import Dataset, Split
-from topwork.examples import make_columns, prepare_networks
 from topwork.replicates import make_replicates
 from topwork.training import Labelled, Part
 from topwork.trials import rank

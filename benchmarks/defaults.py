@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import Interpolation, Settings, default_store
 from topwork.dataset import Dataset, Split
-from topwork.examples import make_columns, prepare_networks
-from topwork.training import Labelled, train_head
+from topwork.labelled import Labelled
+from topwork.training import train_head
 from topwork.vectors import embed_columns
 
 FOLDS = 5

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings, default_store
 from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, find_duplicates, group_duplicates
-from topwork.examples import make_columns, prepare_networks
 from topwork.vectors import embed_columns
 
 PLANTED = 20

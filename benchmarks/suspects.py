@@ -21,14 +21,15 @@ from statistics import median
 import numpy as np
 from scipy.stats import t as student
 
+from topwork.columns import make_columns, prepare_networks
 from topwork.config import HeadSettings, Settings, default_store
 from topwork.dataset import Dataset
-from topwork.examples import make_columns, prepare_networks
+from topwork.labelled import Labelled
 from topwork.listing import Split
 from topwork.pipeline import train
 from topwork.quality.doubts import cross_predict, rank_classes, score_labels
 from topwork.task import Task
-from topwork.training import Labelled, train_head
+from topwork.training import train_head
 from topwork.vectors import embed_columns
 
 SHARE = 0.05

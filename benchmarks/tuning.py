@@ -22,9 +22,10 @@ from statistics import median
 
 import numpy as np
 
+from topwork.columns import prepare_networks
 from topwork.config import Settings, default_store
 from topwork.dataset import Dataset, Split
-from topwork.examples import Prepared, prepare_examples, prepare_networks
+from topwork.examples import Prepared, prepare_examples
 from topwork.pipeline import tune
 from topwork.training import train_heads
 

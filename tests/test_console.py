@@ -25,10 +25,10 @@ from topwork.corrections import Correction
 from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, Pair
 from topwork.history import History
+from topwork.labelled import Fit
 from topwork.listing import Skipped
 from topwork.metrics import report_classes, report_labels, report_numbers
 from topwork.task import Task
-from topwork.training import Fit
 from topwork.trials import Trial
 from topwork.vectors import Progress, Vectors
 

@@ -134,7 +134,7 @@ def test_openvino_is_imported_in_one_place():
         or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("openvino"))
     }
     # The second has a model by then, which came through the first.
-    assert found == {"runtime.py", "export/openvino_file.py"}
+    assert found == {"runtime.py", "bases/quantizing.py"}
 
 
 def test_keras_is_imported_where_its_backend_is_known():

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topwork.errors import SettingsError
+from topwork.labelled import Part
 from topwork.replicates import FEW_VALIDATION, make_replicates, split_folds
-from topwork.training import Part
 
 CLASSES = ["ant", "bee", "cow", "dog"]
 

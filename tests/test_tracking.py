@@ -15,8 +15,8 @@ import pytest
 
 from topwork.config import HeadSettings, Tracker
 from topwork.errors import SettingsError, StoreError
+from topwork.labelled import Fit
 from topwork.tracking import open_tracker, recipe_of
-from topwork.training import Fit
 from topwork.trials import Journal, make_record
 
 needs_tensorboard = pytest.mark.skipif(

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from topwork.config import HeadSettings
-from topwork.training import Fit
+from topwork.labelled import Fit
 from topwork.trial_plot import COLOURS, DEPTH, describe_recipe, draw_trials
 from topwork.trials import Trial
 

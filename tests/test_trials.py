@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.errors import StoreError, TopworkError
-from topwork.training import Fit
+from topwork.labelled import Fit
 from topwork.trials import Journal, Trial, choose, make_record, rank, read_record
 
 NAN, INF = math.nan, math.inf

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.arrow import make_lists, make_strings
 from topwork.errors import ModelError
 from topwork.heads import Floats
 from topwork.images import Source
@@ -67,10 +68,10 @@ def write_answers(answers: Answers, path: Path) -> None:
 
     truth = answers.labels.reshape(len(answers), -1).astype(np.float64)
     columns = {
-        "name": pa.array(list(map(make_writable, answers.names)), pa.string()),
-        "sha256": pa.array(answers.hashes, pa.string()),
-        "truth": pa.array(list(truth), pa.list_(pa.float64())),
-        "logits": pa.array(list(answers.logits), pa.list_(pa.float32())),
+        "name": make_strings(list(map(make_writable, answers.names))),
+        "sha256": make_strings(answers.hashes),
+        "truth": make_lists(truth),
+        "logits": make_lists(answers.logits),
     }
     facts = {"split": answers.split, "seen": str(answers.seen)}
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from topwork import pipeline
 from topwork.bundle import load_model
-from topwork.config import Search, Settings, Tracker, default_store
+from topwork.config import Search, Settings, Tracker
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
@@ -25,8 +25,10 @@ from topwork.labels import number_labels
 from topwork.listing import Skipped
 from topwork.metrics import NumberReport
 from topwork.model import Model
+from topwork.remote.folders import find_store
 from topwork.task import Task
 from topwork.tracking import tracked
+from topwork.trained import Trained
 from topwork.trials import Journal, Trial
 
 
@@ -90,7 +92,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
     _other: ClassVar = "Regressor"
 
-    def _take(self, trained: pipeline.Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
         plain = labels is None or dataset.task is Task.LABELS
         self.classes_ = np.array(dataset.classes) if plain else np.unique(np.asarray(labels))
         super()._take(trained, dataset, labels)
@@ -255,7 +257,7 @@ def tune(
     strict = wanted.strict
     dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=strict)
     plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
-    place = (default_store() if store is None else Path(store)).absolute()
+    place = find_store(store).absolute()
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
     screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext()

@@ -49,11 +49,28 @@ class Optimizer(StrEnum):
 
 
 class Precision(StrEnum):
-    """The arithmetic of the base: `auto` is bf16 where the CPU has it, else f32."""
+    """The arithmetic of the base: `auto` is bf16 where the CPU has it, else f32.
+
+    `int8` computes its convolutions with bytes, fitted to training images, and the rest as `auto`.
+    """
 
     AUTO = "auto"
     BF16 = "bf16"
     F32 = "f32"
+    INT8 = "int8"
+
+
+class EngineKind(StrEnum):
+    """What runs the base.
+
+    `openvino` runs it on this machine's CPU, `keras` with JAX on its GPU or TPU, `ray` on all
+    machines of a Ray cluster. `auto` is `keras` where JAX has a GPU or TPU, else `openvino`.
+    """
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    KERAS = "keras"
+    RAY = "ray"
 
 
 class HeadKind(StrEnum):
@@ -190,7 +207,17 @@ class VectorSettings(BaseModel):
         description="Filter that brings an image to the input size; nearest is Keras' load_img.",
     )
     precision: Precision = Field(
-        Precision.AUTO, description="Arithmetic of the base; auto: bf16 where the CPU has it."
+        Precision.AUTO,
+        description="Arithmetic of the base; auto: bf16 where the CPU has it; int8, fitted to the "
+        "training images, is the fastest.",
+    )
+    engine: EngineKind = Field(
+        EngineKind.AUTO,
+        description="What runs the base: openvino (CPU), keras (GPU or TPU), or ray (many "
+        "machines); auto: keras where JAX has a GPU or TPU.",
+    )
+    address: str | None = Field(
+        None, description="Where the Ray cluster is [$RAY_ADDRESS, or started on this machine]."
     )
     weights: str | None = Field(
         None,
@@ -303,6 +330,19 @@ class Settings(HeadSettings, VectorSettings):
                 chosen["base"] = re.sub("@[0-9]+", "", chosen["base"])
             values = chosen | values
         return _create(cls, values)
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Settings:
+        if self.engine is EngineKind.KERAS and self.precision is Precision.INT8:
+            raise PydanticCustomError(
+                "contradiction",
+                "precision: int8 runs in OpenVINO, received it with engine keras; leave out one",
+            )
+        if self.address is not None and self.engine is not EngineKind.RAY:
+            raise PydanticCustomError(
+                "contradiction", f"address: is for engine ray, received it with {self.engine}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_head(self) -> Settings:

@@ -30,8 +30,9 @@ from topwork.history import History
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.metrics import Report, say_number, say_report
-from topwork.pipeline import Trained
+from topwork.quantization import Quantization
 from topwork.task import Task
+from topwork.trained import Trained
 from topwork.trial_plot import describe_recipe
 from topwork.trials import Trial, rank, standard_error
 from topwork.tuning import Tuner
@@ -107,6 +108,11 @@ class Screen(Listener):
         for line in shape_lines(stack, settings.batch_size, classes):
             self.console.print(line, style="cyan")
         self.console.print()
+
+    def quantized(self, quantization: Quantization) -> None:
+        """Prints what int8 keeps, and what it costs."""
+        self._stop()
+        show_quantization(self.console, quantization)
 
     def read(self, done: int, total: int) -> None:
         """Shows how many images were read."""
@@ -271,6 +277,22 @@ def _add_classes(table: Table, dataset: Dataset, splits: list[str]) -> None:
     if rest:
         sums = (str(sum(counts[split][name] for name in rest)) for split in splits)
         table.add_row(f"and {len(rest)} more", *sums)
+
+
+def show_quantization(console: Console, found: Quantization) -> None:
+    """Prints what int8 keeps of the vectors, and the accuracy of heads on both."""
+    kept = ", ".join(f"{share:.3f}" for share in found.agreement)
+    console.print(
+        f"int8, fitted to {counted(found.fitted, 'image')}: its vectors agree with "
+        f"{found.precision}'s to {kept}"
+    )
+    if found.cost is not None:
+        cost, points = found.cost, 100 * (found.cost.accuracy - found.cost.usual)
+        console.print(
+            f"Cost of int8 on {counted(found.images, 'training image')}, by folds: accuracy "
+            f"{cost.accuracy:.3f}, with {found.precision} {cost.usual:.3f}: {points:+.1f} ± "
+            f"{100 * cost.error:.1f} points"
+        )
 
 
 def show_division(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> None:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from topwork import evaluation, pipeline
 from topwork.bases import write_keras_file
 from topwork.bundle import KERAS_FILE, copy_model, find_keras_file
-from topwork.config import Settings, default_store
+from topwork.config import Settings
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError
@@ -28,7 +28,9 @@ from topwork.heads import Floats
 from topwork.history import History
 from topwork.listing import SHOWN, Skipped
 from topwork.model import Model
+from topwork.remote.folders import find_store
 from topwork.task import Task
+from topwork.trained import Trained
 from topwork.trials import Trial
 
 if TYPE_CHECKING:
@@ -147,13 +149,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         return images
 
-    def _take(self, trained: pipeline.Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
         del dataset, labels
         self.model_ = trained.model
         self.history_ = trained.model.history
         self.skipped_ = trained.skipped
         self.trials_ = trained.trials
-        self._trained: pipeline.Trained | None = trained
+        self._trained: Trained | None = trained
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
@@ -196,7 +198,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _store(self) -> Path:
-        return (default_store() if self.store is None else Path(self.store)).absolute()
+        return find_store(self.store).absolute()
 
     @property
     def _folder(self) -> Path:

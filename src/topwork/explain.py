@@ -14,7 +14,7 @@ for the gradient Selvaraju et al., "Grad-CAM", 2017, without its ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,8 @@ from topwork.pages.pictures import open_upright
 from topwork.task import Task
 
 Pixels = NDArray[np.uint8]
+# From pixels (S, S, 3) to features (s, s, D).
+See = Callable[[Pixels], Floats]
 
 # The longer side of the photograph in a picture of maps.
 PHOTO_PX = 480
@@ -156,15 +158,15 @@ class Explainer:
 
     Args:
         model: a trained model.
+        networks: those of its networks, from `open_networks`, if they are open already.
 
     Raises:
         NetworkError: a network's file is missing or damaged, or does not end in pooling.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, networks: Sequence[See] | None = None) -> None:
         self.model = model
-        pairs = zip(model.networks, model.members, strict=True)
-        self._networks = [_open(file, member) for file, member in pairs]
+        self._networks = networks or open_networks(model.networks, model.members)
 
     def explain(self, source: Source) -> Explanation:
         """Runs the networks over an image.
@@ -317,11 +319,19 @@ def _resize(found: Floats, width_px: int, height_px: int) -> Floats:
     return np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
 
 
-def _open(file: NetworkFile, member: Member) -> Any:
-    return open_features(
-        file.path,
-        member.space.image_size,
-        Precision(member.local_space.precision),
-        output=file.output,
-        flip=file.flip,
-    )
+def open_networks(files: Sequence[NetworkFile], members: Sequence[Member]) -> list[See]:
+    """Compiles networks up to their pooling, which takes a second or so.
+
+    Raises:
+        NetworkError: a file is missing or damaged, or does not end in pooling.
+    """
+    return [
+        open_features(
+            file.path,
+            member.space.image_size,
+            Precision(member.local_space.precision),
+            output=file.output,
+            flip=file.flip,
+        )
+        for file, member in zip(files, members, strict=True)
+    ]

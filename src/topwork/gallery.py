@@ -18,9 +18,9 @@ from topwork.errors import ImageError, ModelError, SettingsError
 from topwork.files import write_file
 from topwork.images import Source
 from topwork.listing import Skipped, make_writable
+from topwork.lookahead import in_threads
 from topwork.nearest import ROUNDING, nearest, unit
 from topwork.pages.pictures import make_thumbnail
-from topwork.vectors import in_threads
 
 Floats = NDArray[np.float32]
 

@@ -10,6 +10,7 @@ from topwork.corrections import Correction
 from topwork.dataset import Dataset
 from topwork.duplicates import Pair
 from topwork.history import History
+from topwork.quantization import Quantization
 from topwork.trials import Trial
 from topwork.tuning import Tuner
 from topwork.vectors import Progress, Vectors
@@ -32,6 +33,9 @@ class Listener:
 
     def shapes(self, stack: Stack, settings: Settings, classes: int) -> None:
         """The shapes on the way through the networks are known."""
+
+    def quantized(self, quantization: Quantization) -> None:
+        """The networks compute in int8, and it is known what that costs."""
 
     def read(self, done: int, total: int) -> None:
         """An image more has been read, to find out whether its vector is there."""

@@ -37,9 +37,10 @@ from topwork.errors import ImageError, SettingsError
 from topwork.heads import Floats, Head, probabilities
 from topwork.history import History
 from topwork.images import Source
+from topwork.lookahead import in_threads
 from topwork.store import Space, VectorStore
 from topwork.task import Task
-from topwork.vectors import Column, in_threads, read_pixels
+from topwork.vectors import Column, read_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -67,7 +68,7 @@ class Member(BaseModel):
     @property
     def local_space(self) -> Space:
         """What a vector is on this machine: in f32 where its CPU lacks the bf16 of training."""
-        if self.space.precision == Precision.F32:
+        if self.space.precision in (Precision.F32, Precision.INT8):
             return self.space
         return replace(self.space, precision=str(resolve_precision(Precision.AUTO)))
 

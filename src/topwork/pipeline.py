@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,43 @@ from numpy.typing import NDArray
 
 from topwork.answers import Answers
 from topwork.bases import Stack, parse_bases, weights_here
-from topwork.bundle import REPORT_FILE, Samples, current_versions, save_model
+from topwork.bundle import Samples, current_versions
 from topwork.calibration import Calibration, as_pairs, calibrate
+from topwork.columns import make_space, prepare_networks
 from topwork.config import AUTO, ClassWeight, HeadKind, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
 from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.errors import SettingsError
-from topwork.examples import Prepared, make_space, prepare_examples, prepare_networks
-from topwork.explain import Explainer
-from topwork.gallery import GALLERY_FILE, choose_evenly, write_gallery
+from topwork.examples import Prepared, prepare_examples
+from topwork.explain import See, open_networks
+from topwork.gallery import choose_evenly
 from topwork.heads import Floats, decide, probabilities
-from topwork.images import Source
 from topwork.inspections import recall
 from topwork.listener import Listener
-from topwork.listing import Skipped, Split
-from topwork.metrics import Report, describe_report, finite, make_report
+from topwork.listing import Split
+from topwork.metrics import finite, make_report
 from topwork.model import (
     DataFacts,
     ImageTable,
-    Making,
     Member,
     Model,
     NetworkFile,
     SearchFacts,
     Validation,
 )
+from topwork.quantization import Quantization, fit_networks
 from topwork.replicates import make_replicates
-from topwork.report import render_report
 from topwork.splits import strata
+from topwork.stored import map_rows, select
 from topwork.task import Task
+from topwork.trained import Carried, Trained
 from topwork.training import check_vectors, import_early, keep, train_heads
-from topwork.trial_plot import draw_trials
 from topwork.trials import Journal, Trial, standard_error
 from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
 from topwork.vectors import Vectors
 from topwork.verdicts import Verdicts
 
-TRIALS_PLOT = "tuning.png"
 PARITY_IMAGES = 8
 MOST_DECISIONS = 200_000
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
@@ -59,118 +58,13 @@ AUTO_FOLDS = 3
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Training images to be shown beside those that are like them.
+class _Begun:
+    """What heads are trained with, and what was found on the way; see `Trained`."""
 
-    Attributes:
-        names: N names.
-        labels: N labels as text.
-        sources: N images.
-        vectors: (N, D) float32.
-    """
-
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    sources: tuple[Source, ...]
-    vectors: Floats
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What `train` made, and how long it took.
-
-    Attributes:
-        model: the model.
-        stack: its networks, as built for their sizes.
-        samples: a few of its images and their vectors, to check a saved model with.
-        answers: what it says of its validation images.
-        carried: images that the saved model carries small pictures of.
-        inspection: what an inspection of the same images found, if there was one.
-        report: the kept epoch on the validation split.
-        trials: what was compared to choose the head; none if nothing was.
-        embedded: images run through a base.
-        reused: images whose vectors were there already.
-        skipped: files that were left out, with the reasons.
-        seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
-            `total`.
-        lost: images to be carried that could no longer be read when the model was saved.
-    """
-
-    model: Model
     stack: Stack
-    samples: Samples
-    answers: Answers
-    carried: Carried | None
-    inspection: dict[str, Any] | None
-    report: Report
-    trials: tuple[Trial, ...]
-    embedded: int
-    reused: int
-    skipped: tuple[Skipped, ...]
-    seconds: dict[str, float]
-    lost: list[Skipped] = field(default_factory=list)
-
-    def save(self, path: Path, making: Making | None = None) -> dict[str, float]:
-        """Writes the model folder; see `bundle.save_model`.
-
-        Args:
-            path: the folder to make.
-            making: the command that made it.
-        """
-        model = replace(self.model, making=making)
-
-        def add(folder: Path) -> None:
-            plot = folder / TRIALS_PLOT
-            if len(self.trials) > 1:
-                draw_trials(self.trials, model.settings.head_settings(), plot)
-            if self.carried is not None:
-                few = self.carried
-                self.lost[:] = write_gallery(
-                    folder / GALLERY_FILE,
-                    few.names,
-                    few.labels,
-                    few.sources,
-                    few.vectors,
-                    most=len(few.names),
-                )
-            html = render_report(
-                model,
-                self.answers,
-                title=f"Report of {path.absolute().name}",
-                explainer=opening.result(),
-                inspection=self.inspection,
-                trials_png=plot.read_bytes() if plot.exists() else None,
-            )
-            (folder / REPORT_FILE).write_text(html, encoding="utf-8")
-
-        # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
-        with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(Explainer, model)
-            return save_model(model, self.stack, path, self.samples, self.answers, add)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what `topwork train --json` prints, besides the model's path."""
-        report, history = self.report, self.model.history
-        found = history.overfitting()
-        chosen = self.model.search
-        sureness = self.model.calibration
-        return {
-            "task": str(self.model.task),
-            "settings": self.model.settings.model_dump(mode="json"),
-            "classes": self.model.classes,
-            **history.to_json(),
-            "overfitting": None if found is None else asdict(found),
-            "validation": describe_report(report),
-            "search": chosen.model_dump(mode="json") if chosen else None,
-            "calibration": sureness.to_json(),
-            "images": {
-                "embedded": self.embedded,
-                "reused": self.reused,
-                "skipped": len(self.skipped),
-            },
-            "skipped": [asdict(item) for item in self.skipped],
-            "seconds": self.seconds,
-        }
+    prepared: Prepared
+    quantization: Quantization | None
+    opening: Future[list[See]] | None
 
 
 def train(
@@ -180,6 +74,7 @@ def train(
     listener: Listener | None = None,
     *,
     verdicts: Verdicts | None = None,
+    will_save: bool = False,
 ) -> Trained:
     """Trains a classifier on a dataset's training split.
 
@@ -190,6 +85,7 @@ def train(
         store: where vectors and networks are kept.
         listener: hears how it gets on.
         verdicts: what the user made of suspects, applied first.
+        will_save: the model will be saved: what that needs of the networks is begun meanwhile.
 
     Returns:
         The model with its kept epoch, and figures.
@@ -200,7 +96,8 @@ def train(
     listener = listener or Listener()
     settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
-    stack, prepared = _prepare(dataset, settings, store, verdicts, listener)
+    begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
+    prepared = begun.prepared
     embedded = time.perf_counter()
     tuner = trial = None
     if _is_left_open(settings):
@@ -210,7 +107,7 @@ def train(
         trial = search_auto(tuner, settings.head_settings())
         listener.chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(stack, prepared, settings, tuner, trial, listener, seconds, store)
+    return _finish(begun, settings, tuner, trial, listener, seconds, store)
 
 
 def tune(
@@ -223,6 +120,7 @@ def tune(
     journal: Journal | None = None,
     verdicts: Verdicts | None = None,
     listener: Listener | None = None,
+    will_save: bool = False,
 ) -> Trained:
     """Searches for the best head, trains it and returns it as `train` does.
 
@@ -235,6 +133,7 @@ def tune(
         journal: where every head is written down; what it has already is not trained again.
         verdicts: what the user made of suspects, applied first.
         listener: hears how it gets on.
+        will_save: as for `train`.
 
     Returns:
         The model of the chosen settings, with all trials.
@@ -248,13 +147,14 @@ def tune(
     Budget.parse(plan.budget)
     journal.open()
     started = time.perf_counter()
-    stack, prepared = _prepare(dataset, settings, store, verdicts, listener)
+    begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
+    prepared = begun.prepared
     embedded = time.perf_counter()
     tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
     trial = search(tuner, settings.head_settings(), pinned)
     listener.chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(stack, prepared, settings, tuner, trial, listener, seconds, store)
+    return _finish(begun, settings, tuner, trial, listener, seconds, store)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -284,7 +184,8 @@ def _prepare(
     store: Path,
     verdicts: Verdicts | None,
     listener: Listener,
-) -> tuple[Stack, Prepared]:
+    will_save: bool,
+) -> _Begun:
     if verdicts is not None:
         dataset, correction = correct(
             dataset, verdicts, strict=settings.strict, on_read=listener.read
@@ -298,6 +199,8 @@ def _prepare(
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)
+    stack, dataset, quantization = fit_networks(stack, dataset, settings, store, listener)
+    opening = _open_early(stack, settings) if will_save else None
     prepared = prepare_examples(
         dataset,
         stack,
@@ -310,8 +213,8 @@ def _prepare(
     listener.embedded(prepared.dataset, prepared.vectors)
     listener.divided(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
-    check_vectors(prepared.vectors.values[prepared.part.held_out], "validation")
-    return stack, prepared
+    check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
+    return _Begun(stack, prepared, quantization, opening)
 
 
 def _is_left_open(settings: Settings) -> bool:
@@ -352,8 +255,7 @@ def _make_tuner(
 
 
 def _finish(
-    stack: Stack,
-    prepared: Prepared,
+    begun: _Begun,
     settings: Settings,
     tuner: Tuner | None,
     trial: Trial | None,
@@ -363,6 +265,7 @@ def _finish(
 ) -> Trained:
     """Trains the chosen head on all training images, calibrates it and makes the model."""
     started = time.perf_counter()
+    stack, prepared = begun.stack, begun.prepared
     dataset, vectors, examples = prepared.dataset, prepared.vectors, prepared.examples
     recipe = trial.settings if trial else settings.head_settings()
     task, outputs = dataset.task, dataset.outputs
@@ -371,14 +274,14 @@ def _finish(
     listener.trained(history)
 
     rows = prepared.part.held_out
-    logits = head.logits(examples.vectors[rows])
+    logits = map_rows(head.logits, examples.vectors, rows)
     if tuner is not None and trial is not None and tuner.has_folds:
         sureness = _calibrate(task, *held_out_logits(tuner, trial), "folds")
     else:
         sureness = _calibrate(task, logits, examples.targets[rows], "validation")
     if isinstance(sureness, Calibration):
         head = head.cooled(sureness.temperature)
-        logits = head.logits(examples.vectors[rows])
+        logits = map_rows(head.logits, examples.vectors, rows)
     seconds["head"] = time.perf_counter() - started
 
     answers, chances = decide(task, logits), probabilities(task, logits)
@@ -388,15 +291,7 @@ def _finish(
         task=task,
         head=head,
         history=history,
-        members=tuple(
-            Member(
-                space=make_space(network, settings),
-                feature_shape=network.feature_shape,
-                vector_length=network.vector_length,
-                parameters=network.parameters,
-            )
-            for network in stack.networks
-        ),
+        members=_make_members(stack, settings),
         settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
         validation=Validation(
@@ -409,9 +304,7 @@ def _finish(
         calibration=sureness,
         search=_describe_search(tuner, trial) if tuner and trial else None,
         images=_list_images(dataset, vectors),
-        networks=tuple(
-            NetworkFile(network.openvino_path, None, flip=stack.flip) for network in stack.networks
-        ),
+        networks=_find_files(stack),
         versions=current_versions(),
     )
     few = np.linspace(0, len(dataset) - 1, min(PARITY_IMAGES, len(dataset))).astype(int)
@@ -436,6 +329,33 @@ def _finish(
         reused=vectors.reused,
         skipped=dataset.skipped,
         seconds=seconds,
+        quantization=begun.quantization,
+        opening=begun.opening,
+    )
+
+
+def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
+    return tuple(
+        Member(
+            space=make_space(network, settings),
+            feature_shape=network.feature_shape,
+            vector_length=network.vector_length,
+            parameters=network.parameters,
+        )
+        for network in stack.networks
+    )
+
+
+def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
+    pool = ThreadPoolExecutor(1)
+    opening = pool.submit(open_networks, _find_files(stack), _make_members(stack, settings))
+    pool.shutdown(wait=False)
+    return opening
+
+
+def _find_files(stack: Stack) -> tuple[NetworkFile, ...]:
+    return tuple(
+        NetworkFile(network.vectors_path, None, flip=stack.flip) for network in stack.networks
     )
 
 

@@ -339,9 +339,9 @@ def test_names_and_numbers_must_fit():
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the reference photographs")
 def test_most_flipped_labels_of_the_reference_rank_first(store):
+    from topwork.columns import make_columns, prepare_networks
     from topwork.config import Settings
     from topwork.dataset import Dataset
-    from topwork.examples import make_columns, prepare_networks
     from topwork.vectors import embed_columns
 
     dataset = Dataset.from_folder(SHARED / "data" / "clothing-dataset-small")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.config import AUTO, DataSettings, Search, Settings, default_store
+from topwork.config import AUTO, DataSettings, Search, Settings
 from topwork.errors import SettingsError, printable
+from topwork.remote.folders import find_store
 from topwork.remote.urls import show, show_text
 from topwork.task import Task
 
@@ -75,11 +76,12 @@ Output = Annotated[
     ),
 ]
 Store = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="DIR",
         show_default=False,
-        help="Where vectors and built networks are kept [$TOPWORK_STORE, or the user's cache].",
+        help="Where vectors and built networks are kept, or s3://BUCKET/PREFIX for the vectors "
+        "[$TOPWORK_STORE, or the user's cache].",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, the rest on stderr.")]
@@ -176,9 +178,9 @@ def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def open_store(store: Path | None) -> Path:
+def open_store(store: str | None) -> Path:
     """Returns the store's folder; this process keeps its compiled programs there too."""
-    folder = store or default_store()
+    folder = find_store(store)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.absolute() / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     return folder

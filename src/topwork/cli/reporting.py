@@ -69,8 +69,8 @@ def report(
     from topwork.explain import Explainer
     from topwork.inspections import recall
     from topwork.metrics import describe_report, say_report
-    from topwork.pipeline import TRIALS_PLOT
     from topwork.report import judge, render_report
+    from topwork.trained import TRIALS_PLOT
     from topwork.verdicts import read_verdicts
 
     verdicts = None if overrides is None else read_verdicts(overrides)

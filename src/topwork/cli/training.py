@@ -30,7 +30,7 @@ from topwork.config import Search, Settings, Tracker
 from topwork.errors import SettingsError, printable
 
 if TYPE_CHECKING:
-    from topwork.pipeline import Trained
+    from topwork.trained import Trained
 
 
 @app.command()
@@ -56,14 +56,16 @@ def _train(
     columns: dict[str, Any],
     path: Path,
     settings: Settings,
-    store: Path | None,
+    store: str | None,
     as_json: bool,
     overrides: Path | None = None,
 ) -> None:
     from topwork import pipeline
 
     def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
-        return pipeline.train(dataset, settings, folder, verdicts=verdicts, listener=screen)
+        return pipeline.train(
+            dataset, settings, folder, verdicts=verdicts, listener=screen, will_save=True
+        )
 
     _make_model(data, columns, path, settings.strict, store, as_json, recipe, overrides)
 
@@ -129,6 +131,7 @@ def tune(
             journal=journal,
             verdicts=verdicts,
             listener=screen,
+            will_save=True,
         )
 
     # Saving is inside: what a server says in the end must not cost the model.
@@ -141,7 +144,7 @@ def _make_model(
     columns: dict[str, Any],
     path: Path,
     strict: bool,
-    store: Path | None,
+    store: str | None,
     as_json: bool,
     recipe: Callable[[Any, Path, Any, Any], Trained],
     overrides: Path | None = None,

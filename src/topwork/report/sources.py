@@ -8,7 +8,7 @@ from topwork.answers import Answers
 from topwork.dataset import Dataset
 from topwork.errors import ImageError
 from topwork.images import Source, image_hash, read_bytes
-from topwork.vectors import in_threads
+from topwork.lookahead import in_threads
 
 
 def find_sources(answers: Answers, dataset: Dataset) -> Answers:

@@ -1,1 +1,0 @@
-"""The one long job on many machines: Ray reads, actors hold the engine, parts go to the store."""
