@@ -6,7 +6,7 @@ r"""The reference photographs, the usual way and Topwork's, in one run on one ma
 (a) stock Keras on TensorFlow: frozen Xception-150 and `model.fit`; (b) `topwork train` with
 the same photographs, weights and settings, cold: an empty store and an empty home; (c) the same
 again, warm, the median of several whole processes; (d) as (b), with the base in f32 as (a) has
-it; (e) the default base, cold. Seconds are of whole processes, except those of an epoch.
+it; (e) the default base, cold; (f) as (b), with the base in int8. Seconds are of whole processes, except those of an epoch.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         exact, exact_s, _ = _topwork(args.data, Path(folder), [*reference, "--precision", "f32"])
     with tempfile.TemporaryDirectory() as folder:
+        bytes_, bytes_s, _ = _topwork(args.data, Path(folder), [*reference, "--precision", "int8"])
+    with tempfile.TemporaryDirectory() as folder:
         default, default_s, model = _topwork(args.data, Path(folder), [])
         test, _ = _run(
             [*_command(), "evaluate", str(model), str(args.data), "--json"],
@@ -68,6 +70,7 @@ def main() -> None:
         ("(c) topwork, warm", warm_s, max(warm[0][0]["history"]["val_accuracy"])),
         ("(d) topwork, f32, cold", exact_s, max(exact["history"]["val_accuracy"])),
         ("(e) topwork, default base, cold", default_s, max(default["history"]["val_accuracy"])),
+        ("(f) topwork, int8, cold", bytes_s, max(bytes_["history"]["val_accuracy"])),
     ]
     for name, seconds, accuracy in rows:
         print(f"{name:34}{seconds:9.1f}{ten_s / seconds:10.1f}{accuracy:10.4f}")
