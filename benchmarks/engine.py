@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--pillow", action="store_true", help="decode without the extra fast")
     args = parser.parse_args()
     if args.pillow:
-        decoding.read_jpeg = lambda *_: None
+        decoding.read_jpeg = decoding.read_plain = lambda *_: None
 
     whole = Dataset.from_folder(args.data)
     whole = whole.select(whole.splits == "train")

@@ -6,7 +6,8 @@ r"""The reference photographs, the usual way and Topwork's, in one run on one ma
 (a) stock Keras on TensorFlow: frozen Xception-150 and `model.fit`; (b) `topwork train` with
 the same photographs, weights and settings, cold: an empty store and an empty home; (c) the same
 again, warm, the median of several whole processes; (d) as (b), with the base in f32 as (a) has
-it; (e) the default base, cold; (f) as (b), with the base in int8. Seconds are of whole processes, except those of an epoch.
+it; (e) the default base, cold; (f) as (b), with the base in int8. Seconds are of whole
+processes, except those of an epoch.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def test_help_fits_and_names_the_defaults(run, command):
             assert name == "strict" or f"{flag} / --no-{flag[2:]}" in text
         elif field.default is not None:
             assert f"{described} [default: {field.default}]" in text
-    assert ("--precision <auto|bf16|f32>" in text) == bool(fields)
+    assert ("--precision <auto|bf16|f32|int8>" in text) == bool(fields)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

@@ -16,10 +16,11 @@ def encode(width, height, *, mode="RGB", orientation=1, **options):
     """A JPEG of smooth colours with an edge, so that a wrong turn or place shows."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // width, y * 255 // height, (x + y > width) * 200], axis=-1)
-    exif = Image.Exif()
-    exif[274] = orientation
+    if orientation is not None:
+        options["exif"] = Image.Exif()
+        options["exif"][274] = orientation
     file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(file, "JPEG", exif=exif, **options)
+    Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(file, "JPEG", **options)
     return file.getvalue()
 
 
@@ -31,7 +32,7 @@ def decode_both(data, size_px, monkeypatch):
     return fast.astype(int), slow.astype(int)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("size", [(90, 61), (61, 90), (700, 400), (31, 33)])
 def test_pillow_gives_the_same_but_for_one_level(orientation, progressive, size, monkeypatch):
@@ -50,11 +51,32 @@ def test_decodes_to_the_very_pixels_of_pillow(subsampling):
         assert np.array_equal(found, np.asarray(image))
 
 
-def test_is_what_decode_takes(monkeypatch):
-    taken = []
-    monkeypatch.setattr(images, "read_jpeg", lambda *args: taken.append(args))
-    images.decode(encode(75, 52), 32, Interpolation.SAMPLED)
-    assert len(taken) == 1
+@pytest.mark.parametrize(("orientation", "way"), [(None, "read_plain"), (6, "read_jpeg")])
+def test_is_what_decode_takes(orientation, way, monkeypatch):
+    found, read = [], getattr(images, way)
+    monkeypatch.setattr(images, way, lambda *args: found.append(read(*args)) or found[-1])
+    images.decode(encode(75, 52, orientation=orientation), 32, Interpolation.SAMPLED)
+    assert found[0].shape[2] == 3
+
+
+@pytest.mark.parametrize(("side", "shrunk"), [(63, 63), (64, 64), (65, 65), (128, 64), (700, 88)])
+def test_is_shrunk_as_by_pillow(side, shrunk):
+    data = encode(side, side + 9, orientation=None)
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (64, 64))
+        image.load()
+        found = jpegs.read_plain(data, 64)
+        assert found.shape[1] == shrunk
+        assert np.array_equal(found, np.asarray(image))
+
+
+def test_a_picture_of_too_many_pixels_is_left_to_pillow(monkeypatch):
+    data = encode(75, 52, orientation=None)
+    assert jpegs.read_plain(data, 32) is not None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert jpegs.read_plain(data, 32) is None
+    with pytest.raises(ImageError, match="more than the limit"):
+        images.decode(data, 32, Interpolation.SAMPLED)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])

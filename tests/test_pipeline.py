@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from topwork import pipeline, training
+from topwork import trained as trained_module
 from topwork.calibration import fit_temperature
 from topwork.config import HeadSettings, Search, Settings
 from topwork.dataset import Dataset
@@ -368,7 +369,7 @@ def test_a_budget_ends_a_search(flat, store, tmp_path):
 
 def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path, monkeypatch):
     _, found, _ = tuned
-    monkeypatch.setattr(pipeline, "save_model", lambda *given: given[-1](given[2]))
+    monkeypatch.setattr(trained_module, "save_model", lambda *given: given[-1](given[2]))
     for trials in ((), found.trials[:1]):
         replace(found, trials=trials).save(tmp_path)
     report = tmp_path / "report.html"

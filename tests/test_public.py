@@ -22,8 +22,8 @@ HEAVY = {
 }  # fmt: skip
 # The only places that may name Keras: the child process, and the user who asks for a model.
 KERAS = {
-    "bases/child.py", "bases/lite.py", "estimator.py", "export/keras_wrapper.py",
-    "export/tensorflow_files.py",
+    "bases/child.py", "bases/lite.py", "engines/keras_child.py", "estimator.py",
+    "export/keras_wrapper.py", "export/tensorflow_files.py",
 }  # fmt: skip
 
 

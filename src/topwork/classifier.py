@@ -69,12 +69,14 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         validation_fraction: share of the training images to validate on, where the data has
             no validation split.
         interpolation: filter of the resize.
-        precision: arithmetic of the base, `auto`, `bf16` or `f32`.
+        precision: arithmetic of the base, `auto`, `bf16`, `f32` or `int8`.
+        engine: what runs the base, `auto`, `openvino`, `keras` or `ray`.
+        address: where the Ray cluster is.
         weights: file with the base's weights, instead of the published ones.
         thumbnails: most training images that the model carries small pictures of.
         strict: raise at the first image that cannot be used, instead of leaving it out.
-        store: folder of vectors and built networks; None for `$TOPWORK_STORE` or the user's
-            cache.
+        store: folder of vectors and built networks, or the URL of a bucket; None for
+            `$TOPWORK_STORE` or the user's cache.
         verbose: show what the command line shows.
 
     Attributes:
@@ -241,8 +243,8 @@ def tune(
         budget: most heads to train, or time such as `60s`.
         track: `mlflow` or `tensorboard`, to show every head there as well.
         track_to: its folder, database or server; needed with `track`.
-        store: folder of vectors and built networks; None for `$TOPWORK_STORE` or the user's
-            cache.
+        store: folder of vectors and built networks, or the URL of a bucket; None for
+            `$TOPWORK_STORE` or the user's cache.
         verbose: show what the command line shows.
         settings: arguments of `Classifier`; what is given stays as it is, all other options of
             the head are searched.

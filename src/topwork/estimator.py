@@ -74,6 +74,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         validation_fraction: float = _DEFAULT.validation_fraction,
         interpolation: str = str(_DEFAULT.interpolation),
         precision: str = str(_DEFAULT.precision),
+        engine: str = str(_DEFAULT.engine),
+        address: str | None = _DEFAULT.address,
         weights: str | Path | None = _DEFAULT.weights,
         thumbnails: int = _DEFAULT.thumbnails,
         strict: bool = _DEFAULT.strict,
@@ -101,6 +103,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.interpolation = interpolation
         self.precision = precision
+        self.engine = engine
+        self.address = address
         self.weights = weights
         self.thumbnails = thumbnails
         self.strict = strict

@@ -23,7 +23,7 @@ from PIL import Image, ImageStat, UnidentifiedImageError
 
 from topwork.config import Interpolation
 from topwork.errors import ImageError, SettingsError
-from topwork.jpegs import read_jpeg, sample
+from topwork.jpegs import read_jpeg, read_plain, sample
 from topwork.views import ORIGINAL, View, draw, view_number
 
 Pixels = NDArray[np.uint8]
@@ -148,6 +148,11 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
     drawn = draw(image_hash(data), number) if number else None
     if not data:
         raise ImageError("the file is empty (0 bytes)")
+    if drawn is None and interpolation is Interpolation.SAMPLED:
+        plain = read_plain(data, 2 * size_px)
+        # A larger one would have to be halved before.
+        if plain is not None and min(plain.shape[:2]) < 4 * size_px:
+            return sample(plain, size_px)
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
