@@ -297,7 +297,7 @@ def test_a_grid_search_finds_the_learning_rate(images, new_images):
 
 def test_a_grid_search_over_two_options_trains_only_heads(images, new_images, store, monkeypatch):
     make(store=store).fit(*images)
-    monkeypatch.setattr("topwork.examples.OpenVINOEngine", None)  # every vector is there
+    monkeypatch.setattr("topwork.columns.OpenVINOEngine", None)  # every vector is there
     grid = {"learning_rate": [1e-6, 0.01], "weight_decay": [0.0, 0.1]}
     search = GridSearchCV(make(store=store), grid, cv=2).fit(*images)
     assert search.best_params_["learning_rate"] == 0.01
