@@ -45,33 +45,32 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="of EfficientNet-Lite0")
     parser.add_argument("--xception", type=Path, required=True, help="without its top, for Keras")
     args = parser.parse_args()
-    rows = [
-        _run_topwork(args.data, "Topwork, default base", []),
-        _run_topwork(
-            args.data,
-            "Topwork, Xception 150",
-            [
-                "--base", "xception", "--image-size", "150", "--weights", str(args.xception),
-                "--learning-rate", "0.01", "--interpolation", "nearest",
-            ],
-        ),
-        _run_keras(args.data, args.xception),
+    xception = [
+        "--base", "xception", "--image-size", "150", "--weights", str(args.xception),
+        "--learning-rate", "0.01", "--interpolation", "nearest",
     ]  # fmt: skip
+    print(f"{'':24}{'MB':>6}{'lines':>6}{'seconds':>9}{'images/s':>9}{'val':>7}  what")
+    _show(_run_topwork(args.data, "Topwork, default base", []))
+    _show(_run_topwork(args.data, "Topwork, Xception 150", xception))
+    _show(_run_keras(args.data, args.xception))
     for folder, script in PEERS.items():
         python = args.venvs / folder / "bin" / "python"
         if python.exists():
-            rows.append(_run_peer(python, script, args.data, args.weights, args.venvs / folder))
-    print(f"{'':24}{'MB':>6}{'lines':>6}{'seconds':>9}{'images/s':>9}{'val':>7}  what")
-    for row in rows:
-        if "error" in row:
-            print(f"{row['name']:24}{row['error'][:90]}")
-            continue
-        accuracy = f"{row['validation']:.3f}" if row["weights"] != "random" else ""
-        print(
-            f"{row['name']:24}{row['megabytes']:>6.0f}{row['lines']:>6}{row['seconds']:>9.1f}"
-            f"{row['images'] / row['epoch_s']:>9.1f}{accuracy:>7}  {row['what']}"
-            f"{'' if row['weights'] != 'random' else '; random weights'}"
-        )
+            _show(_run_peer(python, script, args.data, args.weights, args.venvs / folder))
+
+
+def _show(row: dict[str, Any]) -> None:
+    if "error" in row:
+        print(f"{row['name']:24}{row['error'][:90]}", flush=True)
+        return
+    random = row["weights"] == "random"
+    accuracy = "" if random else f"{row['validation']:.3f}"
+    print(
+        f"{row['name']:24}{row['megabytes']:>6.0f}{row['lines']:>6}{row['seconds']:>9.1f}"
+        f"{row['images'] / row['epoch_s']:>9.1f}{accuracy:>7}  {row['what']}"
+        f"{'; random weights' if random else ''}",
+        flush=True,
+    )
 
 
 def _run_topwork(data: Path, name: str, options: list[str]) -> dict[str, Any]:

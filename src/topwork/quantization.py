@@ -7,7 +7,9 @@ and the seed. On that sample its vectors are compared with those that the networ
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +18,13 @@ from numpy.typing import NDArray
 
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.columns import choose_precision, make_columns
-from topwork.config import Interpolation, Precision, Settings
+from topwork.config import HeadKind, Interpolation, Precision, Settings
 from topwork.dataset import Dataset
-from topwork.errors import NetworkError
+from topwork.errors import DatasetError, ImageError, NetworkError
 from topwork.listing import Split
 from topwork.lookahead import in_threads
 from topwork.task import Task
+from topwork.training import import_early
 from topwork.vectors import Progress, embed_columns, hash_images, read_pixels
 
 Floats = NDArray[np.float32]
@@ -125,24 +128,19 @@ def fit_networks(
     if settings.precision is not Precision.INT8:
         return stack, dataset, None
     check_int8()
+    import_early(HeadKind.LOGISTIC, folds=True)
     dataset = hash_images(dataset, settings.strict, listener.read)
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
-    columns = make_columns(stack, usual, store)
-    sample, wanted = embed_columns(
-        sample, columns, hashes=sample.hashes, on_progress=listener.progressed
-    )
-    networks = []
-    for network in stack.networks:
-        known = find_int8(network, dataset.hashes or (), settings.seed, LEAST_SHARE)
-        if known is None:
-            listener.waiting(
-                f"fitting {network.spec.name} to int8 on {min(FITTED, len(sample))} images"
-            )
-            networks.append(_fit(network, sample, settings))
-        else:
-            networks.append(replace(network, int8=known))
-    stack = replace(stack, networks=tuple(networks))
+    # NNCF has a process of its own, and leaves most of one core to the usual vectors.
+    with ThreadPoolExecutor(1) as pool:
+        fitting = [
+            pool.submit(_fit, network, sample, dataset, settings) for network in stack.networks
+        ]
+        columns = make_columns(stack, usual, store)
+        sample, wanted = embed_columns(sample, columns, on_progress=listener.progressed)
+        listener.waiting(f"fitting {settings.base} to int8")
+        stack = replace(stack, networks=tuple(fit.result() for fit in fitting))
     sample, found = embed_columns(
         sample,
         make_columns(stack, settings, store),
@@ -232,17 +230,27 @@ def _draw_sample(dataset: Dataset, seed: int) -> Dataset:
     return dataset.select(np.isin(np.arange(len(dataset)), chosen))
 
 
-def _fit(network: Network, sample: Dataset, settings: Settings) -> Network:
-    """Makes the int8 network of the first images of a sample, by their hashes."""
+def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings) -> Network:
+    """Returns a network in int8: fitted earlier, or to the first images of a sample, by hash."""
+    known = find_int8(network, dataset.hashes or (), settings.seed, LEAST_SHARE)
+    if known is not None:
+        return replace(network, int8=known)
     hashes = np.array(sample.hashes)
-    order = np.argsort(hashes)[:FITTED]
     interpolation = Interpolation(settings.interpolation)
 
-    def load(place: int) -> NDArray[np.uint8]:
-        return read_pixels(sample.sources[place], network.image_size, interpolation)
+    def load(place: int) -> NDArray[np.uint8] | None:
+        try:
+            return read_pixels(sample.sources[place], network.image_size, interpolation)
+        except ImageError:
+            return None  # it is named, and left out, where its vector is asked for
 
-    pixels = np.stack(list(in_threads(load, order.tolist())))
-    return make_int8(network, hashes[order].tolist(), pixels, settings.seed)
+    order = np.argsort(hashes).tolist()
+    loaded = zip(order, in_threads(load, order), strict=True)
+    found = [*islice(((n, pixels) for n, pixels in loaded if pixels is not None), FITTED)]
+    if not found:
+        raise DatasetError(f"none of {len(order)} images can be decoded, to fit int8 to")
+    places, pixels = zip(*found, strict=True)
+    return make_int8(network, hashes[[*places]].tolist(), np.stack(pixels), settings.seed)
 
 
 def _compare_parts(values: Floats, others: Floats, stack: Stack) -> tuple[float, ...]:
