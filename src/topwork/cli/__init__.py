@@ -41,6 +41,9 @@ def run() -> None:
     themselves away.
     """
     code = main()
+    clusters = sys.modules.get("topwork.cluster")
+    if clusters is not None:
+        clusters.leave_clusters()
     sys.stderr.flush()
     os._exit(code)
 

@@ -6,6 +6,6 @@ nothing but which images are done: vectors never travel. A worker that is lost i
 its batch is run again, and as vectors are found by their key that does no harm.
 """
 
-from topwork.cluster.connection import Cluster, join_cluster
+from topwork.cluster.connection import Cluster, join_cluster, leave_clusters
 
-__all__ = ["Cluster", "join_cluster"]
+__all__ = ["Cluster", "join_cluster", "leave_clusters"]

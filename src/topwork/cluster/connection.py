@@ -12,7 +12,6 @@ import signal
 import socket
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakSet
@@ -180,10 +179,18 @@ class Cluster:
         return ray
 
 
-@cache
+_joined: dict[str | None, Cluster] = {}
+
+
 def join_cluster(address: str | None) -> Cluster:
     """Returns the cluster at an address, the same for the whole process: to join takes seconds."""
-    return Cluster(address)
+    return _joined.setdefault(address, Cluster(address))
+
+
+def leave_clusters() -> None:
+    """Leaves all clusters that were joined, for a process that ends without Python's farewell."""
+    while _joined:
+        _joined.popitem()[1].close()
 
 
 def _knock(address: str) -> None:
