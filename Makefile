@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/topwork  ## train on 1,797 real images that need no network
 	$(BIN)/topwork demo
 
-test: .venv/dev  ## the tests, in about six minutes
+test: .venv/dev  ## the tests, in about eight minutes
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/dev  ## every base, and the reference photographs if ../shared has them
