@@ -320,3 +320,16 @@ def test_every_damaged_part_is_found_and_set_aside(root):
     again = upkeep.verify(root)
     assert (again.parts, again.damaged) == (3, ())
     assert sorted(again.before) == sorted(checked.damaged)
+
+
+def test_a_built_network_is_known_by_its_base_in_int8_too(tmp_path):
+    digest = "0123456789abcdef"
+    names = {
+        f"xception-150-{digest}": "xception",
+        f"xception-150-{digest}-int8-{digest}": "xception",
+        f"efficientnet-lite0-224-{digest}": "efficientnet-lite0",
+        f"stack-{digest}": None,
+    }
+    for name in names:
+        (tmp_path / "bases" / name).mkdir(parents=True)
+    assert {entry.name: entry.base for entry in upkeep.survey(tmp_path)} == names

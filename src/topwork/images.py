@@ -150,8 +150,7 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
         raise ImageError("the file is empty (0 bytes)")
     if drawn is None and interpolation is Interpolation.SAMPLED:
         plain = read_plain(data, 2 * size_px)
-        # A larger one would have to be halved before.
-        if plain is not None and min(plain.shape[:2]) < 4 * size_px:
+        if plain is not None:
             return sample(plain, size_px)
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:

@@ -52,7 +52,8 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
             Pillow's `draft`.
 
     Returns:
-        (H, W, 3) uint8 RGB; None where another way has to be gone.
+        (H, W, 3) uint8 RGB; None where another way has to be gone, as where both sides would
+        still be twice as long.
     """
     packages = find_packages()
     if packages is None or not data.startswith(_START) or data.find(_EXIF, 0, _HEADERS) >= 0:
@@ -65,7 +66,10 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
         return None
     times = min(width // least_px, height // least_px)
     shrink = next(scale for scale in (8, 4, 2, 1) if times >= scale or scale == 1)
-    return _decode(packages[0], data, -(-width // shrink), -(-height // shrink))
+    width, height = -(-width // shrink), -(-height // shrink)
+    if min(width, height) >= 2 * least_px:
+        return None
+    return _decode(packages[0], data, width, height)
 
 
 def read_jpeg(data: bytes, image: Image.Image, orientation: int) -> Pixels | None:

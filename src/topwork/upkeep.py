@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,10 @@ KINDS = {
     "copies": "pictures found twice",
     "inspections": "inspections",
 }
+
+
+# How a built network is called: base, image size, hash, and of one in int8 more.
+_OWNER = re.compile(r"(.+?)-\d+-[0-9a-f]{16}(?:-int8-[0-9a-f]{16})?$")
 
 
 def tidy(store: VectorStore) -> None:
@@ -201,13 +206,13 @@ def _survey_kind(folder: Path, kind: str) -> Iterator[Entry]:
     for path in folder.iterdir():
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
         stats = [file.stat() for file in files]
-        base = path.name.rsplit("-", 2)[0] if kind == "bases" else None
+        owner = _OWNER.match(path.name) if kind == "bases" else None
         yield Entry(
             kind=kind,
             name=path.name,
             bytes=sum(status.st_size for status in stats),
             used_s=max((status.st_mtime for status in stats), default=path.stat().st_mtime),
-            base=base,
+            base=owner[1] if owner else None,
         )
 
 
