@@ -46,7 +46,7 @@ def test_pillow_gives_the_same_but_for_one_level(orientation, progressive, size,
 def test_decodes_to_the_very_pixels_of_pillow(subsampling):
     data = encode(75, 52, subsampling=subsampling, quality=60)
     with Image.open(io.BytesIO(data)) as image:
-        found = jpegs.read_jpeg(data, image, 1)
+        found = jpegs.read_jpeg(data, image)
         image.load()
         assert np.array_equal(found, np.asarray(image))
 
@@ -83,7 +83,7 @@ def test_a_picture_of_too_many_pixels_is_left_to_pillow(monkeypatch):
 def test_other_colours_are_left_to_pillow(mode, monkeypatch):
     data = encode(75, 52, mode=mode)
     with Image.open(io.BytesIO(data)) as image:
-        assert jpegs.read_jpeg(data, image, 1) is None
+        assert jpegs.read_jpeg(data, image) is None
     fast, slow = decode_both(data, 32, monkeypatch)
     assert np.array_equal(fast, slow)
 

@@ -185,11 +185,12 @@ def _decode_fast(
 ) -> Pixels | None:
     """Returns the pixels of a plain JPEG without Pillow, None where that cannot be."""
     # A larger one would have to be halved before; nearest pixels are not found any faster.
-    alike = interpolation is Interpolation.SAMPLED and min(image.size) < 4 * size_px
-    if not alike or image.format != "JPEG":
+    if interpolation is not Interpolation.SAMPLED or min(image.size) >= 4 * size_px:
         return None
-    pixels = read_jpeg(data, image, _orientation(image))
-    return None if pixels is None else sample(pixels, size_px)
+    pixels = read_jpeg(data, image)
+    if pixels is None:
+        return None
+    return sample(np.asarray(_turn_upright(Image.fromarray(pixels), image)), size_px)
 
 
 def encode_array(array: NDArray[np.uint8]) -> bytes:
@@ -301,16 +302,14 @@ def _is_heic(data: bytes) -> bool:
 
 def _turn_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
     """Turns the pixels of an image as its EXIF says."""
-    turn = _TURNS.get(_orientation(image))
-    return rgb.transpose(turn) if turn is not None else rgb
-
-
-def _orientation(image: Image.Image) -> int:
     # Of HEIC and its own rotation the decoder has taken care; its EXIF is only a record of it.
     if image.format == _HEIF:
-        return 1
+        return rgb
     exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
-    return int(image.getexif().get(_ORIENTATION, 1)) if exif else 1
+    if not exif:
+        return rgb
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return rgb.transpose(turn) if turn is not None else rgb
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:

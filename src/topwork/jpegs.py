@@ -19,18 +19,6 @@ Pixels = NDArray[np.uint8]
 # How a JPEG starts, and what a segment of EXIF does, somewhere before the picture.
 _START, _EXIF, _HEADERS = b"\xff\xd8\xff", b"Exif\0\0", 1 << 18
 
-# EXIF orientation to what undoes it: first turned by so many quarters to the left, then mirrored
-# left to right or not. Source: EXIF 2.32, tag 274.
-_TURNS = {
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
-
 
 @cache
 def find_packages() -> Any:
@@ -72,28 +60,21 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
     return _decode(packages[0], data, width, height)
 
 
-def read_jpeg(data: bytes, image: Image.Image, orientation: int) -> Pixels | None:
+def read_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
     """Decodes a JPEG of three colours.
 
     Args:
         data: its bytes.
         image: as Pillow opened it, perhaps drafted to be shrunk, and not loaded yet.
-        orientation: of its EXIF.
 
     Returns:
-        (H, W, 3) uint8 RGB, upright; None where Pillow has to see to it: packages are missing,
-        or it has other colours or is damaged.
+        (H, W, 3) uint8 RGB, as it lies in the file; None where Pillow has to see to it: packages
+        are missing, or it has other colours or is damaged.
     """
     packages = find_packages()
     if packages is None or image.mode != "RGB" or image.format != "JPEG":
         return None
-    simplejpeg, _ = packages
-    pixels = _decode(simplejpeg, data, *image.size)
-    if pixels is None:
-        return None
-    quarters, mirrored = _TURNS.get(orientation, (0, False))
-    pixels = np.rot90(pixels, quarters)
-    return pixels[:, ::-1] if mirrored else pixels
+    return _decode(packages[0], data, *image.size)
 
 
 def _decode(simplejpeg: Any, data: bytes, width: int, height: int) -> Pixels | None:
