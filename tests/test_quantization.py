@@ -10,7 +10,8 @@ from topwork.columns import prepare_networks
 from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.embedding import embed
-from topwork.errors import NetworkError
+from topwork.errors import NetworkError, SettingsError
+from topwork.export import export_model
 from topwork.listener import Listener
 from topwork.quantization import compare, fit_networks, measure_cost
 
@@ -79,6 +80,13 @@ def test_a_model_predicts_what_it_was_trained_on(trained, dataset, tmp_path):
     by_name = dict(zip(trained.answers.names, trained.answers.logits, strict=True))
     wanted = np.stack([by_name[name] for name in few.names])
     assert np.abs(found.logits - wanted).max() <= 0.05 * np.abs(wanted).max()
+
+
+def test_it_is_exported_to_openvino_alone(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    with pytest.raises(SettingsError, match=r"computes in int8.*take openvino"):
+        export_model(tmp_path / "model", tmp_path / "keras", format="keras")
+    assert not (tmp_path / "keras").exists()
 
 
 def test_vectors_of_int8_and_of_another_precision_have_places_of_their_own(

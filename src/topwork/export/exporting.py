@@ -134,6 +134,11 @@ def export_model(
     _check_arithmetic(request)
     listener = listener or Listener()
     loaded = load_model(folder)
+    if loaded.precision is Precision.INT8 and request.format is not Format.OPENVINO:
+        raise SettingsError(
+            f"format: {folder} computes in int8, which no {request.format} file of it would; take "
+            "openvino, or train it without --precision int8"
+        )
     answers = read_answers(loaded, folder)
     dataset = _open_data(loaded, data, cache, listener)
     samples = read_checked(loaded, answers, dataset, listener.read)
