@@ -18,6 +18,7 @@ from statistics import median
 
 import numpy as np
 
+from topwork.backlog import Progress
 from topwork.cluster import Cluster
 from topwork.columns import make_space, prepare_networks
 from topwork.config import Precision, Settings, default_store
@@ -26,7 +27,7 @@ from topwork.engines import OpenVINOEngine, cores
 from topwork.errands import Errand
 from topwork.images import image_hash, read_bytes
 from topwork.store import VectorStore
-from topwork.vectors import Progress, embed
+from topwork.vectors import embed
 
 Times = list[tuple[float, int]]
 

@@ -33,8 +33,8 @@ from topwork.export import Format, Input, Numbers, export_model
 from topwork.export.formats import TRAITS
 from topwork.export.openvino_file import open_runner, run_openvino
 from topwork.heads import decide
+from topwork.images import read_pixels
 from topwork.metrics import wilson_interval
-from topwork.vectors import read_pixels
 
 BATCH, TIMED = 8, 8  # images, batches
 

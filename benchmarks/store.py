@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 import numpy as np
 from topwork.store import Space, VectorStore
-from topwork.vectors import _plan
+from topwork.backlog import plan
 
 root, count, new, length = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 hashes = [sha256(b"%d" % n).hexdigest() for n in range(count - new)]
@@ -38,7 +38,7 @@ started = time.perf_counter()
 store = VectorStore(root, Space("bench", "", 1, "1", "1", "sampled", "f32"), length)
 store.refresh()
 opened = time.perf_counter()
-work = _plan(hashes, store)
+work = plan(hashes, store)
 planned = time.perf_counter()
 most = peak() - before
 found = sum(len(stretch.places) for stretch in work)

@@ -13,11 +13,10 @@ from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.heads import Dense
-from topwork.images import image_hash
+from topwork.heads import Dense, Head
+from topwork.images import image_hash, read_pixels
 from topwork.listener import Listener
 from topwork.model import Making
-from topwork.vectors import read_pixels
 
 
 @pytest.fixture
@@ -379,7 +378,7 @@ def test_a_keras_file_that_predicts_something_else_is_refused(trained, copy, mon
 
 
 def test_logits_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, "run_file", lambda *_, **__: np.full((8, 3), np.nan))
+    monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
     with pytest.raises(ModelError, match="does not predict what was trained"):
         trained.save(tmp_path / "m")
 

@@ -579,7 +579,7 @@ def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fitted", "loaded"])
 def test_the_keras_model_gives_the_same_logits_on_jax(kind, fitted, images, tmp_path):
-    from topwork.vectors import read_pixels
+    from topwork.images import read_pixels
 
     if kind == "loaded":
         fitted.save(tmp_path / "classifier")

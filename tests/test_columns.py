@@ -3,12 +3,13 @@ import pytest
 from pictures import encode, picture
 from test_vectors import LENGTH, FakeEngine, one_by_one, open_store
 
-from topwork import columns
+from topwork import columns, files
+from topwork.backlog import Column
 from topwork.columns import choose_engine, choose_precision, make_columns, prepare_networks
 from topwork.config import EngineKind, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError, SettingsError
-from topwork.vectors import Column, embed_columns
+from topwork.vectors import embed_columns
 
 
 @pytest.fixture
@@ -125,3 +126,12 @@ def test_what_others_cannot_use_is_left_out(tmp_path, images):
         embed_columns(
             Dataset.from_sources(images), [Column(open_store(tmp_path), refuse, send)], strict=True
         )
+
+
+def test_weights_are_hashed_once(tmp_path, monkeypatch, small):
+    read = []
+    hash_ = files.hash_file
+    monkeypatch.setattr(files, "hash_file", lambda path: read.append(path) or hash_(path))
+    first, again = (prepare_networks(small, tmp_path) for _ in range(2))
+    assert first == again
+    assert len([path for path in read if path.suffix == ".pth"]) == 1

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from topwork import console
+from topwork.backlog import Progress
 from topwork.config import Settings
 from topwork.conformal import find_residuals
 from topwork.console import (
@@ -30,7 +31,7 @@ from topwork.listing import Skipped
 from topwork.metrics import report_classes, report_labels, report_numbers
 from topwork.task import Task
 from topwork.trials import Trial
-from topwork.vectors import Progress, Vectors
+from topwork.vectors import Vectors
 
 
 def history(val_loss, val_accuracy, best, loss=(0.9, 0.5, 0.3), accuracy=(0.6, 0.8, 0.95)):

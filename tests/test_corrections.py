@@ -8,10 +8,10 @@ from topwork.config import DataSettings
 from topwork.corrections import Correction, correct
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError
+from topwork.hashing import hash_images
 from topwork.images import image_hash
 from topwork.listing import Listing, Skipped
 from topwork.task import Task
-from topwork.vectors import hash_images
 from topwork.verdicts import Verdict, Verdicts
 
 LIST = Path("doubts.csv")

@@ -1,11 +1,13 @@
+import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from topwork import files
-from topwork.files import write_file, write_folder
+from topwork.files import hash_unchanged, write_file, write_folder
 
 
 def names(folder):
@@ -107,3 +109,82 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
         os.utime(left, (left.stat().st_mtime - age_s,) * 2)
     write_folder(tmp_path / "[f]", fill("one"))
     assert names(tmp_path) == [".[f]-new.tmp", ".g-x.tmp", "[f]"]
+
+
+def age(path, seconds=60):
+    """Makes a file older than it is; its time of change is now all the same."""
+    then = time.time_ns() - seconds * 10**9
+    os.utime(path, ns=(then, then))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that are hashed."""
+    names, hash_ = [], files.hash_file
+
+    def spy(path):
+        names.append(path.name)
+        return hash_(path)
+
+    monkeypatch.setattr(files, "hash_file", spy)
+    monkeypatch.setattr(files, "SETTLED_NS", -1)
+    return names
+
+
+def test_a_file_that_is_unchanged_is_hashed_once(tmp_path, reads):
+    path, record = tmp_path / "weights", tmp_path / "store" / "known.json"
+    path.write_bytes(b"one")
+    wanted = hashlib.sha256(b"one").hexdigest()
+    assert hash_unchanged(path, record) == hash_unchanged(path, record) == wanted
+    assert reads == ["weights"]
+    other = tmp_path / "other"
+    other.write_bytes(b"two")
+    assert hash_unchanged(other, record) == hashlib.sha256(b"two").hexdigest()
+    assert hash_unchanged(path, record) == wanted
+    assert reads == ["weights", "other"]
+
+
+@pytest.mark.parametrize("change", ["content", "size", "time", "file"])
+def test_a_file_that_was_changed_is_hashed_again(tmp_path, reads, change):
+    path, record = tmp_path / "weights", tmp_path / "known.json"
+    path.write_bytes(b"one")
+    age(path)
+    hash_unchanged(path, record)
+    facts = path.stat()
+    if change == "file":
+        (tmp_path / "new").write_bytes(b"two")
+        (tmp_path / "new").replace(path)
+        os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
+    elif change == "time":
+        age(path, 120)
+    else:
+        path.write_bytes(b"two" if change == "content" else b"four")
+    assert hash_unchanged(path, record) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert reads == ["weights", "weights"]
+
+
+def test_a_file_that_was_just_changed_is_not_remembered(tmp_path):
+    path, record = tmp_path / "weights", tmp_path / "known.json"
+    path.write_bytes(b"one")
+    hash_unchanged(path, record)
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[[1]]", "null", '{"%s": 3}', '{"%s": [[], ""]}'])
+def test_a_record_that_is_damaged_is_written_anew(tmp_path, reads, content):
+    path, record = tmp_path / "weights", tmp_path / "known.json"
+    path.write_bytes(b"one")
+    record.write_text(content.replace("%s", str(path)))
+    for _ in range(2):
+        assert hash_unchanged(path, record) == hashlib.sha256(b"one").hexdigest()
+    assert reads == ["weights"]
+
+
+def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, reads):
+    (tmp_path / "store").touch()
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    record = tmp_path / "store" / "known.json"
+    assert hash_unchanged(path, record) == hashlib.sha256(b"one").hexdigest()
+    with pytest.raises(FileNotFoundError):
+        hash_unchanged(tmp_path / "none", record)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import COLOURS, encode, picture
 
-from topwork import vectors as vectors_module
+from topwork import backlog
 from topwork.dataset import Dataset
 from topwork.embedding import embed
 from topwork.errors import DatasetError, SettingsError
@@ -159,7 +159,7 @@ class TestModelGallery:
         def refuse(*_):
             raise AssertionError
 
-        monkeypatch.setattr(vectors_module._Job, "_run", refuse)
+        monkeypatch.setattr(backlog.Job, "_run", refuse)
         path = photos / "train" / "red" / "016.png"
         ((_, found),) = gallery.find([path], 3)
         assert "train/red/016.png" not in names_of(found)

@@ -15,10 +15,9 @@ from topwork.config import HeadSettings, Search, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError, WeightsError
 from topwork.gallery import load_gallery
-from topwork.images import image_hash
+from topwork.images import image_hash, read_pixels
 from topwork.listener import Listener
 from topwork.trials import Journal
-from topwork.vectors import read_pixels
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):

@@ -20,9 +20,9 @@ from topwork.bundle import load_model
 # A slow machine that writes small parts, so that kills land between and within them.
 DRIVER = """
 import sys, time
-from topwork import vectors
+from topwork import backlog
 from topwork.engines import OpenVINOEngine
-vectors.PART_VECTORS = 16
+backlog.PART_VECTORS = 16
 run = OpenVINOEngine.run
 def run_slowly(engine, images):
     for result in run(engine, images):

@@ -28,7 +28,7 @@ from test_vectors import (
     refuse_engine,
 )
 
-from topwork import vectors as vectors_module
+from topwork import backlog
 from topwork.claims import Claims
 from topwork.dataset import Dataset
 from topwork.digests import parse_digests
@@ -40,14 +40,16 @@ WORKER = """
 import sys, time
 sys.path.insert(0, "tests")
 from pathlib import Path
-from topwork import vectors
+from topwork import backlog
 from topwork.dataset import Dataset
+from topwork.hashing import hash_images
+from topwork.vectors import embed
 from test_vectors import FakeEngine, open_store
 
-vectors.PART_VECTORS, vectors.STRETCH, vectors.POLL_S = 8, 4, 0.02
+backlog.PART_VECTORS, backlog.STRETCH, backlog.POLL_S = 8, 4, 0.02
 # However many cores there are, one must not take everything.
-in_threads = vectors.in_threads
-vectors.in_threads = lambda function, items, ahead=None: in_threads(function, items, 8)
+in_threads = backlog.in_threads
+backlog.in_threads = lambda function, items, ahead=None: in_threads(function, items, 8)
 root, log, pause_s = Path(sys.argv[1]), open(sys.argv[2], "a"), float(sys.argv[3])
 hashes = []
 
@@ -59,11 +61,11 @@ class Engine(FakeEngine):
             log.flush()
             yield place, vector
 
-dataset = vectors.hash_images(Dataset.from_folder(root / "data"), False, lambda *_: None)
+dataset = hash_images(Dataset.from_folder(root / "data"), False, lambda *_: None)
 hashes += dataset.hashes
 print("ready", flush=True)
 sys.stdin.readline()
-kept, found = vectors.embed(dataset, open_store(root), Engine())
+kept, found = embed(dataset, open_store(root), Engine())
 print(len(kept), found.embedded, found.reused)
 """
 
@@ -165,13 +167,13 @@ def test_where_one_is_killed_the_other_finishes_everything(folder, tmp_path, sta
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(vectors_module, "STRETCH", 4)
-    monkeypatch.setattr(vectors_module, "POLL_S", 0.01)
+    monkeypatch.setattr(backlog, "STRETCH", 4)
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
 
 
 def claim_some(store, hashes, claims):
     """Claims every other stretch of images, and returns their places."""
-    stretches = vectors_module._plan(hashes, store)[::2]
+    stretches = backlog.plan(hashes, store)[::2]
     for stretch in stretches:
         assert claims.take(stretch.name)
     return np.concatenate([stretch.places for stretch in stretches])
@@ -205,7 +207,7 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images, quick):
 
 
 def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(vectors_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(backlog, "PATIENCE_S", 0.05)
     hashes = [sha256(image).hexdigest() for image in images]
     store, engine, steps = open_store(tmp_path), FakeEngine(), []
     with Claims(store.claims_folder) as claims:
@@ -228,8 +230,8 @@ def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images, quick)
 
 
 def test_what_is_written_is_given_back_before_the_end(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(vectors_module, "STRETCH", 2)
-    monkeypatch.setattr(vectors_module, "PART_VECTORS", 4)
+    monkeypatch.setattr(backlog, "STRETCH", 2)
+    monkeypatch.setattr(backlog, "PART_VECTORS", 4)
     store, held = open_store(tmp_path), []
 
     def hear(_):
@@ -242,16 +244,16 @@ def test_what_is_written_is_given_back_before_the_end(tmp_path, images, quick, m
 
 def test_stretches_are_cut_at_the_same_images_whatever_is_there(tmp_path, images, quick):
     hashes = [sha256(image).hexdigest() for image in images]
-    whole = vectors_module._plan(hashes, open_store(tmp_path))
+    whole = backlog.plan(hashes, open_store(tmp_path))
     assert np.array_equal(np.concatenate([s.places for s in whole]), np.arange(120))
     assert len(whole) > 10
     # Without the first images, in front of others, and with some that are there already.
-    rest = vectors_module._plan(hashes[50:], open_store(tmp_path))
+    rest = backlog.plan(hashes[50:], open_store(tmp_path))
     assert {s.name for s in rest[1:]} < {s.name for s in whole}
     store = open_store(tmp_path)
     there = [n for n in range(120) if n % 3]
     store.write([hashes[n] for n in there], np.zeros((len(there), LENGTH), np.float32))
-    left = vectors_module._plan(hashes, store)
+    left = backlog.plan(hashes, store)
     assert {s.name for s in left} <= {s.name for s in whole}
     assert np.array_equal(np.concatenate([s.places for s in left]), np.arange(0, 120, 3))
 
@@ -259,14 +261,14 @@ def test_stretches_are_cut_at_the_same_images_whatever_is_there(tmp_path, images
 def test_of_equal_images_the_first_is_planned(tmp_path):
     hashes = [sha256(b"%d" % (n % 7)).hexdigest() for n in range(30)]
     store = VectorStore(tmp_path, replace(SPACE, image_size=SIZE), LENGTH)
-    (planned,) = [np.concatenate([s.places for s in vectors_module._plan(hashes, store)])]
+    (planned,) = [np.concatenate([s.places for s in backlog.plan(hashes, store)])]
     assert planned.tolist() == list(range(7))
-    assert not vectors_module._plan([], store)
+    assert not backlog.plan([], store)
     assert parse_digests(hashes[:7]).shape == (7, 4)
 
 
 def test_threads_of_one_process_share_too(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(vectors_module, "PART_VECTORS", 8)
+    monkeypatch.setattr(backlog, "PART_VECTORS", 8)
     engines, results = [FakeEngine(), FakeEngine()], []
 
     def run(engine):

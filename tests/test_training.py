@@ -16,11 +16,11 @@ from topwork.config import ClassWeight, HeadKind, Settings
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import init_head, probabilities
 from topwork.heads.weights import balance, weigh
+from topwork.side_by_side import batch_order
 from topwork.task import Task
 from topwork.training import (
     Labelled,
     Part,
-    batch_order,
     join,
     train_head,
     train_heads,
@@ -438,13 +438,13 @@ def train_alone(place):
 def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
     for name, value in limits.items():
         monkeypatch.setattr(training, name, value)
-    train, found = training._train_side_by_side, []
+    train, found = training.train_side_by_side, []
 
     def spy(examples, part, recipes, *others):
         found.append(len(recipes))
         return train(examples, part, recipes, *others)
 
-    monkeypatch.setattr(training, "_train_side_by_side", spy)
+    monkeypatch.setattr(training, "train_side_by_side", spy)
     given = case("classes")
     recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
     examples, part = join(given["training"], given["validation"])

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from topwork import side_by_side
 from topwork import stored as stored_module
-from topwork import training
 from topwork.config import HeadKind, Settings
 from topwork.labelled import Labelled, Part
 from topwork.stored import StoredVectors, _put_down
@@ -52,7 +52,7 @@ def store(examples, folder):
 
 
 def set_block(monkeypatch, rows):
-    for module in (stored_module, training):
+    for module in (stored_module, side_by_side):
         monkeypatch.setattr(module, "BLOCK_BYTES", 4 * LENGTH * rows)
 
 

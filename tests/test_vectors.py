@@ -16,15 +16,15 @@ from pictures import COLOURS, encode, fill, make_photos, picture
 from PIL import Image
 from test_store import SPACE
 
-from topwork import columns, errands
-from topwork import vectors as vectors_module
+from topwork import backlog, columns, errands
+from topwork.backlog import Column
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine, cores
 from topwork.errors import DatasetError, NetworkError, StoreError
 from topwork.images import decode
 from topwork.store import FLIP, VectorStore
-from topwork.vectors import Column, embed, embed_columns
+from topwork.vectors import embed, embed_columns
 from topwork.views import ORIGINAL
 
 SIZE, LENGTH = 8, 3
@@ -94,7 +94,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(vectors_module, "PART_VECTORS", 4)
+    monkeypatch.setattr(backlog, "PART_VECTORS", 4)
 
 
 def parts(store):
@@ -271,8 +271,8 @@ def test_a_full_disk_stops_the_run_and_keeps_the_parts_before(
 
 @pytest.mark.parametrize(("size", "age_s", "count"), [(4, 99, 8), (1000, 99, 1), (1000, -1, 30)])
 def test_parts_are_written_by_size_and_by_age(folder, store, monkeypatch, size, age_s, count):
-    monkeypatch.setattr(vectors_module, "PART_VECTORS", size)
-    monkeypatch.setattr(vectors_module, "PART_AGE_S", age_s)
+    monkeypatch.setattr(backlog, "PART_VECTORS", size)
+    monkeypatch.setattr(backlog, "PART_AGE_S", age_s)
     embed(Dataset.from_folder(folder), store, FakeEngine())
     assert len(parts(store)) == count
 
@@ -503,7 +503,7 @@ def test_the_number_of_decoded_images_in_memory_is_bounded(store, monkeypatch):
     monkeypatch.setattr(errands, "decode", count)
     sources = [encode(picture(seed=n, size=(6, 5))) for n in range(600)]
     embed(Dataset.from_sources(sources), store, FakeEngine())
-    assert most <= vectors_module.AHEAD * cores() + 8
+    assert most <= backlog.AHEAD * cores() + 8
     assert alive <= 1
 
 

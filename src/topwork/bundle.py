@@ -6,10 +6,8 @@ import json
 import math
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,20 +19,16 @@ from topwork.answers import ANSWERS_FILE, Answers, write_answers
 from topwork.arrow import make_strings
 from topwork.bases import (
     Stack,
-    read_keras_head,
-    reopen_keras_file,
     write_keras_file,
     write_openvino_file,
 )
 from topwork.calibration import Calibration
-from topwork.config import Precision, Settings
+from topwork.config import Settings
 from topwork.conformal import Residuals
-from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.files import hash_file, write_file, write_folder
+from topwork.files import hash_file, write_folder
 from topwork.heads import Dense, Floats, Head
 from topwork.history import History
-from topwork.images import Source
 from topwork.listing import make_writable
 from topwork.metrics import say_number
 from topwork.model import (
@@ -47,9 +41,9 @@ from topwork.model import (
     SearchFacts,
     Validation,
 )
+from topwork.parity import Answer, Check, Samples
 from topwork.runtime import find_version
 from topwork.task import Task
-from topwork.vectors import read_pixels
 
 Written = TypeVar("Written")
 
@@ -65,22 +59,7 @@ REPORT_FILE = "report.html"
 LOADED_FILES = (OPENVINO_FILE, "model.bin", HEAD_FILE, HISTORY_FILE, IMAGES_FILE)
 CHECKED_FILES = (*LOADED_FILES, KERAS_FILE)
 
-# Largest difference of a logit, as a share of the largest logit of the checked images.
-TOLERANCE = {Precision.F32: 1e-3, Precision.BF16: 5e-2, Precision.INT8: 5e-2}
 RETRAIN = "train it again with topwork train"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Real images to check a saved model with, and the vectors it was trained on.
-
-    Attributes:
-        sources: N images, at least one.
-        vectors: (N, D) float32, the stored vectors of those images.
-    """
-
-    sources: tuple[Source, ...]
-    vectors: Floats
 
 
 class Card(BaseModel):
@@ -115,6 +94,7 @@ def save_model(
     path: Path,
     samples: Samples,
     answers: Answers,
+    answer: Answer,
     add: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, float]:
     """Writes a model folder and returns how closely its files agree.
@@ -126,6 +106,7 @@ def save_model(
             anything else is left alone.
         samples: real images to check the saved files with.
         answers: what it says of its validation images.
+        answer: runs its networks and its head over an image.
         add: writes further files into the folder.
 
     Raises:
@@ -135,11 +116,12 @@ def save_model(
 
     def write(folder: Path) -> dict[str, float]:
         write_answers(answers, folder / ANSWERS_FILE)
-        # Drawing is Python and the check is OpenVINO, so they need not wait for each other.
-        with ThreadPoolExecutor(1) as pool:
+        # Drawing is Python, the check is OpenVINO, and a large file is the disk: they need not
+        # wait for each other.
+        with ThreadPoolExecutor() as pool:
             drawing = pool.submit(_draw, model, folder / PLOT_FILE)
             adding = pool.submit(add, folder)
-            parity = _write_files(model, stack, folder, samples)
+            parity = _write_files(model, stack, folder, samples, answer, pool)
             drawing.result()
             adding.result()
         return parity
@@ -180,16 +162,28 @@ def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
         raise ModelError(f"cannot write a model to {path}: {reason}") from error
 
 
-def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
+def _write_files(
+    model: Model,
+    stack: Stack,
+    folder: Path,
+    samples: Samples,
+    answer: Answer,
+    pool: ThreadPoolExecutor,
+) -> dict[str, float]:
     from safetensors.numpy import save
 
+    openvino, keras, layers = folder / OPENVINO_FILE, folder / KERAS_FILE, model.head.layers
+    writing = pool.submit(write_keras_file, stack.folder, layers, keras)
     # What it writes itself only its owner can read.
     (folder / HEAD_FILE).write_bytes(save(_name_arrays(model.head)))
-    write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
-    write_keras_file(stack.folder, model.head.layers, folder / KERAS_FILE)
+    write_openvino_file(stack, layers, openvino)
     _write_json(folder / HISTORY_FILE, model.history.to_json())
     _write_images(model.images, folder / IMAGES_FILE)
-    parity = check_parity(model, stack, folder, samples)
+    check = Check(stack, model.head, samples, model.interpolation, model.precision)
+    parity = {"openvino": max(check.check_answers(answer), check.check_openvino(openvino))}
+    writing.result()
+    parity["keras"] = check.check_keras(keras)
+    hashes = pool.map(hash_file, [folder / name for name in CHECKED_FILES])
     card = Card(
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
@@ -203,7 +197,7 @@ def _write_files(model: Model, stack: Stack, folder: Path, samples: Samples) -> 
         parity=parity,
         versions=model.versions,
         making=model.making,
-        files={name: hash_file(folder / name) for name in CHECKED_FILES},
+        files=dict(zip(CHECKED_FILES, hashes, strict=True)),
     )
     _write_json(folder / "model.json", card.model_dump(mode="json"))
     return parity
@@ -223,55 +217,6 @@ def _say_validation(model: Model) -> str:
     say = say_number if model.task is Task.NUMBER else "{:.3f}".format
     low, high = (say(math.nan if end is None else end) for end in found.interval)
     return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
-
-
-def check_parity(model: Model, stack: Stack, folder: Path, samples: Samples) -> dict[str, float]:
-    """Compares the logits of the saved files with those of the vector path.
-
-    The Keras file is opened by stock Keras the first time that networks are saved with a head
-    of as many layers. After that only its head is read back: the rest is a copy of what was
-    checked.
-
-    Args:
-        model: as trained.
-        stack: its networks.
-        folder: holds the saved files.
-        samples: images and their vectors.
-
-    Returns:
-        For each file the largest difference of a logit, as a share of the largest logit; of the
-        Keras file, which always computes in f32, from what OpenVINO computes so.
-
-    Raises:
-        ModelError: a difference beyond `TOLERANCE`, or no sample can be decoded.
-    """
-    pixels = {
-        name: np.stack([read_pixels(s, size, model.interpolation) for s in samples.sources])
-        for name, size in stack.inputs.items()
-    }
-    openvino, keras = folder / OPENVINO_FILE, folder / KERAS_FILE
-    record = stack.folder / f"keras-parity-{len(model.head.layers)}.json"
-    known = record.is_file() and _same_head(keras, model.head)
-    # Keras has a process of its own: the other file is checked while it starts.
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as pool:
-        reopening = None if known else pool.submit(reopen_keras_file, keras, Path(scratch))
-        saved = run_file(openvino, pixels, model.precision, output="logits")
-        found = {"openvino": _difference(saved, model.head.logits(samples.vectors))}
-        _compare("openvino", found["openvino"], TOLERANCE[model.precision])
-        if reopening is None:
-            found["keras"] = float(json.loads(record.read_text(encoding="utf-8"))["difference"])
-            return found
-        if model.precision is Precision.INT8:
-            plain = tuple(replace(network, int8=None) for network in stack.networks)
-            openvino = Path(scratch) / OPENVINO_FILE
-            write_openvino_file(replace(stack, networks=plain), model.head.layers, openvino)
-        exact = run_file(openvino, pixels, Precision.F32, output="logits")
-        logits = run_file(reopening.result(), pixels, Precision.F32)
-    found["keras"] = _difference(logits, exact)
-    _compare("keras", found["keras"], TOLERANCE[Precision.F32])
-    facts = {"difference": found["keras"], "images": len(samples.sources)}
-    write_file(record, lambda file: file.write(json.dumps(facts).encode()))
-    return found
 
 
 def load_model(path: Path | str) -> Model:
@@ -390,28 +335,6 @@ def _read_head(path: Path, card: Card) -> Head:
     last = Dense(arrays["kernel"], arrays["bias"])
     inner = (Dense(arrays["inner_kernel"], arrays["inner_bias"]),) if units else ()
     return Head((*inner, last))
-
-
-def _same_head(path: Path, head: Head) -> bool:
-    pairs = zip(read_keras_head(path), head.layers, strict=True)
-    return all(
-        np.array_equal(found, wanted)
-        for layers in pairs
-        for found, wanted in zip(*layers, strict=True)
-    )
-
-
-def _difference(found: Floats, wanted: Floats) -> float:
-    return float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-6))
-
-
-def _compare(name: str, difference: float, limit: float) -> None:
-    if not difference <= limit:
-        raise ModelError(
-            f"the {name} file does not predict what was trained: a logit differs by "
-            f"{difference:.2g} of the largest, at most {limit:.2g} is allowed. The model was not "
-            "saved; please report this with the name of the base"
-        )
 
 
 def _write_images(images: ImageTable, path: Path) -> None:

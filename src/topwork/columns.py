@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from topwork.backlog import Column
 from topwork.bases import Network, Stack, find_all_weights, parse_bases, prepare_stack
 from topwork.cluster import join_cluster
 from topwork.config import EngineKind, Precision, Settings
@@ -17,14 +18,13 @@ from topwork.engines import (
 )
 from topwork.images import RECIPE
 from topwork.store import FLIP, Space, VectorStore
-from topwork.vectors import Column
 from topwork.views import ORIGINAL
 
 
 def prepare_networks(settings: Settings, store: Path) -> Stack:
     """Builds the bases for the settings' image sizes, or finds them built in the store."""
     parts = parse_bases(settings.base, settings.image_size)
-    weights = find_all_weights([spec for spec, _ in parts], settings.weights)
+    weights = find_all_weights([spec for spec, _ in parts], settings.weights, store)
     sized = [(spec, size, found) for (spec, size), found in zip(parts, weights, strict=True)]
     return prepare_stack(sized, settings.flip, store)
 

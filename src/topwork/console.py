@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from topwork import vectors
+from topwork import backlog
 from topwork.bases import Stack
 from topwork.bundle import REPORT_FILE
 from topwork.calibration import Calibration
@@ -36,6 +36,7 @@ from topwork.trained import Trained
 from topwork.trial_plot import describe_recipe
 from topwork.trials import Trial, rank, standard_error
 from topwork.tuning import Tuner
+from topwork.vectors import Vectors
 
 WIDTH = 80
 SHOWN_SKIPPED = 10
@@ -119,12 +120,12 @@ class Screen(Listener):
         note = f"{_say_bytes(self._received)} received" if self._received else ""
         self._count("images read", done, total, note)
 
-    def progressed(self, progress: vectors.Progress) -> None:
+    def progressed(self, progress: backlog.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
         self._embedding_s = time.monotonic() - self._began
 
-    def embedded(self, dataset: Dataset, vectors: vectors.Vectors) -> None:
+    def embedded(self, dataset: Dataset, vectors: Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         count = vectors.embedded + vectors.reused

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError
+from topwork.hashing import OnRead, hash_images
 from topwork.labels import SEPARATOR, name_class, parse_number
 from topwork.listing import SHOWN
 from topwork.task import Task
-from topwork.vectors import OnRead, hash_images
 from topwork.verdicts import Verdicts, apply
 
 
@@ -45,7 +45,7 @@ def correct(
         dataset: images with labels.
         verdicts: from `verdicts.read_verdicts`.
         strict: raise at the first image that cannot be read.
-        on_read: as for `vectors.hash_images`.
+        on_read: as for `hashing.hash_images`.
 
     Returns:
         The dataset without what was dropped (it is in `skipped`) and without classes of which

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from topwork.backlog import Column
 from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.dataset import Dataset
@@ -19,7 +20,7 @@ from topwork.listing import make_writable
 from topwork.quantization import fit_networks
 from topwork.store import Space
 from topwork.task import Task
-from topwork.vectors import Column, Vectors, embed_columns
+from topwork.vectors import Vectors, embed_columns
 
 SUFFIX = ".parquet"
 # Rows that a reader has to take at once.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.backlog import OnProgress
 from topwork.bases import Stack
 from topwork.columns import make_columns
 from topwork.config import Settings
@@ -21,10 +22,11 @@ from topwork.duplicates import (
     recall_duplicates,
 )
 from topwork.errors import DatasetError
+from topwork.hashing import OnRead
 from topwork.labelled import Labelled, Part
 from topwork.listing import SHOWN, Split
 from topwork.stored import HELD_BYTES, Rows, lay, select
-from topwork.vectors import OnProgress, OnRead, Vectors, embed_columns
+from topwork.vectors import Vectors, embed_columns
 from topwork.views import view_name
 
 

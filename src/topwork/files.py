@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ Written = TypeVar("Written")
 # What a killed process left behind is removed when it is this old.
 STALE_S = 24 * 3600.0
 
+# Clocks of files tick in milliseconds, on some disks in seconds.
+SETTLED_NS = 3 * 10**9
+
 # How often processes that replace the same folder may get in each other's way.
 ATTEMPTS = 20
 
@@ -26,6 +30,38 @@ def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_unchanged(path: Path, record: Path) -> str:
+    """Returns the SHA-256 of a file, hex; one that is known and unchanged is not read.
+
+    A file counts as unchanged while its path, size, inode and time of change are the same; one
+    that was changed seconds ago is not remembered, since another change might show the same time.
+
+    Args:
+        path: the file.
+        record: JSON file of the hashes that are known; written if it can be.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    facts = path.stat()
+    mark = [facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+    try:
+        known = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    name = str(path.absolute())
+    match known.get(name):
+        case [found, str(digest)] if found == mark:
+            return digest
+    digest = hash_file(path)
+    if time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns) > SETTLED_NS:
+        content = json.dumps(known | {name: [mark, digest]}, indent=1).encode()
+        with contextlib.suppress(OSError):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_file(record, lambda file: file.write(content))
+    return digest
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:

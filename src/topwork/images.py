@@ -180,6 +180,15 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
         raise ImageError(f"damaged or cut off ({error})") from None
 
 
+def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
+    """Reads, decodes and resizes one image to (S, S, 3) uint8.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    return decode(read_bytes(source), size_px, interpolation)
+
+
 def _decode_fast(
     data: bytes, image: Image.Image, size_px: int, interpolation: Interpolation
 ) -> Pixels | None:

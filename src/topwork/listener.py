@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from topwork.backlog import Progress
 from topwork.bases import Stack
 from topwork.config import Settings
 from topwork.corrections import Correction
@@ -13,7 +14,7 @@ from topwork.history import History
 from topwork.quantization import Quantization
 from topwork.trials import Trial
 from topwork.tuning import Tuner
-from topwork.vectors import Progress, Vectors
+from topwork.vectors import Vectors
 
 
 class Listener:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from topwork.backlog import Column
 from topwork.bases import name_inputs
 from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
@@ -36,11 +37,10 @@ from topwork.engines import OpenVINOEngine, resolve_precision
 from topwork.errors import ImageError, SettingsError
 from topwork.heads import Floats, Head, probabilities
 from topwork.history import History
-from topwork.images import Source
+from topwork.images import Source, read_pixels
 from topwork.lookahead import in_threads
 from topwork.store import Space, VectorStore
 from topwork.task import Task
-from topwork.vectors import Column, read_pixels
 
 Pixels = NDArray[np.uint8]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.backlog import Column
 from topwork.config import Interpolation, Settings
 from topwork.dataset import Dataset
 from topwork.embedding import embed, find_labels
@@ -19,7 +20,7 @@ from topwork.listing import Split
 from topwork.model import Model
 from topwork.nearest import nearest
 from topwork.stored import Rows
-from topwork.vectors import Column, embed_columns
+from topwork.vectors import embed_columns
 
 # Any size says whether an image can be decoded.
 SIDE_PX = 32

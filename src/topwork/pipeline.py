@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from topwork.answers import Answers
 from topwork.bases import Stack, parse_bases, weights_here
-from topwork.bundle import Samples, current_versions
+from topwork.bundle import current_versions
 from topwork.calibration import Calibration, as_pairs, calibrate
 from topwork.columns import make_space, prepare_networks
-from topwork.config import AUTO, ClassWeight, HeadKind, Search, Settings
+from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
 from topwork.corrections import correct
 from topwork.dataset import Dataset
@@ -25,7 +25,7 @@ from topwork.errors import SettingsError
 from topwork.examples import Prepared, prepare_examples
 from topwork.explain import See, open_networks
 from topwork.gallery import choose_evenly
-from topwork.heads import Floats, decide, probabilities
+from topwork.heads import Floats, decide, init_head, probabilities
 from topwork.inspections import recall
 from topwork.listener import Listener
 from topwork.listing import Split
@@ -39,6 +39,7 @@ from topwork.model import (
     SearchFacts,
     Validation,
 )
+from topwork.parity import Samples, begin_keras_check
 from topwork.quantization import Quantization, fit_networks
 from topwork.replicates import make_replicates
 from topwork.splits import strata
@@ -65,6 +66,7 @@ class _Begun:
     prepared: Prepared
     quantization: Quantization | None
     opening: Future[list[See]] | None
+    checking: Future[float] | None
 
 
 def train(
@@ -200,7 +202,10 @@ def _prepare(
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)
     stack, dataset, quantization = fit_networks(stack, dataset, settings, store, listener)
-    opening = _open_early(stack, settings) if will_save else None
+    opening = checking = None
+    if will_save:
+        opening = _open_early(stack, settings)
+        checking = _check_early(stack, dataset, settings)
     prepared = prepare_examples(
         dataset,
         stack,
@@ -214,7 +219,7 @@ def _prepare(
     listener.divided(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
-    return _Begun(stack, prepared, quantization, opening)
+    return _Begun(stack, prepared, quantization, opening, checking)
 
 
 def _is_left_open(settings: Settings) -> bool:
@@ -331,6 +336,7 @@ def _finish(
         seconds=seconds,
         quantization=begun.quantization,
         opening=begun.opening,
+        checking=begun.checking,
     )
 
 
@@ -351,6 +357,12 @@ def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
     opening = pool.submit(open_networks, _find_files(stack), _make_members(stack, settings))
     pool.shutdown(wait=False)
     return opening
+
+
+def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[float] | None:
+    head = init_head(stack.vector_length, dataset.outputs, settings.seed, settings.inner_units)
+    some = dataset.sources[:PARITY_IMAGES]
+    return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
 
 
 def _find_files(stack: Stack) -> tuple[NetworkFile, ...]:

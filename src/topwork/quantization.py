@@ -16,16 +16,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.backlog import Progress
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.columns import choose_precision, make_columns
 from topwork.config import HeadKind, Interpolation, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError, NetworkError
+from topwork.hashing import hash_images
+from topwork.images import read_pixels
 from topwork.listing import Split
 from topwork.lookahead import in_threads
 from topwork.task import Task
 from topwork.training import import_early
-from topwork.vectors import Progress, embed_columns, hash_images, read_pixels
+from topwork.vectors import embed_columns
 
 Floats = NDArray[np.float32]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from topwork.answers import Answers
 from topwork.bases import Stack
-from topwork.bundle import REPORT_FILE, Samples, save_model
+from topwork.bundle import REPORT_FILE, save_model
 from topwork.explain import Explainer, See
 from topwork.gallery import GALLERY_FILE, write_gallery
 from topwork.heads import Floats
@@ -20,6 +21,7 @@ from topwork.model import (
     Making,
     Model,
 )
+from topwork.parity import Pixels, Samples
 from topwork.quantization import Quantization
 from topwork.report import render_report
 from topwork.trial_plot import draw_trials
@@ -65,6 +67,7 @@ class Trained:
             `total`.
         quantization: what int8 costs; None for another precision.
         opening: its networks, being compiled for the report's maps, if that was begun.
+        checking: the check that stock Keras opens its networks, if that was begun.
         lost: images to be carried that could no longer be read when the model was saved.
     """
 
@@ -82,6 +85,7 @@ class Trained:
     seconds: dict[str, float]
     quantization: Quantization | None = None
     opening: Future[list[See]] | None = None
+    checking: Future[float] | None = None
     lost: list[Skipped] = field(default_factory=list)
 
     def save(self, path: Path, making: Making | None = None) -> dict[str, float]:
@@ -117,10 +121,17 @@ class Trained:
             )
             (folder / REPORT_FILE).write_text(html, encoding="utf-8")
 
+        def answer(pixels: dict[int, Pixels]) -> Floats:
+            return opening.result().explain_pixels(pixels).logits
+
+        if self.checking is not None:
+            # What a full disk did to it is said in the words of saving, which checks again.
+            with contextlib.suppress(OSError):
+                self.checking.result()
         # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(self._explain, model)
-            return save_model(model, self.stack, path, self.samples, self.answers, add)
+            return save_model(model, self.stack, path, self.samples, self.answers, answer, add)
 
     def _explain(self, model: Model) -> Explainer:
         return Explainer(model, self.opening.result() if self.opening else None)

@@ -8,66 +8,25 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.engines import cores
 from topwork.errors import DatasetError, TopworkError
-from topwork.heads import Floats, Head, init_head, score
+from topwork.heads import Head, score
 from topwork.heads.weights import balance, weigh
 from topwork.history import History
 from topwork.labelled import Fit, Ints, Labelled, Part, normalize, on_raw, on_scale, scale_targets
-from topwork.lookahead import in_threads
-from topwork.stored import (
-    BLOCK_BYTES,
-    Indices,
-    Rows,
-    StoredVectors,
-    lay,
-    make_rows,
-    map_rows,
-    select,
-)
+from topwork.side_by_side import name_figures, train_side_by_side
+from topwork.stored import Rows, StoredVectors, lay, map_rows, select
 from topwork.task import Task
-
-if TYPE_CHECKING:
-    from topwork.heads.program import Best, Curve, Knobs
-    from topwork.heads.streamed import Block
-
 
 # Heads of one program: more of them at once are hardly faster, and weights beyond this many
 # (16 MB an array) no longer fit in a cache.
 MOST_HEADS = 64
 MOST_WEIGHTS = 1 << 22
-# Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
-WIDTHS = (1, 4, 8, 16, 32, 64)
-# Blocks of stored vectors that are read, or being read, while one is learnt from.
-BLOCKS_AHEAD = 2
-
-
-def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[np.int32]:
-    """Decides which vector goes into which batch.
-
-    Args:
-        count: N, at least 1.
-        batch_size: B, at least 1.
-        epochs: E, at least 1.
-        seed: the same seed gives the same order.
-
-    Returns:
-        (E, S, B) int32 indices, each epoch its own permutation; only the last batch of an
-        epoch is smaller, filled up with -1.
-    """
-    batch_size = min(batch_size, count)
-    steps = -(-count // batch_size)
-    order = np.full((epochs, steps * batch_size), -1, np.int32)
-    generator = np.random.default_rng(seed)
-    for epoch in range(epochs):
-        order[epoch, :count] = generator.permutation(count)
-    return order.reshape(epochs, steps, batch_size)
 
 
 def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
@@ -193,7 +152,7 @@ def train_heads(
         groups.setdefault(_shape(recipe), []).append(place)
     for places in groups.values():
         first = recipes[places[0]]
-        train = _solve if first.head is HeadKind.LOGISTIC else _train_side_by_side
+        train = _solve if first.head is HeadKind.LOGISTIC else train_side_by_side
         scaled, back = normalize(examples, part) if first.normalize else (examples, None)
         if task is Task.NUMBER:
             scaled, scale = scale_targets(scaled, part)
@@ -219,175 +178,6 @@ def _portions(places: list[int], length: int, units: int) -> Iterator[list[int]]
     most = min(MOST_HEADS, max(1, MOST_WEIGHTS // (length * units)))
     for start in range(0, len(places), most):
         yield places[start : start + most]
-
-
-def _train_side_by_side(
-    examples: Labelled,
-    part: Part,
-    recipes: list[HeadSettings],
-    outputs: int,
-    task: Task,
-    seed: int,
-) -> list[Fit]:
-    from topwork.heads.program import stack_heads, take_head
-
-    first = recipes[0]
-    width = next(width for width in WIDTHS if width >= len(recipes))
-    filled = recipes + [recipes[-1]] * (width - len(recipes))
-    head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
-    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
-    run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
-    best, curve = run(examples, part, first, heads, knobs, task, seed)
-    names = _name_figures(task)
-    fits = []
-    for place, recipe in enumerate(recipes):
-        rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
-        epoch = int(best.epoch[place])
-        kept = take_head(best.head, place) if epoch >= 0 else None
-        fits.append(Fit(recipe, kept, epoch + 1, rows))
-    return fits
-
-
-def _run_held(
-    examples: Labelled,
-    part: Part,
-    recipe: HeadSettings,
-    heads: Head,
-    knobs: Knobs,
-    task: Task,
-    seed: int,
-) -> tuple[Best, Curve]:
-    """Trains heads side by side on vectors that are held, in one program."""
-    import jax
-    import jax.numpy as jnp
-
-    from topwork.heads.program import Examples, run_epochs
-
-    arrays = examples.vectors, examples.targets, _relative_weights(examples, part)
-    found: tuple[Best, Curve] = jax.device_get(
-        run_epochs(
-            heads,
-            knobs,
-            _order_rows(part, recipe, seed),
-            part.held_out,
-            Examples(*map(jnp.asarray, arrays)),
-            jnp.float32(recipe.dropout),
-            jax.random.key(seed, impl="rbg"),
-            task=task,
-            optimizer=recipe.optimizer,
-            dropping=recipe.dropout > 0,
-        )
-    )
-    return found
-
-
-def _run_streamed(
-    examples: Labelled,
-    part: Part,
-    recipe: HeadSettings,
-    heads: Head,
-    knobs: Knobs,
-    task: Task,
-    seed: int,
-) -> tuple[Best, Curve]:
-    """Trains heads side by side on vectors that are stored, a block at a time."""
-    import jax
-    import jax.numpy as jnp
-
-    from topwork.heads.program import Examples
-    from topwork.heads.streamed import Block, order_blocks, run_streamed
-
-    vectors, weights = examples.vectors, _relative_weights(examples, part)
-    assert isinstance(vectors, StoredVectors)
-    views, count = part.training.shape
-    batch = min(recipe.batch_size, count)
-    most = max(BLOCK_BYTES // (4 * vectors.shape[1] * batch), 1)
-    size = batch * min(most, -(-count // batch))
-
-    def read_block(asked: tuple[Indices, Indices]) -> Block:
-        rows, order = asked
-        values = vectors[rows]
-        if len(rows) < size:
-            full = make_rows(size, vectors.shape[1])
-            full[: len(rows)] = values
-            values = full
-        rows = np.pad(rows, (0, size - len(rows)), mode="edge")
-        order = np.pad(order, (0, size - len(order)), constant_values=-1)
-        block = Examples(values, examples.targets[rows], weights[rows])  # type: ignore[arg-type]
-        return Block(block, order.reshape(-1, batch).astype(np.int32))
-
-    def order_epochs() -> Iterator[Iterator[Block]]:
-        generator = np.random.default_rng(seed)
-        for epoch in range(recipe.epochs):
-            rows = part.training[epoch % views]
-            blocks = order_blocks(vectors.places[rows], size, generator)
-            asked = ((rows[block], order) for block, order in blocks)
-            yield in_threads(read_block, asked, BLOCKS_AHEAD)
-
-    unseen = part.held_out[part.held_out >= 0]
-
-    def hold_out() -> Iterator[Block]:
-        blocks = vectors.blocks(unseen, size)
-        asked = ((unseen[block], np.arange(len(block))) for block in blocks)
-        return in_threads(read_block, asked, BLOCKS_AHEAD)
-
-    return run_streamed(
-        heads,
-        knobs,
-        order_epochs(),
-        hold_out,
-        jnp.float32(recipe.dropout),
-        jax.random.key(seed, impl="rbg"),
-        task=task,
-        optimizer=recipe.optimizer,
-        dropping=recipe.dropout > 0,
-    )
-
-
-def _name_figures(task: Task) -> tuple[str, str, str, str]:
-    """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
-    return "loss", task.metric, "val_loss", f"val_{task.metric}"
-
-
-def _make_knobs(
-    recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
-) -> Knobs:
-    import jax.numpy as jnp
-
-    from topwork.heads.program import Knobs
-
-    rate, decay, smoothing = (
-        np.array([getattr(recipe, name) for recipe in recipes], np.float32)
-        for name in ("learning_rate", "weight_decay", "label_smoothing")
-    )
-    plain = np.ones((1 if task is Task.CLASSES else 2, outputs), np.float32)
-    weights = np.stack([plain] * len(recipes))
-    for place, recipe in enumerate(recipes):
-        if recipe.class_weight is ClassWeight.BALANCED:
-            weights[place] = balance(task, examples.targets[part.training[0]], outputs)
-    return Knobs(*map(jnp.asarray, (rate, decay, smoothing, weights)))
-
-
-def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
-    """Returns (E, S, B) rows of the examples, each epoch from the next view."""
-    views, count = part.training.shape
-    order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
-    if views == 1 and np.array_equal(part.training[0], np.arange(count)):
-        return order
-    rows = np.empty_like(order)
-    for epoch, places in enumerate(order):
-        rows[epoch] = np.where(places >= 0, part.training[epoch % views][places], -1)
-    return rows
-
-
-def _relative_weights(examples: Labelled, part: Part) -> Floats:
-    """Returns how much each example counts, (X,)."""
-    weights = np.ones(len(examples.targets), np.float32)
-    if examples.weights is not None:
-        # Divided by the mean of those that are learnt from, if any of them counts.
-        mean = examples.weights[part.training[0]].mean()
-        weights = examples.weights / mean if mean > 0 else weights
-    return weights
 
 
 def _solve(
@@ -423,7 +213,7 @@ def _solve(
             *_score(task, head, examples, part.training[0]),
             *_score(task, head, examples, unseen),
         )
-        curve = {n: [value] for n, value in zip(_name_figures(task), figures, strict=True)}
+        curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.

@@ -20,8 +20,8 @@ from topwork.heads.program import (
     stack_heads,
     take_head,
 )
+from topwork.side_by_side import batch_order
 from topwork.task import Task
-from topwork.training import batch_order
 
 LOSSES = st.sampled_from([0.25, 0.5, 0.5, 0.75, math.inf, math.nan])
 METRICS = st.sampled_from([0.0, 0.5, 0.5, 1.0])

@@ -7,7 +7,7 @@ process, since Keras' backend is fixed for a whole process.
 from topwork.bases.int8 import check_int8, find_int8, make_int8
 from topwork.bases.keras_file import read_keras_head, reopen_keras_file, write_keras_file
 from topwork.bases.network import Network, prepare
-from topwork.bases.openvino_file import flip_network, write_openvino_file
+from topwork.bases.openvino_file import flip_network, read_openvino_head, write_openvino_file
 from topwork.bases.spec import BaseSpec, get_base, list_bases, parse_bases
 from topwork.bases.stack import Stack, name_inputs, prepare_stack
 from topwork.bases.weights import Weights, find_all_weights, find_weights, weights_here
@@ -30,6 +30,7 @@ __all__ = [
     "prepare",
     "prepare_stack",
     "read_keras_head",
+    "read_openvino_head",
     "reopen_keras_file",
     "weights_here",
     "write_keras_file",

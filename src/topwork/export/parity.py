@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.bundle import TOLERANCE
 from topwork.config import Precision
 from topwork.errors import ModelError
 from topwork.export.formats import Numbers
 from topwork.heads import Floats, decide, probabilities
 from topwork.metrics import Report, finite, make_report
+from topwork.parity import TOLERANCE
 from topwork.task import Task
 
 # Largest difference of a logit, as a share of `scale_of` the exact ones.

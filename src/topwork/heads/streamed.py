@@ -105,7 +105,7 @@ def order_blocks(
     """Decides which examples go into which block of an epoch, and in which order.
 
     Those that lie together are read together. Which those are changes from epoch to epoch, and so
-    does their order. Where one block is enough, its order is that of `training.batch_order`.
+    does their order. Where one block is enough, its order is that of `side_by_side.batch_order`.
 
     Args:
         places: (N,) where each example lies.

@@ -17,6 +17,8 @@ from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
 from topwork.errors import DatasetError
+from topwork.hashing import hash_images
+from topwork.heads import Floats
 from topwork.inspections import remember
 from topwork.labels import SEPARATOR
 from topwork.listener import Listener
@@ -30,7 +32,7 @@ from topwork.quality.page import render_page
 from topwork.quality.shape import find_alike, find_outliers, find_shifts
 from topwork.quantization import fit_networks
 from topwork.task import Task
-from topwork.vectors import Floats, embed_columns, hash_images
+from topwork.vectors import embed_columns
 from topwork.verdicts import Doubt, Verdicts, write_label
 
 FOLDS = 5

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from topwork.backlog import PART_VECTORS
 from topwork.config import Interpolation
 from topwork.errors import ImageError, StoreError
 from topwork.images import RECIPE, Source, decode, image_hash, read_bytes
 from topwork.lookahead import in_threads
 from topwork.pages.pictures import read_header
 from topwork.store import DamagedPartError, Floats, Space, VectorStore
-from topwork.vectors import ATTEMPTS, PART_VECTORS
+from topwork.vectors import ATTEMPTS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
