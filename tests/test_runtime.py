@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -13,3 +17,45 @@ def test_finds_the_version_that_the_standard_library_finds(package):
 def test_a_package_that_is_not_there():
     with pytest.raises(PackageNotFoundError):
         find_version("no-such-package-anywhere")
+
+
+def test_a_hidden_package_is_as_if_it_were_not_installed():
+    code = """
+import sys, json
+from topwork.runtime import hide
+hide("pandas", "sklearn")
+found = []
+for name in ("pandas", "sklearn.linear_model", "numpy"):
+    try:
+        __import__(name)
+        found.append(name)
+    except ImportError as error:
+        assert "hidden" in str(error), error
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["numpy"]
+
+
+def test_the_process_that_runs_keras_imports_what_it_needs(tmp_path):
+    code = """
+import os, runpy, sys
+def leave(code):
+    unneeded = ("jax", "matplotlib", "pandas", "sklearn", "tensorflow", "torch")
+    print(*(name for name in ("keras", *unneeded) if name in sys.modules), flush=True)
+    sys.exit(code)
+os._exit = leave
+runpy.run_module("topwork.bases.child", run_name="__main__")
+"""
+    base = {"name": "efficientnet-lite0", "image_size": 32, "weights": None, "seed": 0}
+    request = {"task": "build", "request": base | {"folder": str(tmp_path)}}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(request | {"answer": str(tmp_path / "answer.json")}),
+        env=os.environ | {"KERAS_BACKEND": "openvino"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["keras"], done.stderr
+    assert (tmp_path / "network.xml").is_file()

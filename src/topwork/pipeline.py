@@ -17,7 +17,7 @@ from topwork.bases import Stack, parse_bases, weights_here
 from topwork.bundle import current_versions
 from topwork.calibration import Calibration, as_pairs, calibrate
 from topwork.columns import make_space, prepare_networks
-from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
+from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Precision, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
 from topwork.corrections import correct
 from topwork.dataset import Dataset
@@ -198,6 +198,8 @@ def _prepare(
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
     import_early(settings.head, folds=_is_left_open(settings))
+    if settings.precision is Precision.INT8:
+        import_early(HeadKind.LOGISTIC, folds=True)
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)

@@ -1,9 +1,10 @@
-"""What is installed: the versions of packages, and OpenVINO, imported without its telemetry."""
+"""What is installed: versions, OpenVINO without its telemetry, and what a library may not see."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
@@ -26,6 +27,26 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+class _Hidden:
+    """Finds no package of some names; asked before all other finders."""
+
+    def __init__(self, packages: Collection[str]) -> None:
+        self._packages = packages
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        del path, target
+        if name in self._packages:
+            raise ModuleNotFoundError(f"{name} is hidden from this process", name=name)
+
+
+def hide(*packages: str) -> None:
+    """Lets this process do without packages that may be installed.
+
+    Keras imports whatever it could work with, seconds of it where all of that is there.
+    """
+    sys.meta_path.insert(0, _Hidden(packages))
 
 
 def find_version(package: str) -> str:

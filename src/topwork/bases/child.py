@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topwork.runtime import import_openvino
+from topwork.runtime import hide, import_openvino
 
+if __name__ == "__main__":
+    hide("jax", "matplotlib", "pandas", "sklearn", "tensorflow", "torch")
 import_openvino()  # before Keras does
 
 import keras

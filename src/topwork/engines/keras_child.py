@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from topwork.engines.ring import Ring
+from topwork.runtime import hide
 
 # What Keras calls arithmetic in bf16 on weights and statistics that stay f32.
 BF16_POLICY = "mixed_bfloat16"
@@ -38,6 +39,7 @@ class LoadError(Exception):
 
 def main() -> None:
     """Serves one parent, to its end."""
+    hide("matplotlib", "pandas", "sklearn", "tensorflow", "torch")
     # Libraries write what they like on stdout.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
