@@ -379,7 +379,7 @@ def test_a_keras_file_that_predicts_something_else_is_refused(trained, copy, mon
 
 def test_logits_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
-    with pytest.raises(ModelError, match="does not predict what was trained"):
+    with pytest.raises(ModelError, match="a logit differs by nan"):
         trained.save(tmp_path / "m")
 
 

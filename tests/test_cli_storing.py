@@ -128,6 +128,26 @@ def test_what_was_said_is_removed(run, here, options, left):
     assert output.startswith("Nothing" if left == ALL else "Freed 1.")
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--base", "resnet"), "of resnet"),
+        (("--older-than", "1w"), "not written to for 1w"),
+        (
+            ("--base", "resnet", "--older-than", "2d"),
+            "of resnet, not written to for 2d",
+        ),
+    ],
+)
+def test_it_says_why_there_is_nothing_to_remove(run, here, options, reason):
+    _, output, _ = run("store", "--store", here, "--prune", *options)
+    assert " ".join(lines_of(output)) == (
+        f"Nothing was removed: the store has nothing {reason}; it has efficientnet-lite0, xception"
+    )
+    _, output, _ = run("store", "--store", here / "none", "--prune", *options)
+    assert " ".join(lines_of(output)).endswith("; it has no networks")
+
+
 @pytest.mark.parametrize(("answer", "left"), [("y\n", ["efficientnet"]), ("n\n", ALL), ("\n", ALL)])
 def test_it_asks_before_it_removes(run, here, monkeypatch, answer, left):
     asked = []

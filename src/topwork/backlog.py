@@ -37,6 +37,8 @@ PART_AGE_S = 5.0
 
 # Images that one process claims at a time, on average.
 STRETCH = 128
+# Images that a thread decodes at a time.
+TOGETHER = 4
 # How often a process looks for what the others finished, and how long it waits for a sign of them.
 POLL_S = 0.25
 PATIENCE_S = 60.0
@@ -255,7 +257,7 @@ class Job:
         errands = (Errand(n, self.hashes[n], self.dataset.sources[n]) for n in places)
         ahead = max(engine.ahead, AHEAD * cores())
         # Threads share one Python, which is too slow for a GPU.
-        decoded = in_threads(decode_, errands, ahead)
+        decoded = in_threads(decode_, errands, ahead, together=TOGETHER)
         if engine.outruns_threads and can_travel(self.dataset.sources):
             decoded = in_processes(decode_, errands, ahead)
         for errand, pixels in decoded:

@@ -12,6 +12,8 @@ from topwork.lookahead import in_threads
 
 # Hears how many images were read, and how many there are.
 OnRead = Callable[[int, int], None]
+# Images that a thread hashes at a time.
+TOGETHER = 8
 
 
 def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
@@ -31,7 +33,7 @@ def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
 
     bad: dict[int, str] = {}
     hashes: list[str] = []
-    for place, result in enumerate(in_threads(hash_source, dataset.sources)):
+    for place, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
         if isinstance(result, ImageError):
             bad[place] = str(result)
             refuse(dataset.names[place], str(result), strict)

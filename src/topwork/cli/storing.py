@@ -13,7 +13,7 @@ import typer
 
 from topwork.cli.app import app
 from topwork.cli.options import Json, Store, open_store, print_json
-from topwork.errors import SettingsError, counted
+from topwork.errors import SettingsError, counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,12 +68,16 @@ def show_store(
         _say_checked(console, checked)
     if prune:
         older_than_s = None if older_than is None else _read_age(older_than)
-        chosen = upkeep.choose(upkeep.survey(root), base, older_than_s)
+        entries = upkeep.survey(root)
+        chosen = upkeep.choose(entries, base, older_than_s)
         freed = 0
         if chosen and (yes or _ask(console, chosen)):
             freed = upkeep.prune(root, chosen)
         done["freed_bytes"] = freed
-        console.print(f"Freed {_say_bytes(freed)}" if freed else "Nothing was removed")
+        if freed:
+            console.print(f"Freed {_say_bytes(freed)}")
+        else:
+            console.print("Nothing was removed" if chosen else _say_none(entries, base, older_than))
     entries = upkeep.survey(root)
     if as_json:
         print_json({**_describe(root, entries), **done})
@@ -113,6 +117,15 @@ def _ask(console: Console, chosen: Sequence[Entry]) -> bool:
     for entry in chosen:
         console.print(f"  {entry.kind}/{entry.name}  {_say_bytes(entry.bytes)}")
     return typer.confirm(f"Remove these, {_say_bytes(total)}?", err=console.stderr)
+
+
+def _say_none(entries: Sequence[Entry], base: str | None, older_than: str | None) -> str:
+    """Says why there is nothing to remove, and what there is."""
+    what = [f"of {printable(base)}"] if base else []
+    what += [f"not written to for {older_than}"] if older_than else []
+    bases = sorted({entry.base for entry in entries if entry.base})
+    there = f"it has {', '.join(map(printable, bases))}" if bases else "it has no networks"
+    return f"Nothing was removed: the store has nothing {', '.join(what)}; {there}"
 
 
 def _say_checked(console: Console, checked: Any) -> None:
@@ -159,7 +172,6 @@ def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from topwork.errors import printable
     from topwork.remote.folders import find_elsewhere
     from topwork.remote.urls import show
     from topwork.upkeep import KINDS
