@@ -49,7 +49,7 @@ from test_vectors import FakeEngine, open_store
 backlog.PART_VECTORS, backlog.STRETCH, backlog.POLL_S = 8, 4, 0.02
 # However many cores there are, one must not take everything.
 in_threads = backlog.in_threads
-backlog.in_threads = lambda function, items, ahead=None: in_threads(function, items, 8)
+backlog.in_threads = lambda function, items, *_, **__: in_threads(function, items, 8)
 root, log, pause_s = Path(sys.argv[1]), open(sys.argv[2], "a"), float(sys.argv[3])
 hashes = []
 
