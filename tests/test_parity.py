@@ -1,6 +1,11 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +181,44 @@ def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, 
         runs.clear()
         assert max(unknown.save(tmp_path / "m").values()) < 1e-3
         assert runs == ["model.xml", "model.xml", "reopened.xml"]
+
+
+# Keras takes its time, and somebody presses Ctrl-C.
+DRIVER = """
+import sys, time
+from topwork import parity, pipeline
+from topwork.cli import run
+def wait(path, folder):
+    print(path, flush=True)
+    time.sleep(60)
+def interrupt(*_):
+    sys.stdin.readline()
+    raise KeyboardInterrupt
+parity.reopen_keras_file = wait
+pipeline.prepare_examples = interrupt
+run()
+"""
+
+
+def test_what_is_interrupted_leaves_nothing_in_the_temporary_folder(photos, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    command = [
+        sys.executable, "-c", DRIVER, "train", photos, "--image-size", "32", "--epochs", "1",
+        "--store", tmp_path / "store", "-o", tmp_path / "m",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        text=True,
+    ) as process:
+        shown = (line.strip() for line in process.stdout)
+        path = Path(next(line for line in shown if line.endswith("model.keras")))
+        assert path.is_file()
+        assert path.is_relative_to(tmp_path / "temporary")
+        started = time.monotonic()
+        process.stdin.close()
+        assert process.wait(30) == 130
+        assert time.monotonic() - started < 30
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,11 +19,31 @@ Written = TypeVar("Written")
 # What a killed process left behind is removed when it is this old.
 STALE_S = 24 * 3600.0
 
+# Temporary folders that are in use.
+_scratch: set[str] = set()
+
 # Clocks of files tick in milliseconds, on some disks in seconds.
 SETTLED_NS = 3 * 10**9
 
 # How often processes that replace the same folder may get in each other's way.
 ATTEMPTS = 20
+
+
+@contextlib.contextmanager
+def open_scratch() -> Iterator[Path]:
+    """Makes an empty temporary folder, which is removed in the end; see `remove_scratch`."""
+    with tempfile.TemporaryDirectory(prefix="topwork-") as name:
+        _scratch.add(name)
+        try:
+            yield Path(name)
+        finally:
+            _scratch.discard(name)
+
+
+def remove_scratch() -> None:
+    """Removes the temporary folders that threads still use, for whoever leaves without them."""
+    for name in tuple(_scratch):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def hash_file(path: Path) -> str:

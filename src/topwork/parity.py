@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from topwork.bases.keras_file import Layer
 from topwork.config import Interpolation, Precision
 from topwork.engines import run_file
 from topwork.errors import ImageError, ModelError
-from topwork.files import write_file
+from topwork.files import open_scratch, write_file
 from topwork.heads import Floats, Head
 from topwork.images import Source, read_pixels
 from topwork.runtime import find_version
@@ -156,11 +155,11 @@ def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
     known = record.read()
     if known is not None:
         return known
-    with tempfile.TemporaryDirectory(prefix="topwork-") as folder, ThreadPoolExecutor(1) as pool:
-        keras, openvino = Path(folder) / "model.keras", Path(folder) / "model.xml"
+    with open_scratch() as folder, ThreadPoolExecutor(1) as pool:
+        keras, openvino = folder / "model.keras", folder / "model.xml"
         write_keras_file(stack.folder, head.layers, keras)
         # Keras has a process of its own: the other file is run while it starts.
-        reopening = pool.submit(reopen_keras_file, keras, Path(folder))
+        reopening = pool.submit(reopen_keras_file, keras, folder)
         plain = tuple(replace(network, int8=None) for network in stack.networks)
         write_openvino_file(replace(stack, networks=plain), head.layers, openvino)
         exact = run_file(openvino, pixels, Precision.F32, output="logits")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from topwork.bases.network import NETWORK_FILE, Int8, Network, fill_folder, read_folder
 from topwork.bases.process import ask_nncf
 from topwork.errors import SettingsError
+from topwork.files import open_scratch
 from topwork.runtime import find_version
 
 # Part of every calibration's name: raise it when the same images would give another network.
@@ -89,8 +89,8 @@ def make_int8(
     folder = network.folder.with_name(f"{network.folder.name}-int8-{digest}")
 
     def build(scratch: Path) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="topwork-") as name:
-            arrays = Path(name) / "pixels.npy"
+        with open_scratch() as folder:
+            arrays = folder / "pixels.npy"
             np.save(arrays, pixels)
             ask_nncf(
                 {

@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from topwork.errors import NetworkError, StoreError, WeightsError
+from topwork.files import open_scratch
 
 ERRORS = {error.__name__: error for error in (NetworkError, StoreError, WeightsError)}
 
@@ -39,8 +38,8 @@ def ask_nncf(request: dict[str, Any]) -> None:
 
 
 def _ask(module: str, library: str, content: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="topwork-") as folder:
-        answer = Path(folder) / "answer.json"
+    with open_scratch() as folder:
+        answer = folder / "answer.json"
         # The answer has a file of its own: libraries write what they like on the streams.
         done = subprocess.run(
             [sys.executable, "-m", module],

@@ -41,9 +41,11 @@ def run() -> None:
     themselves away.
     """
     code = main()
-    clusters = sys.modules.get("topwork.cluster")
+    clusters, files = map(sys.modules.get, ("topwork.cluster", "topwork.files"))
     if clusters is not None:
         clusters.leave_clusters()
+    if files is not None:
+        files.remove_scratch()
     sys.stderr.flush()
     os._exit(code)
 

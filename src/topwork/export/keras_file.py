@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from topwork.export.facts import KEY
 from topwork.export.formats import Input
 from topwork.export.openvino_file import run_openvino
 from topwork.export.process import ask_child
+from topwork.files import open_scratch
 
 
 def write_keras(source: Path, path: Path, pixels: Input, facts: str) -> None:
@@ -44,8 +44,8 @@ def run_keras(path: Path, arrays: Arrays, pixels: Input) -> Arrays:
     Raises:
         NetworkError: Keras does not open it.
     """
-    with tempfile.TemporaryDirectory(prefix="topwork-") as folder:
-        network = reopen_keras_file(path.absolute(), Path(folder))
+    with open_scratch() as folder:
+        network = reopen_keras_file(path.absolute(), folder)
         # Keras writes down the size of the batch that it traced with.
         mend_graph(network)
         return run_openvino(network, arrays, pixels, Precision.F32)
