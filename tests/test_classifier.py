@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -577,8 +578,8 @@ def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fitted", "loaded"])
-def test_the_keras_model_gives_the_same_logits_on_jax(kind, fitted, images, tmp_path):
+@pytest.mark.parametrize(("kind", "chosen"), [("fitted", "jax"), ("loaded", "jax"), ("loaded", "")])
+def test_the_keras_model_gives_the_same_logits(kind, chosen, fitted, images, tmp_path):
     from topwork.images import read_pixels
 
     if kind == "loaded":
@@ -591,10 +592,11 @@ def test_the_keras_model_gives_the_same_logits_on_jax(kind, fitted, images, tmp_
     # Keras writes this itself: nobody chose it.
     (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
     backend, _, logits = run_python(
-        TO_KERAS, tmp_path / "classifier", tmp_path / "pixels.npy", KERAS_HOME=str(tmp_path)
-    )
+        TO_KERAS, tmp_path / "classifier", tmp_path / "pixels.npy",
+        KERAS_HOME=str(tmp_path), **({"KERAS_BACKEND": chosen} if chosen else {}),
+    )  # fmt: skip
     wanted = model.predict(paths).logits
-    assert backend == "jax"
+    assert backend == (chosen or ("tensorflow" if find_spec("tensorflow") else "jax"))
     np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
     np.testing.assert_allclose(softmax(logits, axis=1), fitted.predict_proba(paths), atol=1e-3)
 
