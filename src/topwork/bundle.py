@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,7 @@ def save_model(
     samples: Samples,
     answers: Answers,
     answer: Answer,
+    checking: Future[float] | None = None,
     add: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, float]:
     """Writes a model folder and returns how closely its files agree.
@@ -107,6 +108,7 @@ def save_model(
         samples: real images to check the saved files with.
         answers: what it says of its validation images.
         answer: runs its networks and its head over an image.
+        checking: what `begin_keras_check` returned.
         add: writes further files into the folder.
 
     Raises:
@@ -121,7 +123,7 @@ def save_model(
         with ThreadPoolExecutor() as pool:
             drawing = pool.submit(_draw, model, folder / PLOT_FILE)
             adding = pool.submit(add, folder)
-            parity = _write_files(model, stack, folder, samples, answer, pool)
+            parity = _write_files(model, stack, folder, samples, answer, checking, pool)
             drawing.result()
             adding.result()
         return parity
@@ -168,6 +170,7 @@ def _write_files(
     folder: Path,
     samples: Samples,
     answer: Answer,
+    checking: Future[float] | None,
     pool: ThreadPoolExecutor,
 ) -> dict[str, float]:
     from safetensors.numpy import save
@@ -182,7 +185,7 @@ def _write_files(
     check = Check(stack, model.head, samples, model.interpolation, model.precision)
     parity = {"openvino": max(check.check_answers(answer), check.check_openvino(openvino))}
     writing.result()
-    parity["keras"] = check.check_keras(keras)
+    parity["keras"] = check.check_keras(keras, checking)
     hashes = pool.map(hash_file, [folder / name for name in CHECKED_FILES])
     card = Card(
         schema_version=SCHEMA_VERSION,

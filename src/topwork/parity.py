@@ -124,14 +124,22 @@ class Check:
         _compare_heads(OPENVINO, read_openvino_head(path), self._head)
         return found
 
-    def check_keras(self, path: Path) -> float:
+    def check_keras(self, path: Path, begun: Future[float] | None = None) -> float:
         """Returns how far the Keras file is from what OpenVINO computes in f32, as it does.
+
+        Args:
+            path: the file.
+            begun: what `begin_keras_check` returned.
 
         Raises:
             ModelError: the difference is beyond `TOLERANCE`, or the head is not the model's.
             NetworkError: Keras does not open it.
         """
         _compare_heads(KERAS, read_keras_head(path), self._head)
+        if begun is not None:
+            # What a full disk did to it is said in the words of saving, which checks again.
+            with contextlib.suppress(OSError):
+                return begun.result()
         return check_keras(self._stack, self._head, self._pixels)
 
 
@@ -178,11 +186,11 @@ def begin_keras_check(
     Args:
         stack: the networks.
         head: any head with as many layers as the one to come.
-        sources: images; those that cannot be read are left out.
+        sources: images; nothing is begun if one of them cannot be read.
         interpolation: how images are brought to size.
 
     Returns:
-        What `check_keras` returns or raises; None if there is nothing to do.
+        What `check_keras` returns or raises; None if nothing is begun.
     """
     if _Record(stack, head, KERAS).read() is not None:
         return None

@@ -198,7 +198,7 @@ def _prepare(
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
     import_early(settings.head, folds=_is_left_open(settings))
-    if settings.precision is Precision.INT8:
+    if settings.precision is Precision.INT8:  # measuring what that costs solves heads by folds
         import_early(HeadKind.LOGISTIC, folds=True)
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from topwork.backlog import Progress
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.columns import choose_precision, make_columns
-from topwork.config import Interpolation, Precision, Settings
+from topwork.config import HeadKind, Interpolation, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError, NetworkError
 from topwork.hashing import hash_images
@@ -27,6 +27,7 @@ from topwork.images import read_pixels
 from topwork.listing import Split
 from topwork.lookahead import in_threads
 from topwork.task import Task
+from topwork.training import import_early
 from topwork.vectors import embed_columns
 
 Floats = NDArray[np.float32]
@@ -131,6 +132,7 @@ def fit_networks(
         return stack, dataset, None
     check_int8()
     dataset = hash_images(dataset, settings.strict, listener.read)
+    import_early(HeadKind.LOGISTIC, folds=True)
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
     # NNCF has a process of its own, and leaves most of one core to the usual vectors.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -124,14 +123,12 @@ class Trained:
         def answer(pixels: dict[int, Pixels]) -> Floats:
             return opening.result().explain_pixels(pixels).logits
 
-        if self.checking is not None:
-            # What a full disk did to it is said in the words of saving, which checks again.
-            with contextlib.suppress(OSError):
-                self.checking.result()
         # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(self._explain, model)
-            return save_model(model, self.stack, path, self.samples, self.answers, answer, add)
+            return save_model(
+                model, self.stack, path, self.samples, self.answers, answer, self.checking, add
+            )
 
     def _explain(self, model: Model) -> Explainer:
         return Explainer(model, self.opening.result() if self.opening else None)
