@@ -102,6 +102,25 @@ def find_openvino_head(model: Any) -> list[str]:
     return find_head(graph, [node.get_friendly_name() for node in model.get_results()])
 
 
+def round_pixels(model: Any) -> None:
+    """Makes a model round its inputs to whole pixels in 0..255, as bytes are.
+
+    The range that its first layer is fitted to has other steps than pixels have. Given bytes,
+    OpenVINO leaves that rounding out; given the same pixels as floats it would not.
+
+    Args:
+        model: an `openvino.Model` with inputs of float32 RGB in 0..255.
+    """
+    ops = import_openvino().opset13
+    for port in model.inputs:
+        readers = port.get_target_inputs()
+        whole = ops.round(ops.clamp(port, 0.0, 255.0), "half_to_even")
+        pixels = ops.convert(ops.convert(whole, "u8"), "f32")
+        for reader in readers:
+            reader.replace_source_output(pixels.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def fuse(model: Any) -> None:
     """Lets each convolution take in the normalization behind it, as the runtime will.
 
@@ -145,6 +164,7 @@ def quantize_network(source: Path, pixels: Path, target: Path) -> None:
         per_channel=False,
         thorough=False,
     )
+    round_pixels(quantized)
     openvino.save_model(quantized, target, compress_to_fp16=False)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.bases import flip_network
 from topwork.config import Precision
-from topwork.engines.openvino import hint, naming, prune
+from topwork.engines.openvino import compile_network, naming, prune
 from topwork.runtime import import_openvino
 
 Pixels = NDArray[np.uint8]
@@ -53,8 +53,7 @@ def open_features(
         edit.output().tensor().set_element_type(openvino.Type.f32)
         model = edit.build()
         model.reshape([1, image_size, image_size, 3])
-        hints = hint(precision) | {"PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(model, "CPU", hints)
+        compiled = compile_network(core, model, precision, {"PERFORMANCE_HINT": "LATENCY"})
 
     def run(pixels: Pixels) -> Floats:
         request = compiled.create_infer_request()
