@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 import pytest
 
-from topwork.bases import Weights, find_weights, get_base, network, prepare
+from topwork.bases import Weights, find_weights, get_base, network, prepare, prepare_stack
 from topwork.errors import NetworkError, SettingsError, StoreError
 
 SPEC = get_base("mobilenetv3small")
@@ -170,3 +170,17 @@ def test_the_facts_on_disk_are_those_of_the_network(store):
     assert base.weights_sha256 == find_weights(spec).sha256
     with pytest.raises(dataclasses.FrozenInstanceError):
         base.image_size = 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_two_stores_hold_the_same_bytes(tmp_path, flip):
+    """Models can be compared by their hashes, wherever and whenever their base was built."""
+    folders = []
+    for place in ("first", "second"):
+        part = (get_base("mobilenetv3small"), 32, WEIGHTS)
+        stack = prepare_stack([part], flip, tmp_path / place)
+        folders.append(stack.folder)
+    names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name

@@ -111,6 +111,16 @@ def test_the_file_computes_what_its_parts_do(tmp_path, sizes, flip, layers):
     assert_close(whole["logits"], wanted)
 
 
+def test_what_else_the_process_did_does_not_change_the_file(tmp_path):
+    networks = tuple(make_network(tmp_path / str(seed), 8, seed) for seed in (0, 1))
+    files = []
+    for name in ("first", "second"):
+        path = tmp_path / f"{name}.xml"
+        write_openvino_file(Stack(networks, True, tmp_path), make_layers(2 * LENGTH, 6, 4), path)
+        files.append((path.read_bytes(), path.with_suffix(".bin").read_bytes()))
+    assert files[0] == files[1]
+
+
 def test_with_flip_the_weights_are_there_once(tmp_path):
     network = make_network(tmp_path / "0", 8, 0)
     layers = make_layers(LENGTH, 4)

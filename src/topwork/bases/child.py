@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -37,6 +38,8 @@ Task = Callable[[dict[str, Any]], dict[str, Any]]
 DOWNLOAD_TIMEOUT_S = 30
 # Of the weights, in float32, that lie on the disk while a base is built.
 COPIES = 3.2
+# Instead of the time, which says nothing of a network; as Keras writes it.
+SAVED = "1980-01-01@00:00:00"
 # Per channel, RGB. Source: ImageNet's statistics as in `keras.applications.imagenet_utils`.
 MEAN_RGB = (0.485, 0.456, 0.406)
 DEVIATION_RGB = (0.229, 0.224, 0.225)
@@ -148,12 +151,35 @@ def mirror(image: Any, name: str) -> Any:
 
 
 def _write_template(images: Any, vectors: Any, folder: Path) -> None:
-    """Writes the parts of a `.keras` file with an untrained head of one output."""
-    whole = keras.Model(images, layers.Dense(1, name="head")(vectors), name="topwork")
+    """Writes the parts of a `.keras` file with a head of one output, all zeros.
+
+    The same network gives the same bytes, whenever and wherever it is built.
+    """
+    head = layers.Dense(1, name="head")
+    whole = keras.Model(images, head(vectors), name="topwork")
+    head.set_weights([np.zeros_like(array) for array in head.get_weights()])
     whole.save(folder / "network.keras")
     with zipfile.ZipFile(folder / "network.keras") as archive:
         archive.extractall(folder)
     (folder / "network.keras").unlink()
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    dated = json.dumps(metadata | {"date_saved": SAVED})
+    (folder / "metadata.json").write_text(dated, encoding="utf-8")
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(_number_objects(config), encoding="utf-8")
+
+
+def _number_objects(config: str) -> str:
+    """Returns a configuration in which objects that layers share are numbered from 1.
+
+    Keras calls them after their addresses in memory.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"{found[1]}{numbers.setdefault(found[2], len(numbers) + 1)}"
+
+    return re.sub(r'("shared_object_id": )(\d+)', number, config)
 
 
 def _check_room(folder: Path, parameters: int) -> None:

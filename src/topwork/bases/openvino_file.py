@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> No
     outputs = {"logits": _add_head(whole, layers), **dict(zip(names, parts, strict=True))}
     results = [ops.result(value, name=name) for name, value in outputs.items()]
     model = openvino.Model(results, list(images.values()), "topwork")
+    _number_nodes(model)
     for port, name in zip((*model.inputs, *model.outputs), (*images, *outputs), strict=True):
         port.get_tensor().set_names({name})
     _save(model, stack.networks, path)
@@ -93,6 +95,21 @@ def flip_network(model: Any) -> None:
     mean = ops.multiply(ops.add(*halves.outputs()), np.float32(0.5))
     result.replace_source_output(mean.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _number_nodes(model: Any) -> None:
+    """Counts the nodes of each kind that have no name of their own, from 1.
+
+    OpenVINO counts all nodes of a process: the same model would give another file in each.
+    """
+    counts: Counter[str] = Counter()
+    for node in model.get_ordered_ops():
+        *path, name = node.get_friendly_name().split("/")
+        kind = node.get_type_name()
+        if name.rpartition("_")[0] == kind:
+            place = "/".join([*path, kind])
+            counts[place] += 1
+            node.set_friendly_name(f"{place}_{counts[place]}")
 
 
 def _graft(network: Network, image: Any, *, flip: bool, prefix: str) -> Any:
