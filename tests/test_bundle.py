@@ -6,14 +6,13 @@ import pytest
 from pictures import encode, picture
 from safetensors.numpy import load_file, save_file
 
-from topwork import bundle, evaluation
+from topwork import evaluation
 from topwork.bases import reopen_keras_file
 from topwork.bundle import LOADED_FILES, copy_model, find_keras_file, load_model
 from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.engines import run_file
 from topwork.errors import ModelError
-from topwork.heads import Dense, Head
 from topwork.images import image_hash, read_pixels
 from topwork.listener import Listener
 from topwork.model import Making
@@ -68,7 +67,8 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
     assert card["settings"]["epochs"] == 5
     assert card["data"]["counts"]["train"] == {"blue": 8, "green": 8, "red": 8}
     assert card["parity"].keys() == {"openvino", "keras"}
-    assert max(card["parity"].values()) < 1e-3
+    assert max(card["parity"].values()) < 1e-4
+    assert (card["agreement"]["share"], card["doubts"]) == (1, [])
     assert card["versions"].keys() >= {"python", "topwork", "keras", "openvino"}
 
 
@@ -100,7 +100,8 @@ def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved
     assert [member["space"]["image_size"] for member in card["members"]] == [64, 32]
     assert {member["space"]["view"] for member in card["members"]} == {"flip"}
     assert card["parity"].keys() == {"openvino", "keras"}
-    assert max(card["parity"].values()) < 1e-3
+    assert max(card["parity"].values()) < 1e-4
+    assert (card["agreement"]["share"], card["doubts"]) == (1, [])
     loaded = load_model(stacked_saved)
     assert [file.output for file in loaded.networks] == ["vectors_1", "vectors_2"]
     assert loaded.members == stacked.model.members
@@ -337,52 +338,6 @@ def test_saving_replaces_a_model_and_nothing_else(trained, copy, tmp_path):
     assert left_behind(tmp_path) == []
 
 
-def wrong_layers(layers):
-    *inner, last = layers
-    return (*inner, Dense(np.ascontiguousarray(last.kernel[:, ::-1]), last.bias))
-
-
-def test_an_openvino_file_that_predicts_something_else_is_refused(trained, tmp_path, monkeypatch):
-    write = bundle.write_openvino_file
-    monkeypatch.setattr(
-        bundle, "write_openvino_file", lambda s, layers, p: write(s, wrong_layers(layers), p)
-    )
-    with pytest.raises(ModelError, match="the openvino file does not predict what was trained"):
-        trained.save(tmp_path / "m")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_networks_in_another_order_are_refused(stacked, tmp_path, monkeypatch):
-    write = bundle.write_openvino_file
-
-    def swap(stack, layers, path):
-        inner, last = layers
-        kernel = np.ascontiguousarray(np.roll(inner.kernel, 1280, axis=0))
-        write(stack, (Dense(kernel, inner.bias), last), path)
-
-    monkeypatch.setattr(bundle, "write_openvino_file", swap)
-    with pytest.raises(ModelError, match="the openvino file does not predict what was trained"):
-        stacked.save(tmp_path / "m")
-
-
-def test_a_keras_file_that_predicts_something_else_is_refused(trained, copy, monkeypatch):
-    write = bundle.write_keras_file
-    before = (copy / "model.json").read_bytes()
-    monkeypatch.setattr(
-        bundle, "write_keras_file", lambda f, layers, p: write(f, wrong_layers(layers), p)
-    )
-    with pytest.raises(ModelError, match="the keras file does not predict what was trained"):
-        trained.save(copy)
-    assert (copy / "model.json").read_bytes() == before
-    assert left_behind(copy.parent) == []
-
-
-def test_logits_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
-    with pytest.raises(ModelError, match="a logit differs by nan"):
-        trained.save(tmp_path / "m")
-
-
 def full_disk(*_args, **_kwargs):
     raise OSError(28, "No space left on device")
 
@@ -394,8 +349,8 @@ def openvino_on_a_full_disk(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("place", "failure", "reason"),
     [
-        ("topwork.bundle._write_json", full_disk, "No space left on device"),
-        ("topwork.bundle.write_keras_file", full_disk, "No space left on device"),
+        ("topwork.saving._write_json", full_disk, "No space left on device"),
+        ("topwork.saving.write_keras_file", full_disk, "No space left on device"),
         ("openvino.save_model", openvino_on_a_full_disk, "needs 14 MB; .* MB are free"),
         ("tempfile.mkdtemp", full_disk, "No space left on device"),
     ],
@@ -425,5 +380,7 @@ def test_a_copy_is_checked_before_and_whole_after(copy, tmp_path):
 
 def test_the_same_training_saves_the_same_head_and_networks(trained, saved, tmp_path):
     trained.save(tmp_path / "again")
-    for name in ("head.safetensors", "model.bin", "history.json", "images.parquet"):
+    # The report names its folder.
+    names = {path.name for path in saved.iterdir()} - {"report.html"}
+    for name in names:
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()

@@ -8,8 +8,9 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from topwork import pipeline, training
+from topwork import explain, pipeline, training
 from topwork import trained as trained_module
+from topwork.bundle import load_model
 from topwork.calibration import fit_temperature
 from topwork.config import HeadSettings, Search, Settings
 from topwork.dataset import Dataset
@@ -366,18 +367,16 @@ def test_a_budget_ends_a_search(flat, store, tmp_path):
     assert (hears.tuner.reused, hears.tuner.trained) == (6, 2)
 
 
-def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path, monkeypatch):
+def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path):
     _, found, _ = tuned
-    monkeypatch.setattr(trained_module, "save_model", lambda *given: given[-1](given[2]))
     for trials in ((), found.trials[:1]):
-        replace(found, trials=trials).save(tmp_path)
-    report = tmp_path / "report.html"
-    assert [*tmp_path.iterdir()] == [report]
-    assert "data:image/png" not in report.read_text("utf-8")
-    found.save(tmp_path)
-    plot = (tmp_path / "tuning.png").read_bytes()
+        replace(found, trials=trials).save(tmp_path / "m")
+        assert not (tmp_path / "m" / "tuning.png").exists()
+        assert "data:image/png" not in (tmp_path / "m" / "report.html").read_text("utf-8")
+    found.save(tmp_path / "m")
+    plot = (tmp_path / "m" / "tuning.png").read_bytes()
     assert plot.startswith(b"\x89PNG")
-    assert base64.b64encode(plot).decode() in report.read_text("utf-8")
+    assert base64.b64encode(plot).decode() in (tmp_path / "m" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -405,8 +404,8 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
     settings = small.model_copy(update={"thumbnails": most})
     trained = pipeline.train(Dataset.from_folder(data), settings, store)
     names, checked = trained.carried.names, trained.samples.sources
-    pairs = zip(names, trained.carried.sources, strict=True)
-    gone = next(name for name, source in pairs if source not in checked)
+    assert not set(trained.carried.sources) & set(checked)
+    gone = names[0]
     (data / gone).unlink()
     trained.save(tmp_path / "m")
     assert [item.path for item in trained.lost] == [gone]
@@ -427,3 +426,57 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
 def test_a_model_carries_no_pictures_unless_asked(trained, saved):
     assert trained.carried is None
     assert load_gallery(saved, trained.model.vector_length) is None
+
+
+def fail(*_args, **_kwargs):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("draw_history", "history.png"),
+        ("render_report", "report.html"),
+        ("write_gallery", "gallery.parquet"),
+        ("open_networks", "report.html"),
+    ],
+)
+def test_what_cannot_be_drawn_costs_nothing_but_itself(
+    photos, small, store, tmp_path, monkeypatch, step, name
+):
+    settings = small.model_copy(update={"thumbnails": 3})
+    found = pipeline.train(Dataset.from_folder(photos), settings, store)
+    monkeypatch.setattr(explain if step == "open_networks" else trained_module, step, fail)
+    saved = found.save(tmp_path / "m")
+    assert f"{name} could not be made: MemoryError" in saved.doubts
+    assert not (tmp_path / "m" / name).exists()
+    assert load_model(tmp_path / "m").classes == found.model.classes
+    others = {"history.png", "report.html", "gallery.parquet"} - {name}
+    assert {path.name for path in (tmp_path / "m").iterdir()} > others
+
+
+def test_what_cannot_be_added_to_a_model_costs_nothing(trained, tmp_path, monkeypatch):
+    def fill(path, source):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trained_module, "add_file", fill)
+    saved = trained.save(tmp_path / "m")
+    assert saved.doubts == (
+        "history.png could not be written: No space left on device",
+        "report.html could not be written: No space left on device",
+    )
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+
+
+def test_a_model_is_there_before_anything_is_drawn(trained, tmp_path, monkeypatch):
+    """Whatever then ends the process costs a picture and no training."""
+
+    def leave(_, path, *rest):
+        assert load_model(path).classes == trained.model.classes
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trained_module.Trained, "_check", leave)
+    with pytest.raises(KeyboardInterrupt):
+        trained.save(tmp_path / "m")
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+    assert list(tmp_path.iterdir()) == [tmp_path / "m"]

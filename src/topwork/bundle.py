@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,22 +13,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
-from topwork.answers import ANSWERS_FILE, Answers, write_answers
-from topwork.arrow import make_strings
-from topwork.bases import (
-    Stack,
-    write_keras_file,
-    write_openvino_file,
-)
+from topwork.agreement import Agreement
 from topwork.calibration import Calibration
 from topwork.config import Settings
 from topwork.conformal import Residuals
 from topwork.errors import ModelError
 from topwork.files import hash_file, write_folder
-from topwork.heads import Dense, Floats, Head
+from topwork.heads import Dense, Head
 from topwork.history import History
-from topwork.listing import make_writable
-from topwork.metrics import say_number
 from topwork.model import (
     DataFacts,
     ImageTable,
@@ -41,13 +31,13 @@ from topwork.model import (
     SearchFacts,
     Validation,
 )
-from topwork.parity import Answer, Check, Samples
 from topwork.runtime import find_version
 from topwork.task import Task
 
 Written = TypeVar("Written")
 
 SCHEMA_VERSION = 3
+CARD_FILE = "model.json"
 OPENVINO_FILE = "model.xml"
 KERAS_FILE = "model.keras"
 HEAD_FILE = "head.safetensors"
@@ -80,6 +70,8 @@ class Card(BaseModel):
     versions: dict[str, str]
     files: dict[str, str]
     making: Making | None = None
+    agreement: Agreement | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def current_versions() -> dict[str, str]:
@@ -88,56 +80,13 @@ def current_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: find_version(name) for name in packages}
 
 
-def save_model(
-    model: Model,
-    stack: Stack,
-    path: Path,
-    samples: Samples,
-    answers: Answers,
-    answer: Answer,
-    checking: Future[float] | None = None,
-    add: Callable[[Path], None] = lambda folder: None,
-) -> dict[str, float]:
-    """Writes a model folder and returns how closely its files agree.
-
-    Args:
-        model: the model, as trained.
-        stack: its networks.
-        path: the folder to make. An older Topwork model there is replaced, all at once;
-            anything else is left alone.
-        samples: real images to check the saved files with.
-        answers: what it says of its validation images.
-        answer: runs its networks and its head over an image.
-        checking: what `begin_keras_check` returned.
-        add: writes further files into the folder.
-
-    Raises:
-        ModelError: the folder is not ours to replace, the disk is full, or a saved file does
-            not predict the same logits.
-    """
-
-    def write(folder: Path) -> dict[str, float]:
-        write_answers(answers, folder / ANSWERS_FILE)
-        # Drawing is Python, the check is OpenVINO, and a large file is the disk: they need not
-        # wait for each other.
-        with ThreadPoolExecutor() as pool:
-            drawing = pool.submit(_draw, model, folder / PLOT_FILE)
-            adding = pool.submit(add, folder)
-            parity = _write_files(model, stack, folder, samples, answer, checking, pool)
-            drawing.result()
-            adding.result()
-        return parity
-
-    return _save_folder(path, write)
-
-
 def check_target(path: Path) -> None:
     """Refuses to replace anything but a model.
 
     Raises:
         ModelError: something else is there.
     """
-    if path.exists() and not (path / "model.json").is_file():
+    if path.exists() and not (path / CARD_FILE).is_file():
         raise ModelError(
             f"{path} exists and is not a Topwork model; choose another place with -o, or move it"
         )
@@ -151,10 +100,22 @@ def copy_model(folder: Path, path: Path) -> None:
     """
     load_model(folder)
     find_keras_file(folder)
-    _save_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
+    save_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
 
 
-def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
+def save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
+    """Writes the folder of a model, which replaces an older one all at once.
+
+    Args:
+        path: the folder.
+        write: fills the folder that it is given.
+
+    Returns:
+        What `write` returns.
+
+    Raises:
+        ModelError: the folder is not ours to replace, or cannot be written.
+    """
     path = path.absolute()
     check_target(path)
     try:
@@ -162,64 +123,6 @@ def _save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write a model to {path}: {reason}") from error
-
-
-def _write_files(
-    model: Model,
-    stack: Stack,
-    folder: Path,
-    samples: Samples,
-    answer: Answer,
-    checking: Future[float] | None,
-    pool: ThreadPoolExecutor,
-) -> dict[str, float]:
-    from safetensors.numpy import save
-
-    openvino, keras, layers = folder / OPENVINO_FILE, folder / KERAS_FILE, model.head.layers
-    writing = pool.submit(write_keras_file, stack.folder, layers, keras)
-    # What it writes itself only its owner can read.
-    (folder / HEAD_FILE).write_bytes(save(_name_arrays(model.head)))
-    write_openvino_file(stack, layers, openvino)
-    _write_json(folder / HISTORY_FILE, model.history.to_json())
-    _write_images(model.images, folder / IMAGES_FILE)
-    check = Check(stack, model.head, samples, model.interpolation, model.precision)
-    parity = {"openvino": max(check.check_answers(answer), check.check_openvino(openvino))}
-    writing.result()
-    parity["keras"] = check.check_keras(keras, checking)
-    hashes = pool.map(hash_file, [folder / name for name in CHECKED_FILES])
-    card = Card(
-        schema_version=SCHEMA_VERSION,
-        classes=model.classes,
-        task=model.task,
-        members=model.members,
-        settings=model.settings,
-        data=model.data,
-        validation=model.validation,
-        calibration=model.calibration.to_json(),
-        search=model.search,
-        parity=parity,
-        versions=model.versions,
-        making=model.making,
-        files=dict(zip(CHECKED_FILES, hashes, strict=True)),
-    )
-    _write_json(folder / "model.json", card.model_dump(mode="json"))
-    return parity
-
-
-def _draw(model: Model, path: Path) -> None:
-    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
-    model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
-
-
-def _say_validation(model: Model) -> str:
-    found = model.validation
-    if model.task is Task.NUMBER and len(model.classes) > 1:
-        # Several numbers have no unit in common.
-        share = found.figures["r2"]
-        return f"validation R² {math.nan if share is None else share:.3f}"
-    say = say_number if model.task is Task.NUMBER else "{:.3f}".format
-    low, high = (say(math.nan if end is None else end) for end in found.interval)
-    return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
 
 
 def load_model(path: Path | str) -> Model:
@@ -233,7 +136,7 @@ def load_model(path: Path | str) -> Model:
             cut off or was changed.
     """
     folder = Path(path)
-    card = _read_card(folder)
+    card = read_card(folder)
     for name in LOADED_FILES:
         _check_file(folder, card, name)
     try:
@@ -267,7 +170,7 @@ def find_keras_file(folder: Path) -> Path:
     Raises:
         ModelError: it is missing, cut off or was changed.
     """
-    _check_file(folder, _read_card(folder), KERAS_FILE)
+    _check_file(folder, read_card(folder), KERAS_FILE)
     return folder / KERAS_FILE
 
 
@@ -279,8 +182,13 @@ def _check_file(folder: Path, card: Card, name: str) -> None:
         raise ModelError(f"{path} was cut off or changed since it was saved; {RETRAIN}")
 
 
-def _read_card(folder: Path) -> Card:
-    path = folder / "model.json"
+def read_card(folder: Path) -> Card:
+    """Returns what the `model.json` of a folder says.
+
+    Raises:
+        ModelError: it is missing, damaged, or of another schema.
+    """
+    path = folder / CARD_FILE
     if not path.is_file():
         what = "there is no such folder" if not folder.exists() else "it has no model.json"
         raise ModelError(f"{folder} is not a Topwork model: {what}; make one with topwork train")
@@ -309,14 +217,6 @@ def _find_networks(folder: Path, count: int) -> tuple[NetworkFile, ...]:
     return tuple(NetworkFile(folder / OPENVINO_FILE, name, flip=False) for name in names)
 
 
-def _name_arrays(head: Head) -> dict[str, Floats]:
-    *inner, last = head.layers
-    arrays = {"kernel": last.kernel, "bias": last.bias}
-    for layer in inner:
-        arrays |= {"inner_kernel": layer.kernel, "inner_bias": layer.bias}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
 def _read_head(path: Path, card: Card) -> Head:
     from safetensors.numpy import load_file
 
@@ -340,19 +240,6 @@ def _read_head(path: Path, card: Card) -> Head:
     return Head((*inner, last))
 
 
-def _write_images(images: ImageTable, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        "name": list(map(make_writable, images.names)),
-        "label": images.labels,
-        "split": images.splits,
-        "sha256": images.hashes,
-    }
-    pq.write_table(pa.table({name: make_strings(v) for name, v in columns.items()}), path)
-
-
 def _read_images(path: Path) -> ImageTable:
     import pyarrow.parquet as pq
 
@@ -361,7 +248,3 @@ def _read_images(path: Path) -> ImageTable:
         table = file.read()
     columns = (tuple(table[name].to_pylist()) for name in ("name", "label", "split", "sha256"))
     return ImageTable(*columns)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

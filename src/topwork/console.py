@@ -30,7 +30,8 @@ from topwork.history import History
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.metrics import Report, say_number, say_report
-from topwork.quantization import Quantization
+from topwork.quantization import LEAST_AGREEMENT, Quantization
+from topwork.saving import Saved
 from topwork.task import Task
 from topwork.trained import Trained
 from topwork.trial_plot import describe_recipe
@@ -287,6 +288,12 @@ def show_quantization(console: Console, found: Quantization) -> None:
         f"int8, fitted to {counted(found.fitted, 'image')}: its vectors agree with "
         f"{found.precision}'s to {kept}"
     )
+    if not found.kept:
+        console.print(
+            f"That is too little to go on in int8: {LEAST_AGREEMENT:g} is needed. Going on in "
+            f"{found.precision}, as --precision {found.precision} would.",
+            style="bold yellow",
+        )
     if found.cost is not None:
         cost, points = found.cost, 100 * (found.cost.accuracy - found.cost.usual)
         console.print(
@@ -453,6 +460,7 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
 def show_trained(
     console: Console,
     trained: Trained,
+    saved: Saved,
     path: Path,
     has_test: bool,
     data: str,
@@ -475,9 +483,14 @@ def show_trained(
     if trials is not None:
         console.print(Text(f"Every head is in {printable(trials)}"), soft_wrap=True)
     show_skipped(console, trained.lost)
+    if saved.agreement is not None:
+        console.print(Text(saved.agreement.say()), style="dim")
+    for doubt in saved.doubts:
+        console.print(Text(f"Doubtful: {printable(doubt)}"), style="bold yellow")
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
-    report = printable(path / REPORT_FILE)
-    console.print(Text(f"Curves and mistakes: {report}"), style="bold", soft_wrap=True)
+    if (path / REPORT_FILE).exists():
+        report = printable(path / REPORT_FILE)
+        console.print(Text(f"Curves and mistakes: {report}"), style="bold", soft_wrap=True)
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)

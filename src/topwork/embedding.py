@@ -63,10 +63,9 @@ def embed(
     """
     listener = listener or Listener()
     listener.waiting(f"preparing {settings.base}")
-    stack, dataset, _ = fit_networks(
-        prepare_networks(settings, store), dataset, settings, store, listener
-    )
-    columns = make_columns(stack, settings, store)
+    stack = prepare_networks(settings, store)
+    fitted = fit_networks(stack, dataset, settings, store, listener)
+    dataset, columns = fitted.dataset, make_columns(fitted.stack, fitted.settings, store)
     dataset, vectors = embed_columns(
         dataset,
         columns,

@@ -171,13 +171,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         """Writes the model as a folder that needs nothing else; see `topwork.load`.
 
         Raises:
-            ModelError: it cannot be written, or does not predict what was trained.
+            ModelError: it cannot be written.
+
+        Warns:
+            UserWarning: something of what was saved is doubtful.
         """
         check_is_fitted(self, "model_")
         if self._trained is None:
             copy_model(self._folder, Path(path))
         else:
-            self._trained.save(Path(path))
+            for doubt in self._trained.save(Path(path)).doubts:
+                warnings.warn(f"{path} is saved; {doubt}", UserWarning, stacklevel=2)
 
     def to_keras(self) -> keras.Model:
         """Returns the whole network, from pixels (N, S, S, 3) in 0..255 to logits (N, C).

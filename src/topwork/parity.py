@@ -1,25 +1,28 @@
-"""Whether the files of a saved model say what was trained.
+"""Whether the files of a saved model say what was trained: measured and said, never in the way.
 
 In a saved model the networks are copies of those in the store. The first time that networks are
 saved with a head of as many layers the copies are run: OpenVINO's in its own runtime, Keras' by
-stock Keras in a process of its own, which may begin while there is other work to do. It is written
-down beside the networks, and after that only the head of a file is read back. What the networks
-make of real images is compared with the stored vectors every time.
+stock Keras in a process of its own, which may begin while there is other work to do. What they
+gave is kept beside the networks, and after that only the head of a file is read back.
+
+In f32 nothing may differ, and what does is a doubt. In bf16 and int8 numbers differ by nature:
+there it counts how many answers are those of the vectors that the head was trained on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.agreement import Agreement, compare_logits
 from topwork.bases import (
     Stack,
     read_keras_head,
@@ -30,117 +33,218 @@ from topwork.bases import (
 )
 from topwork.bases.keras_file import Layer
 from topwork.config import Interpolation, Precision
-from topwork.engines import run_file
-from topwork.errors import ImageError, ModelError
+from topwork.engines import run_file, run_outputs
+from topwork.errors import ImageError
 from topwork.files import open_scratch, write_file
 from topwork.heads import Floats, Head
+from topwork.images import RECIPE as DECODER
 from topwork.images import Source, read_pixels
 from topwork.runtime import find_version
+from topwork.task import Task
 
 Pixels = NDArray[np.uint8]
+Found = TypeVar("Found")
 # From an image's pixels (S, S, 3), for each size of the networks, to its logits (1, C).
 Answer = Callable[[dict[int, Pixels]], Floats]
 
-# Largest difference of a logit, as a share of the largest logit of the checked images.
-TOLERANCE = {Precision.F32: 1e-3, Precision.BF16: 5e-2, Precision.INT8: 5e-2}
-OPENVINO, KERAS = "openvino", "keras"
-WRONG = "the {} file does not predict what was trained"
+# Largest difference of a logit where nothing may differ, as a share of the largest logit.
+EXACT = 1e-4
+# How many images the networks are run over at every save.
+SEEN_AGAIN = 8
+KERAS = "keras"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Real images to check a saved model with, and the vectors it was trained on.
+    """Real images to compare a saved model on, and the vectors it was trained on.
 
     Attributes:
         sources: N images, at least one.
+        hashes: SHA-256 of each image's bytes, hex.
         vectors: (N, D) float32, the stored vectors of those images.
     """
 
     sources: tuple[Source, ...]
+    hashes: tuple[str, ...]
     vectors: Floats
 
 
 class Check:
-    """Compares a model that is being saved with what was trained.
+    """Compares the files of a model that is being saved with what was trained.
 
-    A difference is the largest of a logit, as a share of the largest logit.
+    What cannot be compared, or differs where nothing may, is a doubt, in words. Nothing is
+    raised but `KeyboardInterrupt`.
 
     Args:
         stack: its networks.
         head: its head.
+        task: what its logits mean.
         samples: images and their vectors.
         interpolation: how images are brought to size.
-        precision: what the networks compute in, on this machine.
 
-    Raises:
-        ImageError: a sample can no longer be read.
+    Attributes:
+        doubts: what a person should know of the files.
     """
 
     def __init__(
         self,
         stack: Stack,
         head: Head,
+        task: Task,
         samples: Samples,
         interpolation: Interpolation,
-        precision: Precision,
     ) -> None:
-        self._stack, self._head, self._precision = stack, head, precision
-        self._pixels = _load(samples.sources, stack, interpolation)
-        self._wanted = head.logits(samples.vectors)
+        self._stack, self._head, self._task = stack, head, task
+        self._samples, self._interpolation = samples, interpolation
+        self.doubts: list[str] = []
 
-    def check_answers(self, answer: Answer) -> float:
-        """Returns how far the logits of the networks, as they see now, are from the store's.
+    def compare_openvino(
+        self, path: Path, precision: Precision, stop: Callable[[], bool] = lambda: False
+    ) -> Agreement | None:
+        """Compares a model in OpenVINO IR with the stored vectors.
 
-        Raises:
-            ModelError: the difference is beyond `TOLERANCE`.
+        Args:
+            path: the file.
+            precision: what its networks compute in, on this machine.
+            stop: whether to leave it.
+
+        Returns:
+            How its answers compare; None if that is not known.
         """
-        sizes = self._stack.inputs
-        found = [
-            answer({sizes[name]: pixels[n] for name, pixels in self._pixels.items()})
-            for n in range(len(self._wanted))
-        ]
-        difference = _difference(np.concatenate(found), self._wanted)
-        _check(
-            "the networks do not see in images what the store says of them",
-            difference,
-            TOLERANCE[self._precision],
-            "try again with an empty store (--store DIR), and please report this",
-        )
-        return difference
 
-    def check_openvino(self, path: Path) -> float:
-        """Returns how far the model in OpenVINO IR is from the stored vectors.
+        def compare() -> Agreement | None:
+            if not _has_head(read_openvino_head(path), self._head):
+                self.doubts.append(f"{path.name} holds another head than the one that was trained")
+            found = self._run_openvino(path, precision, stop)
+            if found is None:
+                return None
+            rows, vectors = found
+            given, wanted = (self._head.logits(v) for v in (vectors, self._samples.vectors[rows]))
+            agreement = compare_logits(self._task, given, wanted, str(precision))
+            if precision is Precision.F32 and not agreement.difference <= EXACT:
+                self._say_difference(path.name, agreement.difference, "the stored vectors say")
+            return agreement
 
-        Raises:
-            ModelError: the difference is beyond `TOLERANCE`, or the head is not the model's.
+        return self._try(f"{path.name} could not be compared with what was trained", compare)
+
+    def compare_networks(self, answer: Answer) -> Agreement | None:
+        """Compares what the networks make of images, as they see them now, with the store.
+
+        Args:
+            answer: runs the networks and the head over an image.
         """
-        record = _Record(self._stack, self._head, _name_run(self._stack, self._precision))
-        found = record.read()
-        if found is None:
-            logits = run_file(path, self._pixels, self._precision, output="logits")
-            found = _difference(logits, self._wanted)
-            _check(WRONG.format(OPENVINO), found, TOLERANCE[self._precision])
-            record.write(found)
-        _compare_heads(OPENVINO, read_openvino_head(path), self._head)
-        return found
 
-    def check_keras(self, path: Path, begun: Future[float] | None = None) -> float:
+        def compare() -> Agreement | None:
+            few = np.linspace(0, len(self._samples.sources) - 1, SEEN_AGAIN).round().astype(int)
+            rows, pixels = self._load(np.unique(few))
+            if not len(rows):
+                return None
+            sizes = self._stack.inputs
+            found = [
+                answer({sizes[name]: array[n] for name, array in pixels.items()})
+                for n in range(len(rows))
+            ]
+            wanted = self._head.logits(self._samples.vectors[rows])
+            agreement = compare_logits(self._task, np.concatenate(found), wanted, "")
+            if not agreement.holds:
+                self.doubts.append(
+                    "the networks do not see in images what the store says of them: "
+                    f"{agreement.share:.0%} of the answers are the same; try again with an empty "
+                    "store (--store DIR), and please report it"
+                )
+            return agreement
+
+        return self._try("the networks could not be compared with the stored vectors", compare)
+
+    def compare_keras(self, path: Path, begun: Future[float] | None = None) -> float | None:
         """Returns how far the Keras file is from what OpenVINO computes in f32, as it does.
 
         Args:
             path: the file.
             begun: what `begin_keras_check` returned.
 
-        Raises:
-            ModelError: the difference is beyond `TOLERANCE`, or the head is not the model's.
-            NetworkError: Keras does not open it.
+        Returns:
+            Largest difference of a logit, as a share of the largest; None if that is not known.
         """
-        _compare_heads(KERAS, read_keras_head(path), self._head)
+
+        def compare() -> float | None:
+            if not _has_head(read_keras_head(path), self._head):
+                self.doubts.append(f"{path.name} holds another head than the one that was trained")
+            found = self._wait_for_keras(begun)
+            if found is not None and not found <= EXACT:
+                self._say_difference(path.name, found, "OpenVINO computes in f32")
+            return found
+
+        return self._try(f"whether Keras opens {path.name} could not be checked", compare)
+
+    def _wait_for_keras(self, begun: Future[float] | None) -> float | None:
         if begun is not None:
-            # What a full disk did to it is said in the words of saving, which checks again.
+            # A disk that was full then may have room now.
             with contextlib.suppress(OSError):
                 return begun.result()
-        return check_keras(self._stack, self._head, self._pixels)
+        few = np.arange(min(SEEN_AGAIN, len(self._samples.sources)))
+        rows, pixels = self._load(few)
+        return check_keras(self._stack, self._head, pixels) if len(rows) else None
+
+    def _run_openvino(
+        self, path: Path, precision: Precision, stop: Callable[[], bool]
+    ) -> tuple[NDArray[np.int64], Floats] | None:
+        """Returns which samples were run, and their vectors as the file computes them."""
+        record = _Vectors(self._stack, self._head, precision, self._interpolation)
+        known = record.read(self._samples.hashes)
+        if known is not None:
+            return np.arange(len(known)), known
+        rows, pixels = self._load(np.arange(len(self._samples.sources)))
+        if not len(rows):
+            return None
+        count = len(self._stack.networks)
+        names = [f"vectors_{n}" for n in range(1, count + 1)] if count > 1 else ["vectors"]
+        found = run_outputs(path, pixels, precision, ["logits", *names], stop)
+        if found is None:
+            return None
+        logits, vectors = found[0], np.concatenate(found[1:], axis=1)
+        own = compare_logits(self._task, logits, self._head.logits(vectors), "")
+        if not own.difference <= EXACT:
+            self._say_difference(path.name, own.difference, "its own vectors and the head say")
+        record.write([self._samples.hashes[row] for row in rows], vectors)
+        return rows, vectors
+
+    def _load(self, chosen: NDArray[Any]) -> tuple[NDArray[np.int64], dict[str, Pixels]]:
+        """Reads some of the samples; those that are gone by now are left out, and said."""
+        rows: list[int] = []
+        images: list[dict[str, Pixels]] = []
+        gone: list[str] = []
+        for row in chosen.tolist():
+            try:
+                source = self._samples.sources[row]
+                images.append(_read(source, self._stack, self._interpolation))
+                rows.append(row)
+            except ImageError as error:
+                gone.append(str(error))
+        if gone:
+            said = f"{len(gone)} of {len(chosen)} images could not be read any more: {gone[0]}"
+            doubt = f"the model was compared without them: {said}"
+            if not rows:
+                doubt = f"the model could not be compared with its images: {said}"
+            if doubt not in self.doubts:
+                self.doubts.append(doubt)
+        names = images[0] if images else {}
+        pixels = {name: np.stack([found[name] for found in images]) for name in names}
+        return np.array(rows, np.int64), pixels
+
+    def _say_difference(self, name: str, difference: float, other: str) -> None:
+        self.doubts.append(
+            f"{name} does not say what {other}: a logit differs by {difference:.2g} of the "
+            f"largest, where {EXACT:g} is expected; please report this with the name of the base"
+        )
+
+    def _try(self, what: str, compare: Callable[[], Found | None]) -> Found | None:
+        """Makes a doubt of whatever goes wrong: a check never costs a person their run."""
+        try:
+            return compare()
+        except Exception as error:
+            self.doubts.append(f"{what}: {str(error) or type(error).__name__}")
+            return None
 
 
 def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
@@ -152,10 +256,10 @@ def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
         pixels: (N, S, S, 3) uint8 by the name of each input.
 
     Returns:
-        As `Check.check_keras`.
+        Largest difference of a logit from what OpenVINO computes in f32, as a share of the
+        largest.
 
     Raises:
-        ModelError: the difference is beyond `TOLERANCE`.
         NetworkError: Keras does not open the file.
         OSError: there is no room for it.
     """
@@ -168,14 +272,19 @@ def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
         write_keras_file(stack.folder, head.layers, keras)
         # Keras has a process of its own: the other file is run while it starts.
         reopening = pool.submit(reopen_keras_file, keras, folder)
-        plain = tuple(replace(network, int8=None) for network in stack.networks)
-        write_openvino_file(replace(stack, networks=plain), head.layers, openvino)
+        write_openvino_file(without_int8(stack), head.layers, openvino)
         exact = run_file(openvino, pixels, Precision.F32, output="logits")
         logits = run_file(reopening.result(), pixels, Precision.F32)
-    found = _difference(logits, exact)
-    _check(WRONG.format(KERAS), found, TOLERANCE[Precision.F32])
-    record.write(found)
+    found = float(np.abs(logits - exact).max() / max(np.abs(exact).max(), 1e-6))
+    if found <= EXACT:
+        record.write(found)
     return found
+
+
+def without_int8(stack: Stack) -> Stack:
+    """Returns the networks of a stack as they were before they were made to compute in int8."""
+    plain = tuple(replace(network, int8=None) for network in stack.networks)
+    return replace(stack, networks=plain)
 
 
 def begin_keras_check(
@@ -195,22 +304,18 @@ def begin_keras_check(
     if _Record(stack, head, KERAS).read() is not None:
         return None
     try:
-        pixels = _load(sources, stack, interpolation)
+        images = [_read(source, stack, interpolation) for source in sources]
     except ImageError:
         return None  # whoever makes the vectors names it; there is time to check later
+    pixels = {name: np.stack([found[name] for found in images]) for name in stack.inputs}
     pool = ThreadPoolExecutor(1)
     checking = pool.submit(check_keras, stack, head, pixels)
     pool.shutdown(wait=False)
     return checking
 
 
-def _load(
-    sources: Sequence[Source], stack: Stack, interpolation: Interpolation
-) -> dict[str, Pixels]:
-    return {
-        name: np.stack([read_pixels(source, size, interpolation) for source in sources])
-        for name, size in stack.inputs.items()
-    }
+def _read(source: Source, stack: Stack, interpolation: Interpolation) -> dict[str, Pixels]:
+    return {name: read_pixels(source, size, interpolation) for name, size in stack.inputs.items()}
 
 
 class _Record:
@@ -233,26 +338,41 @@ class _Record:
             write_file(self._path, lambda file: file.write(content))
 
 
-def _name_run(stack: Stack, precision: Precision) -> str:
-    """Returns what decides how OpenVINO runs a copy of the networks."""
-    int8 = [network.int8.calibration for network in stack.networks if network.int8]
-    return "-".join([OPENVINO, find_version("openvino"), precision, *int8])
+class _Vectors:
+    """The vectors of images as a saved file with these networks computed them, beside them."""
+
+    def __init__(
+        self, stack: Stack, head: Head, precision: Precision, interpolation: Interpolation
+    ) -> None:
+        int8 = [network.int8.calibration for network in stack.networks if network.int8]
+        runtime = ["openvino", find_version("openvino"), precision]
+        run = "-".join([*runtime, *int8, interpolation, DECODER])
+        self._path = stack.folder / f"parity-{len(head.layers)}-{run}.npz"
+        self._length = stack.vector_length
+
+    def read(self, hashes: Sequence[str]) -> Floats | None:
+        """Returns those (N, D) of N images, or None unless all are there."""
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                there = file["hashes"].tolist()
+                vectors = np.asarray(file["vectors"], np.float32)
+            known = {name: row for row, name in enumerate(there)}
+            rows = [known[name] for name in hashes]
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None
+        return vectors[rows] if vectors.shape == (len(there), self._length) else None
+
+    def write(self, hashes: Sequence[str], vectors: Floats) -> None:
+        """Keeps vectors, unless nothing can be written to the store."""
+        with contextlib.suppress(OSError):
+            write_file(
+                self._path,
+                lambda file: np.savez(file, hashes=np.array(hashes), vectors=vectors),
+            )
 
 
-def _compare_heads(name: str, layers: Sequence[Layer], head: Head) -> None:
+def _has_head(layers: Sequence[Layer], head: Head) -> bool:
     arrays = ([array for layer in found for array in layer] for found in (layers, head.layers))
-    pairs = list(zip(*arrays, strict=False))
-    same = len(layers) == len(head.layers) and all(np.array_equal(a, b) for a, b in pairs)
-    _check(WRONG.format(name), 0.0 if same else math.inf, 0.0)
-
-
-def _difference(found: Floats, wanted: Floats) -> float:
-    return float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-6))
-
-
-def _check(what: str, difference: float, limit: float, advice: str = "please report this") -> None:
-    if not difference <= limit:
-        raise ModelError(
-            f"{what}: a logit differs by {difference:.2g} of the largest, at most {limit:.2g} is "
-            f"allowed. The model was not saved; {advice} with the name of the base"
-        )
+    return len(layers) == len(head.layers) and all(
+        np.array_equal(*pair) for pair in zip(*arrays, strict=True)
+    )

@@ -52,7 +52,8 @@ from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
 from topwork.vectors import Vectors
 from topwork.verdicts import Verdicts
 
-PARITY_IMAGES = 8
+# Of the validation images, to compare the saved model on; and images for Keras alone.
+COMPARED_IMAGES, KERAS_IMAGES = 50, 8
 MOST_DECISIONS = 200_000
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
 AUTO_FOLDS = 3
@@ -63,6 +64,7 @@ class _Begun:
     """What heads are trained with, and what was found on the way; see `Trained`."""
 
     stack: Stack
+    settings: Settings
     prepared: Prepared
     quantization: Quantization | None
     opening: Future[list[See]] | None
@@ -99,7 +101,7 @@ def train(
     settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
     begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
-    prepared = begun.prepared
+    prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
     tuner = trial = None
     if _is_left_open(settings):
@@ -150,7 +152,7 @@ def tune(
     journal.open()
     started = time.perf_counter()
     begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
-    prepared = begun.prepared
+    prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
     tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
     trial = search(tuner, settings.head_settings(), pinned)
@@ -203,7 +205,8 @@ def _prepare(
     listener.waiting(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)
-    stack, dataset, quantization = fit_networks(stack, dataset, settings, store, listener)
+    fitted = fit_networks(stack, dataset, settings, store, listener)
+    stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
     opening = checking = None
     if will_save:
         opening = _open_early(stack, settings)
@@ -221,7 +224,7 @@ def _prepare(
     listener.divided(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
-    return _Begun(stack, prepared, quantization, opening, checking)
+    return _Begun(stack, settings, prepared, fitted.quantization, opening, checking)
 
 
 def _is_left_open(settings: Settings) -> bool:
@@ -314,11 +317,15 @@ def _finish(
         networks=_find_files(stack),
         versions=current_versions(),
     )
-    few = np.linspace(0, len(dataset) - 1, min(PARITY_IMAGES, len(dataset))).astype(int)
+    few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
     return Trained(
         model=model,
         stack=stack,
-        samples=Samples(tuple(dataset.sources[i] for i in few), vectors.values[few]),
+        samples=Samples(
+            tuple(dataset.sources[row] for row in few),
+            tuple(vectors.hashes[row] for row in few),
+            vectors.values[few],
+        ),
         answers=Answers(
             split=str(Split.VALIDATION),
             names=tuple(dataset.names[row] for row in rows),
@@ -363,7 +370,7 @@ def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
 
 def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[float] | None:
     head = init_head(stack.vector_length, dataset.outputs, settings.seed, settings.inner_units)
-    some = dataset.sources[:PARITY_IMAGES]
+    some = dataset.sources[:KERAS_IMAGES]
     return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
 
 

@@ -21,7 +21,7 @@ from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.columns import choose_precision, make_columns
 from topwork.config import HeadKind, Interpolation, Precision, Settings
 from topwork.dataset import Dataset
-from topwork.errors import DatasetError, ImageError, NetworkError
+from topwork.errors import DatasetError, ImageError
 from topwork.hashing import hash_images
 from topwork.images import read_pixels
 from topwork.listing import Split
@@ -72,6 +72,8 @@ class Quantization:
         agreement: 1 minus the mean squared difference as a share of the vectors' variance, for
             each network; 1 for equal vectors, and never more.
         cost: in accuracy; None where images have no class, or too few of them.
+        kept: whether vectors are made in int8; if not, they are too far from those of `precision`,
+            which takes its place.
     """
 
     images: int
@@ -79,10 +81,28 @@ class Quantization:
     precision: Precision
     agreement: tuple[float, ...]
     cost: Cost | None
+    kept: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for `topwork train --json`."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Networks that are ready to make vectors.
+
+    Attributes:
+        stack: the networks.
+        dataset: without the images that could not be read.
+        settings: with the precision that vectors are made in.
+        quantization: what int8 costs; None for another precision.
+    """
+
+    stack: Stack
+    dataset: Dataset
+    settings: Settings
+    quantization: Quantization | None = None
 
 
 class Hearer(Protocol):
@@ -107,8 +127,10 @@ def fit_networks(
     settings: Settings,
     store: Path,
     listener: Hearer,
-) -> tuple[Stack, Dataset, Quantization | None]:
+) -> Fitted:
     """Makes the networks of a stack compute in int8, if the settings say so.
+
+    Where int8 keeps too little of what a network says, the usual arithmetic takes its place.
 
     Args:
         stack: the networks.
@@ -119,17 +141,16 @@ def fit_networks(
         listener: hears how it gets on.
 
     Returns:
-        The stack, the dataset without the images that cannot be read, and what int8 costs; all
-        as they are, and None, for another precision.
+        What to go on with; all as it is for another precision.
 
     Raises:
         SettingsError: NNCF is not installed.
         DatasetError: no image can be used.
-        NetworkError: NNCF breaks, or int8 keeps too little of what a network says.
+        NetworkError: NNCF breaks.
         StoreError: the store cannot be written.
     """
     if settings.precision is not Precision.INT8:
-        return stack, dataset, None
+        return Fitted(stack, dataset, settings)
     check_int8()
     dataset = hash_images(dataset, settings.strict, listener.read)
     import_early(HeadKind.LOGISTIC, folds=True)
@@ -143,30 +164,28 @@ def fit_networks(
         columns = make_columns(stack, usual, store)
         sample, wanted = embed_columns(sample, columns, on_progress=listener.progressed)
         listener.waiting(f"fitting {settings.base} to int8")
-        stack = replace(stack, networks=tuple(fit.result() for fit in fitting))
+        fitted = replace(stack, networks=tuple(fit.result() for fit in fitting))
     sample, found = embed_columns(
         sample,
-        make_columns(stack, settings, store),
+        make_columns(fitted, settings, store),
         hashes=wanted.hashes,
         on_progress=listener.progressed,
     )
     kept = np.isin(wanted.hashes, found.hashes)
     values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[kept]
+    agreement = _compare_parts(values, others, fitted)
     quantization = Quantization(
         images=len(sample),
         fitted=min(FITTED, len(sample)),
         precision=choose_precision(usual),
-        agreement=_compare_parts(values, others, stack),
+        agreement=agreement,
         cost=measure_cost(values, others, sample),
+        kept=all(share >= LEAST_AGREEMENT for share in agreement),
     )
-    for network, share in zip(stack.networks, quantization.agreement, strict=True):
-        if not share >= LEAST_AGREEMENT:
-            raise NetworkError(
-                f"precision: int8 keeps {max(share, 0):.2f} of what {network.spec.name} tells of "
-                f"images like these, and {LEAST_AGREEMENT:g} is needed; use --precision auto"
-            )
     listener.quantized(quantization)
-    return stack, dataset, quantization
+    if not quantization.kept:
+        return Fitted(stack, dataset, usual, quantization)
+    return Fitted(fitted, dataset, settings, quantization)
 
 
 def compare(values: Floats, others: Floats) -> float:

@@ -9,20 +9,20 @@ from typing import Any
 
 from topwork.answers import Answers
 from topwork.bases import Stack
-from topwork.bundle import REPORT_FILE, save_model
+from topwork.bundle import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.explain import Explainer, See
+from topwork.files import open_scratch
 from topwork.gallery import GALLERY_FILE, write_gallery
 from topwork.heads import Floats
 from topwork.images import Source
+from topwork.interrupts import hold_interrupts, interrupt_waits
 from topwork.listing import Skipped
 from topwork.metrics import Report, describe_report
-from topwork.model import (
-    Making,
-    Model,
-)
-from topwork.parity import Pixels, Samples
+from topwork.model import Making, Model
+from topwork.parity import Check, Samples
 from topwork.quantization import Quantization
 from topwork.report import render_report
+from topwork.saving import Core, Saved, add_file, complete, draw_history, save_core
 from topwork.trial_plot import draw_trials
 from topwork.trials import Trial
 
@@ -87,29 +87,82 @@ class Trained:
     checking: Future[float] | None = None
     lost: list[Skipped] = field(default_factory=list)
 
-    def save(self, path: Path, making: Making | None = None) -> dict[str, float]:
-        """Writes the model folder; see `bundle.save_model`.
+    def save(self, path: Path, making: Making | None = None) -> Saved:
+        """Writes the model folder: first what makes it a model, then what there is to look at.
+
+        Once the first is written nothing costs the model any more: what cannot be checked or
+        drawn is a doubt of what is returned. An interrupt waits until then.
 
         Args:
-            path: the folder to make.
+            path: the folder to make; an older Topwork model there is replaced.
             making: the command that made it.
+
+        Returns:
+            What is known of its files.
+
+        Raises:
+            ModelError: the folder is not ours to replace, or the disk is full.
         """
         model = replace(self.model, making=making)
+        doubts: list[str] = []
+        # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
+        with open_scratch() as scratch, ThreadPoolExecutor(2) as pool:
+            opening = pool.submit(self._explain, model)
+            drawing = pool.submit(self._draw, model, path, opening, scratch)
+            with hold_interrupts():
+                core = save_core(
+                    model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
+                )
+            saved = self._check(path, core, opening, doubts)
+            doubts += drawing.result()
+            for file in sorted(scratch.iterdir()):
+                try:
+                    add_file(path, file)
+                except OSError as error:
+                    doubts.append(f"{file.name} could not be written: {error.strerror or error}")
+            saved = replace(saved, doubts=tuple(doubts))
+            complete(path, core, saved)
+        return saved
 
-        def add(folder: Path) -> None:
-            plot = folder / TRIALS_PLOT
+    def _check(
+        self, path: Path, core: Core, opening: Future[Explainer], doubts: list[str]
+    ) -> Saved:
+        """Checks what a model can be saved without."""
+        model = core.model
+        check = Check(core.stack, model.head, model.task, self.samples, model.interpolation)
+        parity = {}
+        if core.agreement is not None:
+            parity["openvino"] = core.agreement.difference
+        if core.stack == self.stack:
+            found = check.compare_networks(
+                lambda pixels: opening.result().explain_pixels(pixels).logits
+            )
+            if found is not None:
+                parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))
+        keras = check.compare_keras(path / KERAS_FILE, self.checking)
+        if keras is not None:
+            parity["keras"] = keras
+        doubts += [doubt for doubt in check.doubts if doubt not in doubts]
+        return Saved(parity, core.agreement, ())
+
+    def _draw(
+        self, model: Model, path: Path, opening: Future[Explainer], folder: Path
+    ) -> list[str]:
+        """Draws what there is to look at into a folder, and says what could not be drawn."""
+        plot = folder / TRIALS_PLOT
+
+        def draw_choice() -> None:
             if len(self.trials) > 1:
                 draw_trials(self.trials, model.settings.head_settings(), plot)
+
+        def carry() -> None:
             if self.carried is not None:
-                few = self.carried
+                few, target = self.carried, folder / GALLERY_FILE
                 self.lost[:] = write_gallery(
-                    folder / GALLERY_FILE,
-                    few.names,
-                    few.labels,
-                    few.sources,
-                    few.vectors,
-                    most=len(few.names),
+                    target, few.names, few.labels, few.sources, few.vectors, most=len(few.names)
                 )
+
+        def report() -> None:
             html = render_report(
                 model,
                 self.answers,
@@ -120,15 +173,21 @@ class Trained:
             )
             (folder / REPORT_FILE).write_text(html, encoding="utf-8")
 
-        def answer(pixels: dict[int, Pixels]) -> Floats:
-            return opening.result().explain_pixels(pixels).logits
-
-        # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
-        with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(self._explain, model)
-            return save_model(
-                model, self.stack, path, self.samples, self.answers, answer, self.checking, add
-            )
+        steps = {
+            PLOT_FILE: lambda: draw_history(model, folder / PLOT_FILE),
+            TRIALS_PLOT: draw_choice,
+            GALLERY_FILE: carry,
+            REPORT_FILE: report,
+        }
+        lost = []
+        for name, step in steps.items():
+            try:
+                step()
+            except Exception as error:
+                # Half of it may be there.
+                (folder / name).unlink(missing_ok=True)
+                lost.append(f"{name} could not be made: {str(error) or type(error).__name__}")
+        return lost
 
     def _explain(self, model: Model) -> Explainer:
         return Explainer(model, self.opening.result() if self.opening else None)

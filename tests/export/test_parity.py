@@ -82,8 +82,8 @@ def test_a_number_is_measured_by_its_own_range():
 @pytest.mark.parametrize(
     ("numbers", "share", "fits"),
     [
-        (Numbers.F32, 0.0009, True),
-        (Numbers.F32, 0.0011, False),
+        (Numbers.F32, 0.00009, True),
+        (Numbers.F32, 0.00011, False),
         (Numbers.F16, 0.009, True),
         (Numbers.F16, 0.011, False),
         (Numbers.BF16, 0.049, True),

@@ -166,13 +166,13 @@ def _make_model(
         dataset = open_data(data, columns, folder, screen, strict=strict)
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
-    trained.save(path, Making(command=said_command(), data=find_place(data)))
+    saved = trained.save(path, Making(command=said_command(), data=find_place(data)))
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())
-    show_trained(console, trained, path, has_test=has_test, data=data, trials=trials)
+    show_trained(console, trained, saved, path, has_test=has_test, data=data, trials=trials)
     if as_json:
-        print_json({"model": str(path), **trained.to_json()})
+        print_json({"model": str(path), **trained.to_json(), **saved.to_json()})
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from topwork.engines.engine import Engine, cores
 from topwork.engines.features import open_features
 from topwork.engines.keras import KerasEngine, has_accelerator
-from topwork.engines.openvino import OpenVINOEngine, resolve_precision, run_file
+from topwork.engines.openvino import OpenVINOEngine, resolve_precision, run_file, run_outputs
 
 __all__ = [
     "Engine",
@@ -14,4 +14,5 @@ __all__ = [
     "open_features",
     "resolve_precision",
     "run_file",
+    "run_outputs",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ def run_file(
         path: OpenVINO IR with inputs (N, S, S, 3) of float32 RGB in 0..255.
         pixels: for the name of each input (N, S, S, 3) uint8, N at least 1; where there is only
             one its name does not matter.
-        precision: `bf16` or `f32`.
+        precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output to return, or None for the first.
 
     Returns:
@@ -202,6 +202,29 @@ def run_file(
 
     Raises:
         NetworkError: the file is missing or damaged, or has other inputs or outputs.
+    """
+    found = run_outputs(path, pixels, precision, [output or 0])
+    assert found is not None
+    return found[0]
+
+
+def run_outputs(
+    path: Path,
+    pixels: dict[str, Pixels],
+    precision: Precision,
+    outputs: Sequence[str | int],
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Floats] | None:
+    """Runs a network file once and returns several of its outputs, (N, ...) float32 each.
+
+    Args and Raises as for `run_file`.
+
+    Args:
+        path: as there.
+        pixels: as there.
+        precision: as there.
+        outputs: their names or numbers.
+        stop: asked before each image whether to leave it; the answer is None then.
     """
     core = import_openvino().Core()
     with naming(path):
@@ -212,11 +235,16 @@ def run_file(
         if set(names) != set(pixels):
             raise RuntimeError(f"it has the inputs {sorted(names)}, received {sorted(pixels)}")
         compiled = compile_network(core, model, precision, {})
-        port = compiled.output(output) if output else compiled.output(0)
-        rows = zip(*(pixels[name] for name in names), strict=True)
+        ports = [compiled.output(output) for output in outputs]
+        found: list[list[Floats]] = [[] for _ in ports]
         # One by one: what Keras exports may have the size of its batch written down.
-        found = [compiled([image[None].astype(np.float32) for image in row])[port] for row in rows]
-    return np.concatenate(found)
+        for row in zip(*(pixels[name] for name in names), strict=True):
+            if stop():
+                return None
+            given = compiled([image[None].astype(np.float32) for image in row])
+            for values, port in zip(found, ports, strict=True):
+                values.append(given[port])
+    return [np.concatenate(values) for values in found]
 
 
 def prune(model: Any, output: str | None) -> Any:

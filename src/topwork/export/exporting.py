@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork.agreement import LEAST_AGREEMENT
 from topwork.answers import Answers
 from topwork.bundle import OPENVINO_FILE, find_keras_file, load_model
 from topwork.config import Precision
@@ -25,7 +26,7 @@ from topwork.export.formats import Format, Input, Numbers, Request, make_request
 from topwork.export.head_file import run_head, write_head
 from topwork.export.keras_file import run_keras, write_keras
 from topwork.export.openvino_file import run_openvino, write_openvino
-from topwork.export.parity import LEAST_AGREEMENT, LIMITS, Parity, check_parity, compare
+from topwork.export.parity import LIMITS, Parity, check_parity, compare
 from topwork.export.process import ask_child
 from topwork.export.samples import (
     Pixels,

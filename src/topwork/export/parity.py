@@ -8,24 +8,16 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.config import Precision
+from topwork.agreement import LEAST_AGREEMENT, find_agreement, scale_of
 from topwork.errors import ModelError
 from topwork.export.formats import Numbers
 from topwork.heads import Floats, decide, probabilities
 from topwork.metrics import Report, finite, make_report
-from topwork.parity import TOLERANCE
+from topwork.parity import EXACT
 from topwork.task import Task
 
 # Largest difference of a logit, as a share of `scale_of` the exact ones.
-LIMITS = {
-    Numbers.F32: TOLERANCE[Precision.F32],
-    Numbers.F16: 1e-2,
-    Numbers.BF16: TOLERANCE[Precision.BF16],
-}
-# Least share of answers that int8 must leave as they are: a single logit may be far off.
-LEAST_AGREEMENT = 0.95
-# A number agrees within this share of the range of all.
-NUMBER_STEP = 0.05
+LIMITS = {Numbers.F32: EXACT, Numbers.F16: 1e-2, Numbers.BF16: 5e-2}
 # How many images the same answers are asked for at once.
 BATCHES = (1, 3, 8)
 
@@ -115,31 +107,6 @@ def compare(
         exact=_report(task, truth, exact, classes),
         trained=_report(task, truth, trained, classes),
     )
-
-
-def scale_of(task: Task, exact: Floats) -> Any:
-    """Returns what a difference of logits is measured by: a number, or for numbers (C,) of them.
-
-    Args:
-        task: what the logits mean.
-        exact: (N, C) float32.
-
-    Returns:
-        The largest logit. For numbers the range of each, since a year or a price may be far from
-        0 and all that matters lie close together; at least a thousandth of the largest.
-    """
-    largest = np.abs(exact).max(axis=0)
-    if task is not Task.NUMBER:
-        return max(float(largest.max()), 1e-6)
-    return np.maximum(exact.max(axis=0) - exact.min(axis=0), np.maximum(1e-3 * largest, 1e-6))
-
-
-def find_agreement(task: Task, found: Floats, exact: Floats) -> float:
-    """Returns the share of answers that are the same; see `Parity.agreement`."""
-    if task is Task.NUMBER:
-        near = np.abs(found - exact) <= NUMBER_STEP * scale_of(task, exact)
-        return float(near.mean())
-    return float((decide(task, found) == decide(task, exact)).mean())
 
 
 def check_parity(title: str, parity: Parity, numbers: Numbers) -> None:

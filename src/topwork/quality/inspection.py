@@ -298,13 +298,12 @@ def inspect(
         listener.corrected(correction)
     listener.found(dataset)
     listener.waiting(f"preparing {settings.base}")
-    stack, dataset, _ = fit_networks(
-        prepare_networks(settings, store), dataset, settings, store, listener
-    )
-    dataset = hash_images(dataset, settings.strict, listener.read)
+    stack = prepare_networks(settings, store)
+    fitted = fit_networks(stack, dataset, settings, store, listener)
+    dataset = hash_images(fitted.dataset, settings.strict, listener.read)
     dataset, vectors = embed_columns(
         dataset,
-        make_columns(stack, settings, store),
+        make_columns(fitted.stack, fitted.settings, store),
         strict=settings.strict,
         # Neighbours and held-out heads look at all of them, again and again.
         held_bytes=math.inf,

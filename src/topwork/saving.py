@@ -1,0 +1,285 @@
+"""A model is saved: first what makes it a model, then what can be added to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from topwork.agreement import Agreement
+from topwork.answers import ANSWERS_FILE, Answers, write_answers
+from topwork.arrow import make_strings
+from topwork.bases import Stack, write_keras_file, write_openvino_file
+from topwork.bundle import (
+    CARD_FILE,
+    CHECKED_FILES,
+    HEAD_FILE,
+    HISTORY_FILE,
+    IMAGES_FILE,
+    KERAS_FILE,
+    OPENVINO_FILE,
+    SCHEMA_VERSION,
+    Card,
+    read_card,
+    save_folder,
+)
+from topwork.config import Precision
+from topwork.engines import cores
+from topwork.errors import ModelError
+from topwork.files import hash_file, write_file
+from topwork.heads import Floats, Head
+from topwork.listing import make_writable
+from topwork.metrics import say_number
+from topwork.model import ImageTable, Member, Model
+from topwork.parity import Check, Samples, without_int8
+from topwork.task import Task
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model that was saved, and what is known of its files.
+
+    Attributes:
+        parity: largest difference of a logit, as a share of the largest, of the `openvino` file
+            from what was trained and of the `keras` file from that in f32; without what is not
+            known.
+        agreement: how the answers of the OpenVINO file compare; None if that is not known.
+        doubts: what a person should know of it, in words.
+    """
+
+    parity: dict[str, float]
+    agreement: Agreement | None
+    doubts: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it for `topwork train --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Core:
+    """What makes a model a model, written before anything is drawn.
+
+    Attributes:
+        model: as it was saved.
+        stack: its networks, as they were saved.
+        agreement: see `Saved`.
+        files: SHA-256 of each file by its name.
+    """
+
+    model: Model
+    stack: Stack
+    agreement: Agreement | None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def save_core(
+    model: Model,
+    stack: Stack,
+    path: Path,
+    samples: Samples,
+    answers: Answers,
+    doubts: list[str],
+    stop: Callable[[], bool] = lambda: False,
+) -> Core:
+    """Writes a model folder that can be used, and nothing that can wait.
+
+    Its OpenVINO file is compared with what was trained before the folder gets its name. Where
+    its answers are others, networks in f32 take the place of those in bf16 or int8.
+
+    Args:
+        model: the model, as trained.
+        stack: its networks.
+        path: the folder to make. An older Topwork model there is replaced, all at once;
+            anything else is left alone.
+        samples: real images to compare the files on.
+        answers: what it says of its validation images.
+        doubts: where to say what is doubtful.
+        stop: whether there is no time to compare.
+
+    Raises:
+        ModelError: the folder is not ours to replace, or the disk is full.
+    """
+
+    def write(folder: Path) -> Core:
+        # A large file is the disk, and another is OpenVINO: they need not wait for each other.
+        with ThreadPoolExecutor(1) as pool:
+            keras = folder / KERAS_FILE
+            writing = pool.submit(write_keras_file, stack.folder, model.head.layers, keras)
+            write_answers(answers, folder / ANSWERS_FILE)
+            # What it writes itself only its owner can read.
+            (folder / HEAD_FILE).write_bytes(_save_arrays(_name_arrays(model.head)))
+            _write_json(folder / HISTORY_FILE, model.history.to_json())
+            _write_images(model.images, folder / IMAGES_FILE)
+            core = _write_networks(model, stack, folder, samples, doubts, stop)
+            writing.result()
+        parity = {} if core.agreement is None else {"openvino": core.agreement.difference}
+        saved = Saved(parity, core.agreement, tuple(doubts))
+        card = _describe(core.model, folder, saved)
+        _write_json(folder / CARD_FILE, card.model_dump(mode="json"))
+        return replace(core, files=card.files)
+
+    return save_folder(path, write)
+
+
+def _save_arrays(arrays: dict[str, Floats]) -> bytes:
+    from safetensors.numpy import save
+
+    return bytes(save(arrays))
+
+
+def _write_networks(
+    model: Model,
+    stack: Stack,
+    folder: Path,
+    samples: Samples,
+    doubts: list[str],
+    stop: Callable[[], bool],
+) -> Core:
+    """Writes the OpenVINO file: in f32 where another precision does not say what was trained."""
+
+    def write(model: Model, stack: Stack) -> Core:
+        write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
+        check = Check(stack, model.head, model.task, samples, model.interpolation)
+        precision = Precision(model.members[0].local_space.precision)
+        found = check.compare_openvino(folder / OPENVINO_FILE, precision, stop)
+        doubts.extend(check.doubts)
+        return Core(model, stack, found)
+
+    trained = write(model, stack)
+    found = trained.agreement
+    if found is None or found.holds:
+        return trained
+    doubts.append(found.say())
+    if found.precision == Precision.F32:
+        return trained
+    members = tuple(map(_in_f32, model.members))
+    exact = write(replace(model, members=members), without_int8(stack))
+    if exact.agreement is not None and exact.agreement.share > found.share:
+        doubts.append(f"so it was saved in f32: {exact.agreement.say()}")
+        return exact
+    doubts.append(f"in f32 it agrees no better, so it was saved in {found.precision}")
+    write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
+    return trained
+
+
+def _in_f32(member: Member) -> Member:
+    space = replace(member.space, precision=str(Precision.F32), calibration="")
+    return member.model_copy(update={"space": space})
+
+
+def complete(path: Path, core: Core, saved: Saved) -> None:
+    """Adds to a saved model what was found out since.
+
+    Nothing is done if the folder is another model's by now, or cannot be written any more.
+
+    Args:
+        path: the folder of `save_core`.
+        core: what that returned.
+        saved: what is known now.
+    """
+    card = path / CARD_FILE
+    with contextlib.suppress(OSError, ModelError):
+        before = read_card(path)
+        if before.files == core.files:
+            content = before.model_copy(
+                update={
+                    "parity": saved.parity,
+                    "agreement": saved.agreement,
+                    "doubts": saved.doubts,
+                }
+            )
+            _write_json(card, content.model_dump(mode="json"))
+
+
+def add_file(path: Path, source: Path) -> None:
+    """Adds a file to a saved model, whole or not at all.
+
+    Args:
+        path: the model's folder.
+        source: the file; it keeps its name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def copy(target: BinaryIO) -> None:
+        with source.open("rb") as file:
+            shutil.copyfileobj(file, target)
+
+    write_file(path / source.name, copy)
+
+
+def _describe(model: Model, folder: Path, saved: Saved) -> Card:
+    """Returns the card of a model whose files are written."""
+    # Hashing needs no Python.
+    with ThreadPoolExecutor(cores()) as pool:
+        hashes = [*pool.map(hash_file, [folder / name for name in CHECKED_FILES])]
+    return Card(
+        schema_version=SCHEMA_VERSION,
+        classes=model.classes,
+        task=model.task,
+        members=model.members,
+        settings=model.settings,
+        data=model.data,
+        validation=model.validation,
+        calibration=model.calibration.to_json(),
+        search=model.search,
+        parity=saved.parity,
+        agreement=saved.agreement,
+        doubts=saved.doubts,
+        versions=model.versions,
+        making=model.making,
+        files=dict(zip(CHECKED_FILES, hashes, strict=True)),
+    )
+
+
+def draw_history(model: Model, path: Path) -> None:
+    """Draws the curve of a model's training into a PNG."""
+    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
+    model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
+
+
+def _say_validation(model: Model) -> str:
+    found = model.validation
+    if model.task is Task.NUMBER and len(model.classes) > 1:
+        # Several numbers have no unit in common.
+        share = found.figures["r2"]
+        return f"validation R² {math.nan if share is None else share:.3f}"
+    say = say_number if model.task is Task.NUMBER else "{:.3f}".format
+    low, high = (say(math.nan if end is None else end) for end in found.interval)
+    return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
+
+
+def _name_arrays(head: Head) -> dict[str, Floats]:
+    *inner, last = head.layers
+    arrays = {"kernel": last.kernel, "bias": last.bias}
+    for layer in inner:
+        arrays |= {"inner_kernel": layer.kernel, "inner_bias": layer.bias}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _write_images(images: ImageTable, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "name": list(map(make_writable, images.names)),
+        "label": images.labels,
+        "split": images.splits,
+        "sha256": images.hashes,
+    }
+    pq.write_table(pa.table({name: make_strings(v) for name, v in columns.items()}), path)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_file(path, lambda file: file.write(text.encode()))
