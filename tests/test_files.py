@@ -8,6 +8,7 @@ import pytest
 
 from topwork import files
 from topwork.files import hash_unchanged, write_file, write_folder
+from topwork.leftovers import STALE_S
 
 
 def names(folder):
@@ -100,15 +101,15 @@ def test_many_may_write_the_same_folder_at_once(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
     for name, age_s in (
-        (".[f]-old.tmp", 2 * files.STALE_S),
-        (".[f]-new.tmp", 60),
-        (".g-x.tmp", 1e9),
+        (".[f]-1_olders.tmp", 2 * STALE_S),
+        (".[f]-newer_12.tmp", 60),
+        (".g-1_olders.tmp", 1e9),
     ):
         left = tmp_path / name
         (left / "big").mkdir(parents=True)
         os.utime(left, (left.stat().st_mtime - age_s,) * 2)
     write_folder(tmp_path / "[f]", fill("one"))
-    assert names(tmp_path) == [".[f]-new.tmp", ".g-x.tmp", "[f]"]
+    assert names(tmp_path) == [".[f]-newer_12.tmp", ".g-1_olders.tmp", "[f]"]
 
 
 def age(path, seconds=60):

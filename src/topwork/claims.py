@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+# Younger locks are left to those who may be about to take them.
+SETTLED_S = 60.0
 
 
 class Claims:
@@ -102,3 +106,35 @@ class Claims:
         with contextlib.suppress(OSError):
             Path(file.name).unlink()
         file.close()
+
+
+def remove_free(folder: Path) -> None:
+    """Removes the locks that killed processes left: those that nobody holds.
+
+    Args:
+        folder: of claims; nothing need be there.
+    """
+    if not fcntl:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            locks = [entry for entry in entries if entry.name.endswith(".lock")]
+    except OSError:
+        return
+    for lock in locks:
+        # What cannot be locked or removed stays.
+        with contextlib.suppress(OSError):
+            facts = lock.stat(follow_symlinks=False)
+            if facts.st_size == 0 and time.time() - facts.st_mtime > SETTLED_S:
+                _remove_if_free(lock.path)
+
+
+def _remove_if_free(path: str) -> None:
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another may have removed it, and a third made one of this name.
+        if os.path.samestat(os.fstat(lock), os.stat(path)):  # noqa: PTH116
+            os.unlink(path)  # noqa: PTH108
+    finally:
+        os.close(lock)

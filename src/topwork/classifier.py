@@ -22,6 +22,7 @@ from topwork.estimator import Estimator, check_labels_given, warn_of
 from topwork.heads import Floats, decide, probabilities
 from topwork.history import History
 from topwork.labels import number_labels
+from topwork.leftovers import sweep
 from topwork.listing import Skipped
 from topwork.metrics import NumberReport
 from topwork.model import Model
@@ -260,6 +261,7 @@ def tune(
     dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=strict)
     plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
     place = find_store(store).absolute()
+    sweep(place)
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
     screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext()

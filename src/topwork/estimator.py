@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,8 +23,10 @@ from topwork.config import Settings
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError
+from topwork.files import open_scratch
 from topwork.heads import Floats
 from topwork.history import History
+from topwork.leftovers import sweep
 from topwork.listing import SHOWN, Skipped
 from topwork.model import Model
 from topwork.remote.folders import find_store
@@ -129,6 +130,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             UserWarning: images were left out; `skipped_` says which and why.
         """
         settings = Settings.create(**self._settings())
+        sweep(self._store)
         dataset = self._read(X, y)
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext() as screen:
             trained = pipeline.train(dataset, settings, self._store, screen)
@@ -199,8 +201,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if self._trained is None:
             return keras.saving.load_model(find_keras_file(self._folder), compile=False)
         head = self.model_.head
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, KERAS_FILE)
+        with open_scratch() as folder:
+            path = folder / KERAS_FILE
             write_keras_file(self._trained.stack.folder, head.layers, path)
             return keras.saving.load_model(path, compile=False)
 

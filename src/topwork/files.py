@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from topwork import leftovers
+from topwork.leftovers import FILLING, REPLACED, make_beside, name_beside, put_back, sweep_beside
+
 Written = TypeVar("Written")
 
-# What a killed process left behind is removed when it is this old.
-STALE_S = 24 * 3600.0
-
 # Temporary folders that are in use.
-_scratch: set[str] = set()
+_scratch: set[Path] = set()
 
 # Clocks of files tick in milliseconds, on some disks in seconds.
 SETTLED_NS = 3 * 10**9
@@ -29,21 +27,61 @@ SETTLED_NS = 3 * 10**9
 ATTEMPTS = 20
 
 
+def make_scratch(purpose: str = "") -> Path:
+    """Makes an empty temporary folder, for `drop_scratch`; see `remove_scratch` too.
+
+    Args:
+        purpose: a word of the letters a to z for its name.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = leftovers.make_scratch(purpose)
+    _scratch.add(folder)
+    return folder
+
+
+def drop_scratch(folder: Path) -> None:
+    """Removes a folder of `make_scratch`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _scratch.discard(folder)
+
+
 @contextlib.contextmanager
 def open_scratch() -> Iterator[Path]:
     """Makes an empty temporary folder, which is removed in the end; see `remove_scratch`."""
-    with tempfile.TemporaryDirectory(prefix="topwork-") as name:
-        _scratch.add(name)
-        try:
-            yield Path(name)
-        finally:
-            _scratch.discard(name)
+    folder = make_scratch()
+    try:
+        yield folder
+    finally:
+        drop_scratch(folder)
+
+
+@contextlib.contextmanager
+def open_beside(path: Path) -> Iterator[Path]:
+    """Makes an empty temporary folder on the same disk as a path; it is removed in the end.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = make_beside(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_scratch() -> None:
     """Removes the temporary folders that threads still use, for whoever leaves without them."""
-    for name in tuple(_scratch):
-        shutil.rmtree(name, ignore_errors=True)
+    for folder in tuple(_scratch):
+        drop_scratch(folder)
+
+
+def touch_scratch() -> None:
+    """Shows whoever cannot ask for this process that its temporary folders are still in use."""
+    for folder in tuple(_scratch):
+        with contextlib.suppress(OSError):
+            os.utime(folder)
 
 
 def hash_file(path: Path) -> str:
@@ -94,7 +132,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    new = path.with_name(f".{path.stem}-{os.urandom(8).hex()}.tmp")
+    new = path.with_name(f"{name_beside(path.stem)}{os.urandom(8).hex()}{FILLING}")
     try:
         with new.open("xb") as file:
             write(file)
@@ -120,24 +158,22 @@ def write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    new = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
-    try:
+    sweep_beside(path)
+    with open_beside(path) as new:
         result = write(new)
         new.chmod(0o755)
         _put_in_place(new, path)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return result
 
 
 def _put_in_place(new: Path, path: Path) -> None:
     """Renames a folder; what has its name is moved away, by whichever process comes first."""
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}-", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
-    ) as old:
+    holder = make_beside(path, REPLACED)
+    try:
         for attempt in range(ATTEMPTS):
-            moved = Path(old, str(attempt))
+            # By its own name, so that it can be put back if this process is killed.
+            moved = holder / f"{attempt:02}" / path.name
+            moved.parent.mkdir()
             with contextlib.suppress(FileNotFoundError):
                 path.rename(moved)
             try:
@@ -149,14 +185,10 @@ def _put_in_place(new: Path, path: Path) -> None:
                 if attempt + 1 == ATTEMPTS:
                     raise
             else:
+                # What it holds is wanted back no more.
+                with contextlib.suppress(OSError):
+                    holder = holder.rename(holder.with_suffix(FILLING))
                 return
-
-
-def _sweep(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name)}-*.tmp"):
-        try:
-            stale = time.time() - left.stat().st_mtime > STALE_S
-        except OSError:
-            continue
-        if stale:
-            shutil.rmtree(left, ignore_errors=True)
+    finally:
+        if holder.suffix != REPLACED or put_back(holder):
+            shutil.rmtree(holder, ignore_errors=True)

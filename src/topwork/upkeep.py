@@ -17,6 +17,7 @@ import numpy as np
 from topwork.claims import Claims
 from topwork.digests import find_firsts, parse_digests
 from topwork.errors import StoreError
+from topwork.leftovers import is_temporary
 from topwork.parts import DAMAGED, BrokenError, count_vectors, is_part
 from topwork.remote.folders import Folder, open_folder
 from topwork.store import RECORD, VECTORS, DamagedPartError, Floats, Space, VectorStore
@@ -163,7 +164,8 @@ def _spaces(root: Path) -> Iterator[tuple[Folder, str]]:
 
 
 def _survey_space(folder: Folder, name: str) -> Entry:
-    files = folder.list_files()
+    # What is being written is shown apart.
+    files = {file: stamp for file, stamp in folder.list_files().items() if not is_temporary(file)}
     parts = [file for file in files if is_part(file)]
 
     def count(part: str) -> int:
@@ -204,8 +206,10 @@ def _survey_kind(folder: Path, kind: str) -> Iterator[Entry]:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
+        if is_temporary(path.name):
+            continue
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        stats = [file.stat() for file in files]
+        stats = [file.stat() for file in files if not is_temporary(file.name)]
         owner = _OWNER.match(path.name) if kind == "bases" else None
         yield Entry(
             kind=kind,

@@ -140,12 +140,13 @@ def test_a_compressed_tar_is_decompressed_once_into_the_cache_alone(opened, tmp_
 
 def test_what_killed_processes_left_in_the_cache_is_removed(opened, tmp_path):
     (tmp_path / "cache").mkdir()
-    for name, time in ((".old.tmp", 0), (".new.tmp", None)):
+    old, new = (f".{'a' * 32}-5-6-{digit * 16}.tmp" for digit in "01")
+    for name, time in ((old, 0), (new, None), (".another.tmp", 0)):
         (tmp_path / "cache" / name).touch()
         if time is not None:
             os.utime(tmp_path / "cache" / name, (time, time))
     opened(pack(FILES, "tar.gz"))
-    assert {path.name for path in (tmp_path / "cache").glob(".*")} == {".new.tmp"}
+    assert {path.name for path in (tmp_path / "cache").glob(".*")} == {new, ".another.tmp"}
 
 
 def test_many_threads_read_at_once(opened):

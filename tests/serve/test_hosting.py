@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_a_replaced_model_goes_on_until_its_last_request_is_answered(own, other)
 
 
 def test_copies_are_removed(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(hosting.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     hosted = open_model(saved, "a", lambda count: None)
     (copy,) = tmp_path.iterdir()
     assert copy == hosted.folder
@@ -179,7 +180,7 @@ def test_copies_are_removed(saved, tmp_path, monkeypatch):
 def test_a_second_model_that_cannot_be_used_leaves_nothing_of_the_first(
     saved, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hosting.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     threads = threading.active_count()
     with pytest.raises(ModelError, match="there is no such folder"):
         hosting.Shelf({"a": saved, "b": tmp_path / "none"}, Gauges(lambda: 0))

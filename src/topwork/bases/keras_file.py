@@ -12,7 +12,6 @@ import copy
 import io
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases.process import ask_keras
+from topwork.files import open_beside
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]
@@ -47,11 +47,11 @@ def write_keras_file(folder: Path, layers: Sequence[Layer], path: Path) -> None:
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _set_layers(config["config"]["layers"], layers)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".keras-", suffix=".tmp") as scratch:
-        arrays = Path(scratch) / "model.weights.h5"
+    with open_beside(path) as scratch:
+        arrays = scratch / "model.weights.h5"
         shutil.copyfile(folder / arrays.name, arrays)
         _set_arrays(arrays, layers)
-        whole = Path(scratch) / path.name
+        whole = scratch / path.name
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
             metadata = (folder / "metadata.json").read_bytes()
             archive.writestr(zipfile.ZipInfo("metadata.json", DATE), metadata)

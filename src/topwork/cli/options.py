@@ -16,6 +16,7 @@ import typer
 
 from topwork.config import AUTO, DataSettings, Search, Settings
 from topwork.errors import SettingsError, printable
+from topwork.leftovers import sweep
 from topwork.remote.folders import find_store
 from topwork.remote.urls import show, show_text
 from topwork.task import Task
@@ -179,8 +180,12 @@ def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def open_store(store: str | None) -> Path:
-    """Returns the store's folder; this process keeps its compiled programs there too."""
+    """Returns the store's folder; this process keeps its compiled programs there too.
+
+    What killed processes left there, and among the temporary files, is removed.
+    """
     folder = find_store(store)
+    sweep(folder)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.absolute() / "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     return folder

@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topwork.cli.app import app
-from topwork.cli.options import Json, Store, open_store, print_json
+from topwork.cli.options import Json, Store, print_json
 from topwork.errors import SettingsError, counted, printable
+from topwork.leftovers import Owner, find_in_store, find_scratch, sweep
+from topwork.remote.folders import find_elsewhere, find_store
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from topwork.leftovers import Temporary
     from topwork.upkeep import Entry
 
+# Whose temporary files are whose.
+_OWNERS = {
+    Owner.ALIVE: "runs at work",
+    Owner.DEAD: "left by killed runs",
+    Owner.UNKNOWN: "of unknown runs",
+}
 _UNITS_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -53,7 +62,8 @@ def show_store(
     from topwork.console import make_console
 
     _check(compact, verify, prune, base, older_than, yes)
-    root = open_store(store)
+    root = find_store(store)
+    swept = sweep(root)
     console = make_console(stderr=as_json)
     done: dict[str, Any] = {}
     damaged = False
@@ -80,9 +90,11 @@ def show_store(
             console.print("Nothing was removed" if chosen else _say_none(entries, base, older_than))
     entries = upkeep.survey(root)
     if as_json:
-        print_json({**_describe(root, entries), **done})
+        print_json({**_describe(root, entries), "swept_bytes": swept, **done})
     elif not done:
         _show(console, root, entries)
+        if swept:
+            console.print(f"Removed {_say_bytes(swept)} that killed runs had left")
     if damaged:
         raise typer.Exit(1)
 
@@ -142,9 +154,9 @@ def _say_checked(console: Console, checked: Any) -> None:
 def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from topwork.remote.folders import find_elsewhere
     from topwork.upkeep import KINDS
 
+    in_store, scratch = [*find_in_store(root)], [*find_scratch()]
     spaces = [entry for entry in entries if entry.space]
     return {
         "store": str(root),
@@ -164,7 +176,18 @@ def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
         "rest": {
             kind: sum(entry.bytes for entry in entries if entry.kind == kind) for kind in KINDS
         },
-        "bytes": sum(entry.bytes for entry in entries),
+        "temporary": [
+            {
+                "path": str(found.path),
+                "in_store": place is in_store,
+                "owner": str(found.owner),
+                "bytes": found.bytes,
+                "changed_s": found.changed_s,
+            }
+            for place in (in_store, scratch)
+            for found in place
+        ],
+        "bytes": _add_up(entries, in_store),
     }
 
 
@@ -172,10 +195,10 @@ def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from topwork.remote.folders import find_elsewhere
     from topwork.remote.urls import show
     from topwork.upkeep import KINDS
 
+    in_store, scratch = [*find_in_store(root)], [*find_scratch()]
     console.print(Text(printable(root)), style="bold", soft_wrap=True)
     if url := find_elsewhere(root):
         console.print(Text(f"vectors in {show(url)}"), style="bold", soft_wrap=True)
@@ -203,9 +226,32 @@ def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
     for kind, name in KINDS.items():
         sizes = [entry.bytes for entry in entries if entry.kind == kind]
         if sizes:
-            console.print(f" {name:<22}{_say_bytes(sum(sizes)):>10}")
-    total = sum(entry.bytes for entry in entries)
-    console.print(f" total{_say_bytes(total):>27}" if entries else "It is empty")
+            _show_size(console, name, sum(sizes))
+    _show_temporary(console, in_store)
+    if entries or in_store:
+        _show_size(console, "total", _add_up(entries, in_store))
+    else:
+        console.print("It is empty")
+    if scratch:
+        console.print(Text(printable(scratch[0].path.parent)), style="bold", soft_wrap=True)
+        _show_temporary(console, scratch)
+    if any(each.owner is Owner.UNKNOWN for each in (*in_store, *scratch)):
+        console.print("What is of unknown runs is removed when it is a day old.", style="dim")
+
+
+def _add_up(entries: Sequence[Entry], temporary: Sequence[Temporary]) -> int:
+    return sum(each.bytes for each in entries) + sum(each.bytes for each in temporary)
+
+
+def _show_temporary(console: Console, found: Sequence[Temporary]) -> None:
+    for owner, name in _OWNERS.items():
+        sizes = [each.bytes for each in found if each.owner is owner]
+        if sizes:
+            _show_size(console, name, sum(sizes))
+
+
+def _show_size(console: Console, name: str, count: int) -> None:
+    console.print(f" {name:<22}{_say_bytes(count):>10}")
 
 
 def _say_bytes(count: int) -> str:

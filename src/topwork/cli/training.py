@@ -28,6 +28,7 @@ from topwork.cli.options import (
 )
 from topwork.config import Search, Settings, Tracker
 from topwork.errors import SettingsError, printable
+from topwork.leftovers import sweep_beside
 
 if TYPE_CHECKING:
     from topwork.trained import Trained
@@ -158,6 +159,8 @@ def _make_model(
     from topwork.model import Making
     from topwork.verdicts import read_verdicts
 
+    # What was there before a run was killed may come back.
+    sweep_beside(path)
     check_target(path)
     folder = open_store(store)
     console = make_console(stderr=as_json)

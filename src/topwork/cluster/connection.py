@@ -23,6 +23,7 @@ from topwork.engines import cores
 from topwork.errands import Errand, Outcome
 from topwork.errors import NetworkError, SettingsError, StoreError, TopworkError
 from topwork.files import write_file
+from topwork.leftovers import FILLING, name_beside
 from topwork.remote.folders import find_elsewhere
 from topwork.store import Space
 
@@ -248,7 +249,7 @@ def _mark(root: Path) -> Iterator[Path | None]:
     if find_elsewhere(root):
         yield None
         return
-    mark = root.absolute() / f".shared-{secrets.token_hex(8)}"
+    mark = root.absolute() / f"{name_beside('shared')}{secrets.token_hex(8)}{FILLING}"
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         write_file(mark, lambda file: file.write(b"\n"))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from topwork.config import Precision
 from topwork.engines import Engine, OpenVINOEngine, resolve_precision
 from topwork.errands import Errand, GoneError, Outcome, load
 from topwork.errors import ImageError, SettingsError, StoreError, TopworkError
+from topwork.files import open_scratch
 from topwork.images import RECIPE
 from topwork.lookahead import in_threads
 from topwork.remote.folders import open_elsewhere
@@ -153,10 +153,10 @@ class Worker:
         root = open_elsewhere(task.url) if task.url else task.root
         self._store = VectorStore(root, task.space, task.vector_length)
         (files,) = self._files
-        with tempfile.TemporaryDirectory(prefix="topwork-", ignore_cleanup_errors=True) as folder:
+        with open_scratch() as folder:
             for name, content in ray.get(files).items():
-                Path(folder, name).write_bytes(content)
-            return open_engine(Path(folder), task.space, task.shape)
+                (folder / name).write_bytes(content)
+            return open_engine(folder, task.space, task.shape)
 
     def _run(self, errands: list[Errand], engine: Engine) -> list[Outcome]:
         outcomes: list[Outcome] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,8 @@ from topwork.export.samples import (
     read_fitted,
     take_labels,
 )
-from topwork.files import hash_file, write_folder
+from topwork.files import hash_file, open_beside, write_folder
+from topwork.leftovers import sweep
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.model import Model
@@ -131,6 +131,7 @@ def export_model(
     """
     request = make_request(format, precision, input)
     folder, path = Path(model), Path(path).absolute()
+    sweep(cache, folder.absolute(), path)
     check_target(path)
     _check_arithmetic(request)
     listener = listener or Listener()
@@ -240,8 +241,8 @@ def write_export(job: _Job, folder: Path, facts: str) -> None:
             numbers = str(request.numbers)
             _write_with_tensorflow("write_litert", job, path, facts, numbers=numbers)
         case Format.ONNX if request.numbers is Numbers.INT8:
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                whole = Path(scratch) / path.name
+            with open_beside(path) as scratch:
+                whole = scratch / path.name
                 _write_with_tensorflow("write_onnx", job, whole, facts, numbers="f32")
                 _quantize("quantize_onnx", whole, job, path, facts)
         case Format.ONNX:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.export.batches import Arrays, run_batches
 from topwork.export.facts import KEY
+from topwork.files import open_beside
 
 # What LiteRT calls the pooling and the dense layers.
 _KEPT = ("MEAN", "FULLY_CONNECTED")
@@ -57,9 +57,9 @@ def write_litert(
     import tensorflow as tf
 
     _, serve = _open(keras_file, pixels)
-    with tempfile.TemporaryDirectory(dir=Path(path).parent) as scratch:
-        _save_frozen(serve, scratch)
-        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+    with open_beside(Path(path)) as scratch:
+        _save_frozen(serve, str(scratch))
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch))
         if numbers != "f32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if numbers == "f16":

@@ -15,12 +15,12 @@ A member whose content is not what the archive promises is an `ImageError` when 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import stat
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from topwork.errors import DatasetError, ImageError, printable
-from topwork.files import STALE_S, write_file
+from topwork.files import write_file
 from topwork.images import Readable
+from topwork.leftovers import sweep_folder
 from topwork.listing import Skipped, check_strict, make_writable
 from topwork.readers.members import (
     BOMB,
@@ -248,7 +249,8 @@ def _decompress(path: Path, compression: str, cache: Path) -> Path:
         return plain
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sweep(cache, place)
+        sweep_folder(cache)
+        _remove_older(cache, place)
         room = shutil.disk_usage(cache).free - RESERVED_BYTES
         write_file(plain, lambda file: _copy(path, compression, file, room))
     except OSError as error:
@@ -296,12 +298,9 @@ def _read_compressed(path: Path, compression: str) -> Iterator[bytes]:
         raise damaged(path, error) from None
 
 
-def _sweep(cache: Path, place: str) -> None:
-    """Removes what killed processes left, and what this archive held before it was changed."""
-    for left in [*cache.glob(".*.tmp"), *cache.glob(f"{place}-*.tar")]:
-        try:
-            if left.suffix == ".tar" or time.time() - left.stat().st_mtime > STALE_S:
-                left.unlink(missing_ok=True)
-        except OSError:
-            # Another process has it open, or has been faster.
-            continue
+def _remove_older(cache: Path, place: str) -> None:
+    """Removes what this archive held before it was changed."""
+    for older in cache.glob(f"{place}-*.tar"):
+        # Another process has it open, or has been faster.
+        with contextlib.suppress(OSError):
+            older.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from topwork.files import STALE_S
+from topwork.leftovers import FILLING, STALE_S, name_beside
 
 try:
     import fcntl
@@ -212,6 +212,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, facts: object) -> None:
     # Not synced: facts that are lost or cut off are as good as none.
-    new = path.with_name(f".{path.name}-{os.urandom(8).hex()}.tmp")
+    new = path.with_name(f"{name_beside(path.name)}{os.urandom(8).hex()}{FILLING}")
     new.write_text(json.dumps(facts))
     new.replace(path)

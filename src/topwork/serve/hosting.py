@@ -13,8 +13,8 @@ import contextlib
 import hashlib
 import logging
 import shutil
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from topwork.bundle import LOADED_FILES, load_model
 from topwork.errors import ModelError, SettingsError, TopworkError, printable
 from topwork.explain import Explainer
+from topwork.files import drop_scratch, make_scratch, touch_scratch
 from topwork.gallery import Gallery, load_gallery
 from topwork.model import Model
 from topwork.serve.batches import Batches
@@ -34,6 +35,8 @@ log = logging.getLogger("topwork.serve")
 CARD = "model.json"
 SUFFIX = ".model"
 CHECK_EVERY_S = 1.0
+# Much more often than what nobody can be asked about is removed.
+TOUCH_EVERY_S = 3600.0
 # Of a model's files those that no answer needs.
 _LEFT_OUT = ("*.keras", "*.html", "*.png")
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -91,7 +94,7 @@ class Hosted:
     def close(self) -> None:
         """Ends its threads and removes our copy."""
         self.batches.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        drop_scratch(self.folder)
 
 
 def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted:
@@ -108,7 +111,7 @@ def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted
     """
     if not (path / CARD).is_file():
         load_model(path)  # says what is missing
-    folder = Path(tempfile.mkdtemp(prefix="topwork-serve-"))
+    folder = make_scratch("serve")
     try:
         shutil.copytree(path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         model = load_model(folder)
@@ -116,7 +119,7 @@ def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted
         version = hashlib.sha256((folder / CARD).read_bytes()).hexdigest()[:12]
         return Hosted(name, version, folder, model, Batches(model, on_batch), gallery)
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        drop_scratch(folder)
         if isinstance(error, TopworkError):
             # The user knows nothing of the copy.
             raise type(error)(str(error).replace(str(folder), str(path))) from error
@@ -220,8 +223,12 @@ class Shelf:
     async def watch(self) -> None:
         """Looks for replaced models for ever."""
         before = dict(self._seen)
+        touched_s = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
+            if time.monotonic() - touched_s > TOUCH_EVERY_S:
+                touched_s = time.monotonic()
+                touch_scratch()
             for name, path in self._paths.items():
                 now = await asyncio.to_thread(read_stamp, path)
                 # Twice the same, so that nobody is writing there any more.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.errors import SettingsError
+from topwork.leftovers import sweep
 from topwork.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def make_server(
     from topwork.serve.wire import QuietServer, make_connection
 
     named = name_models(models)
+    sweep(None, *named.values())
     # First what fails at once.
     listener = bind(options.host, options.port)
     try:
