@@ -8,7 +8,7 @@ import time
 import pytest
 
 from topwork import claims as claims_module
-from topwork.claims import Claims
+from topwork.claims import Claims, remove_free
 
 
 def locks(folder):
@@ -124,3 +124,77 @@ def test_where_nothing_can_be_locked_everything_is_granted(tmp_path, monkeypatch
         assert second.take("a", [1])
         assert not first.shared
         first.finish([1])
+
+
+def age(path, seconds=3600):
+    at_s = time.time() - seconds
+    os.utime(path, (at_s, at_s))
+
+
+def test_locks_that_nobody_holds_are_removed(tmp_path):
+    with Claims(tmp_path) as claims:
+        claims.take("held", [1])
+        for name in ("held.lock", "left.lock", "young.lock", "full.lock", "left.other"):
+            with (tmp_path / name).open("a"):
+                pass
+        (tmp_path / "full.lock").write_text("not ours")
+        (tmp_path / "precious").touch()
+        (tmp_path / "link.lock").symlink_to(tmp_path / "precious")
+        (tmp_path / "folder.lock").mkdir()
+        for path in tmp_path.iterdir():
+            if path.name not in ("young.lock", "link.lock"):
+                age(path)
+        os.utime(tmp_path / "link.lock", (0, 0), follow_symlinks=False)
+        remove_free(tmp_path)
+        kept = ["folder.lock", "full.lock", "held.lock", "left.other", "link.lock"]
+        assert locks(tmp_path) == [*kept, "precious", "young.lock"]
+        # Whoever held it can still give it back, and take what was removed.
+        assert claims.take("left", [2])
+    assert "held.lock" not in locks(tmp_path)
+    remove_free(tmp_path / "none")
+    remove_free(tmp_path / "precious")
+
+
+def test_a_lock_that_was_made_anew_is_not_removed(tmp_path, monkeypatch):
+    path = tmp_path / "a.lock"
+    path.touch()
+    age(path)
+    flock = claims_module.fcntl.flock
+
+    def replace(*args):
+        flock(*args)
+        path.rename(tmp_path / "elsewhere")
+        path.touch()
+
+    monkeypatch.setattr(claims_module.fcntl, "flock", replace)
+    remove_free(tmp_path)
+    assert locks(tmp_path) == ["a.lock", "elsewhere"]
+
+
+def test_a_lock_that_is_taken_anew_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    """Many take and give back one name while others remove what seems to be nobody's."""
+    monkeypatch.setattr(claims_module, "SETTLED_S", -1.0)
+    failed, until_s = [], time.monotonic() + 2
+    holders = set()
+
+    def take(number):
+        while time.monotonic() < until_s and not failed:
+            with Claims(tmp_path) as claims:
+                if claims.take("a", [number]):
+                    holders.add(number)
+                    if len(holders) > 1:
+                        failed.append([*holders])
+                    holders.discard(number)
+
+    def remove():
+        while time.monotonic() < until_s:
+            remove_free(tmp_path)
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(3)]
+    threads += [threading.Thread(target=remove) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert not locks(tmp_path)

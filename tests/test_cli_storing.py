@@ -4,14 +4,25 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import asdict, replace
 
 import pytest
+from leavings import beside, fill, of_alive, of_unknown, scratch
 from test_store import LENGTH, SPACE, hashes, vectors
 
 from topwork.cli import storing
 from topwork.store import VectorStore
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder for temporary files that nobody else uses."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -204,3 +215,73 @@ def test_long_names_keep_to_the_width(run, here):
     shutil.copytree(here / "vectors" / space.name, here / "vectors" / ("x" * 100))
     _, output, _ = run("store", "--store", here)
     lines_of(output.replace(str(here), "the store"))
+
+
+@pytest.fixture
+def busy(here, place):
+    """What runs at work, killed ones and unknown ones have there and among temporary files."""
+    fill(here / "bases" / beside("a", how=of_alive), 2_000_000)
+    fill(here / "bases" / beside("b", how=of_unknown), 300_000)
+    fill(here / "bases" / beside("c"), 40_000_000)
+    (here / "vectors" / SPACE.name / beside("part-1", how=of_alive)).write_bytes(bytes(1_000_000))
+    fill(place / scratch(how=of_alive), 5_000_000)
+    fill(place / scratch("serve", how=of_alive), 6_000_000)
+    fill(place / scratch("serve"), 70_000_000)
+    return here
+
+
+def test_it_says_who_has_temporary_files(run, busy, place):
+    code, output, errors = run("store", "--store", busy)
+    assert (code, errors) == (0, "")
+    lines = lines_of(output.replace(str(busy), "the store").replace(str(place), "/tmp"))
+    assert lines[4:] == [
+        "built networks 1.5 MB",
+        "runs at work 3.0 MB",
+        "of unknown runs 0.3 MB",
+        "total 4.9 MB",
+        "/tmp",
+        "runs at work 11.0 MB",
+        "What is of unknown runs is removed when it is a day old.",
+        "Removed 110.0 MB that killed runs had left",
+    ]
+    assert lines[2].split()[-4:-2] == ["1,234", "0.1"]
+    _, output, _ = run("store", "--store", busy)
+    assert "killed" not in output
+
+
+def test_it_says_what_it_cannot_remove(run, busy, monkeypatch):
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    _, output, _ = run("store", "--store", busy)
+    lines = lines_of(output)
+    assert "left by killed runs 40.0 MB" in lines
+    assert "left by killed runs 70.0 MB" in lines
+    assert not any("Removed" in line for line in lines)
+
+
+def test_temporary_files_as_json(run, busy, place):
+    code, output, _ = run("store", "--store", busy, "--json")
+    assert code == 0
+    found = json.loads(output)
+    assert found["swept_bytes"] == 110_000_000
+    shown = {(each["owner"], each["in_store"], each["bytes"]) for each in found["temporary"]}
+    assert shown == {
+        ("alive", True, 2_000_000),
+        ("alive", True, 1_000_000),
+        ("unknown", True, 300_000),
+        ("alive", False, 5_000_000),
+        ("alive", False, 6_000_000),
+    }
+    for each in found["temporary"]:
+        assert each["path"].startswith(str(busy if each["in_store"] else place))
+        assert each["changed_s"] == pytest.approx(time.time(), abs=60)
+    files = [path for path in busy.rglob("*") if path.is_file()]
+    assert found["bytes"] == sum(path.stat().st_size for path in files)
+    assert found["rest"]["bases"] == 1_500_000
+
+
+def test_what_is_being_written_is_not_pruned(run, busy):
+    before = {path for path in busy.rglob("*topwork*") if "-abcd_" in path.name}
+    run("store", "--store", busy, "--prune", "--older-than", "0h", "--yes")
+    kept = {path for path in busy.rglob("*topwork*") if "-abcd_" in path.name}
+    assert len(kept) == len(before) - 2
+    assert {path.parent.name for path in kept} == {"bases"}

@@ -1,12 +1,13 @@
 import hashlib
 import os
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from topwork import files
+from topwork import files, leftovers
 from topwork.files import hash_unchanged, write_file, write_folder
 from topwork.leftovers import STALE_S
 
@@ -189,3 +190,88 @@ def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, reads):
     assert hash_unchanged(path, record) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(FileNotFoundError):
         hash_unchanged(tmp_path / "none", record)
+
+
+def test_a_folder_that_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    write_folder(path, fill("one"))
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == path:
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="Permission"):
+            write_folder(path, fill("two"))
+        (left,) = tmp_path.iterdir()
+    assert left.suffix == ".old"
+    assert leftovers.put_back(left)
+    assert (path / "a.txt").read_text() == "one"
+
+
+def test_an_interrupt_while_a_folder_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    write_folder(path, fill("one"))
+    rename = Path.rename
+
+    def interrupt(self, target):
+        if target == path and self.name != path.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(path, fill("two"))
+    assert (path / "a.txt").read_text() == "one"
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder for temporary files that nobody else uses."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_scratch_is_removed_however_it_ends(place):
+    with files.open_scratch() as folder:
+        (folder / "a").touch()
+        assert folder.parent == place
+    with pytest.raises(ZeroDivisionError), files.open_scratch() as folder:
+        raise ZeroDivisionError
+    assert names(place) == []
+    first, second = files.make_scratch(), files.make_scratch("serve")
+    files.drop_scratch(first)
+    assert names(place) == [second.name]
+    with files.open_scratch():
+        files.remove_scratch()
+        assert names(place) == []
+
+
+def test_scratch_that_is_in_use_looks_new(place):
+    with files.open_scratch() as folder:
+        os.utime(folder, (0, 0))
+        files.touch_scratch()
+        assert folder.stat().st_mtime == pytest.approx(time.time(), abs=60)
+        folder.rmdir()
+        files.touch_scratch()
+
+
+def test_a_folder_beside_another_is_removed_however_it_ends(tmp_path):
+    with files.open_beside(tmp_path / "a") as folder:
+        assert folder.parent == tmp_path
+        (folder / "b").touch()
+    with pytest.raises(ZeroDivisionError), files.open_beside(tmp_path / "a"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+
+
+def test_long_names_are_written_too(tmp_path):
+    path = tmp_path / ("ä" * 120)
+    write_file(path, lambda file: file.write(b"one"))
+    write_folder(path.with_name("f" * 250), fill("two"))
+    write_folder(path.with_name("f" * 250), fill("three"))
+    assert names(tmp_path) == ["f" * 250, path.name]

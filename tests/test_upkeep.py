@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from leavings import beside, of_alive
+from leavings import fill as fill_temporary
 from test_store import LENGTH, SPACE, hashes, open_store, vectors
 
 from topwork import upkeep
@@ -333,3 +335,11 @@ def test_a_built_network_is_known_by_its_base_in_int8_too(tmp_path):
     for name in names:
         (tmp_path / "bases" / name).mkdir(parents=True)
     assert {entry.name: entry.base for entry in upkeep.survey(tmp_path)} == names
+
+
+def test_what_is_being_written_is_not_part_of_the_survey(root):
+    before = upkeep.survey(root)
+    fill_temporary(root / "bases" / beside("xception-150-0123456789abcdef", how=of_alive))
+    for folder in (f"vectors/{SPACE.name}", "remote/ab", "copies"):
+        (root / folder / beside("a", how=of_alive)).write_bytes(bytes(1000))
+    assert upkeep.survey(root) == before

@@ -130,10 +130,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             UserWarning: images were left out; `skipped_` says which and why.
         """
         settings = Settings.create(**self._settings())
-        sweep(self._store)
+        store = self._store
+        sweep(store)
         dataset = self._read(X, y)
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext() as screen:
-            trained = pipeline.train(dataset, settings, self._store, screen)
+            trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
         warn_of(trained.skipped, "see skipped_")
         return self

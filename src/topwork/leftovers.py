@@ -324,9 +324,10 @@ def _remove(found: Temporary) -> int:
     """Removes what nobody needs any more, and returns how many bytes that freed."""
     if not found.is_left:
         return 0
-    before, path = found.bytes, found.path
+    path = found.path
     if path.suffix == REPLACED and not put_back(path):
         return 0
+    before = found.bytes
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -194,3 +194,23 @@ def test_models_are_called_as_their_folders_are(tmp_path):
         name_models([Path("a.model"), Path("b/a")])
     with pytest.raises(SettingsError, match="at least one"):
         name_models([])
+
+
+def test_a_copy_that_is_at_work_looks_new(saved, tmp_path, monkeypatch):
+    """Where nobody can ask for the server, what is a day old is taken for left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(hosting, "CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(hosting, "TOUCH_EVERY_S", 0.01)
+    shelf = hosting.Shelf({"a": saved}, Gauges(lambda: 0))
+    (copy,) = tmp_path.iterdir()
+    os.utime(copy, (0, 0))
+
+    async def watch():
+        watching = asyncio.create_task(shelf.watch())
+        while not copy.stat().st_mtime:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+    shelf.close()
+    assert not [*tmp_path.iterdir()]

@@ -88,6 +88,22 @@ def test_told_twice_it_waits_for_nobody_and_leaves_nothing(start, tmp_path):
     assert not [*tmp_path.glob("topwork-serve-*")]
 
 
+def test_what_a_killed_server_left_goes_when_the_next_one_starts(start, tmp_path):
+    killed, _, _ = start(TMPDIR=str(tmp_path))
+    living, _, _ = start(TMPDIR=str(tmp_path))
+    assert len([*tmp_path.iterdir()]) == 2
+    killed.kill()
+    killed.wait(60)
+    third, _, _ = start(TMPDIR=str(tmp_path))
+    assert not [*tmp_path.glob(f"topwork-serve-*-{killed.pid}-*")]
+    for process in (living, third):
+        (copy,) = tmp_path.glob(f"topwork-serve-*-{process.pid}-*")
+        assert (copy / "model.bin").exists()
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_connection_that_stays_hears_that_it_stops(make_site, saved):
     with make_site(saved) as site:
         assert site.ask("GET", "/healthz")[2] == {"status": "ok"}
