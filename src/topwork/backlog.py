@@ -16,6 +16,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.claims import Claims
 from topwork.dataset import Dataset
 from topwork.digests import find_firsts, parse_digests
@@ -253,6 +254,7 @@ class Job:
         self.claims.finish(places)
 
     def _pixels(self, places: Iterable[int], engine: Engine) -> Iterator[tuple[int, Pixels]]:
+        warm_up.pictures()
         decode_ = partial(load, self.store.space)
         errands = (Errand(n, self.hashes[n], self.dataset.sources[n]) for n in places)
         ahead = max(engine.ahead, AHEAD * cores())

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.config import Interpolation
 from topwork.errors import ImageError, SettingsError
 from topwork.files import write_file
@@ -309,6 +310,7 @@ class _Comparison:
 
     def _meet(self, images: Places) -> None:
         """Makes the coarse pictures of images that have none yet."""
+        warm_up.pictures()
         new = images[~self.met[images]]
         self.met[new] = True
         for place, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):

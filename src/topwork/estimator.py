@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from topwork import evaluation, pipeline
+from topwork import evaluation, pipeline, warm_up
 from topwork.bases import write_keras_file
 from topwork.bundle import KERAS_FILE, copy_model, find_keras_file
 from topwork.config import Settings
@@ -183,6 +183,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if self._trained is None:
             copy_model(self._folder, Path(path))
         else:
+            warm_up.saving()
             for doubt in self._trained.save(Path(path)).doubts:
                 warnings.warn(f"{path} is saved; {doubt}", UserWarning, stacklevel=2)
 

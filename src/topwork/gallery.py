@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.errors import ImageError, ModelError, SettingsError
 from topwork.files import write_file
 from topwork.images import Source
@@ -134,6 +135,7 @@ def write_gallery(
     if most < 1:
         raise SettingsError(f"gallery: must hold at least 1 image, received {most}")
     rows = choose_evenly(labels, most)
+    warm_up.pictures()
 
     def load(row: int) -> bytes | ImageError:
         try:

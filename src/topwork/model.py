@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from topwork import warm_up
 from topwork.backlog import Column
 from topwork.bases import name_inputs
 from topwork.calibration import Calibration
@@ -324,6 +325,7 @@ class Model:
         Returns:
             Logits and probabilities; an image that cannot be read is in `failed` instead.
         """
+        warm_up.networks()
         failed: dict[int, str] = {}
         engines = self.engines_for(len(sources))
         parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.answers import Answers
 from topwork.bases import Stack, parse_bases, weights_here
 from topwork.bundle import current_versions
 from topwork.calibration import Calibration, as_pairs, calibrate
 from topwork.columns import make_space, prepare_networks
-from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Precision, Search, Settings
+from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
 from topwork.corrections import correct
 from topwork.dataset import Dataset
@@ -39,6 +40,7 @@ from topwork.model import (
     SearchFacts,
     Validation,
 )
+from topwork.nearest import SKETCH_FROM
 from topwork.parity import Samples, begin_keras_check
 from topwork.quantization import Quantization, fit_networks
 from topwork.replicates import make_replicates
@@ -46,7 +48,7 @@ from topwork.splits import strata
 from topwork.stored import map_rows, select
 from topwork.task import Task
 from topwork.trained import Carried, Trained
-from topwork.training import check_vectors, import_early, keep, train_heads
+from topwork.training import check_vectors, keep, train_heads
 from topwork.trials import Journal, Trial, standard_error
 from topwork.tuning import Budget, Tuner, held_out_logits, search, search_auto
 from topwork.vectors import Vectors
@@ -57,6 +59,21 @@ COMPARED_IMAGES, KERAS_IMAGES = 50, 8
 MOST_DECISIONS = 200_000
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
 AUTO_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """What is to be done with heads.
+
+    Attributes:
+        kinds: that may be trained.
+        compared: whether they are compared on folds.
+        saved: whether the model is saved in the end.
+    """
+
+    kinds: tuple[HeadKind, ...]
+    compared: bool
+    saved: bool
 
 
 @dataclass(frozen=True)
@@ -100,11 +117,12 @@ def train(
     listener = listener or Listener()
     settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
-    begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
+    heads = _Heads((settings.head,), _is_left_open(settings), will_save)
+    begun = _prepare(dataset, settings, store, verdicts, listener, heads)
     prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
     tuner = trial = None
-    if _is_left_open(settings):
+    if heads.compared:
         listener.waiting("choosing what is left to auto")
         plan = Search.create(seeds=1)
         tuner = _make_tuner(prepared, settings, plan, AUTO_FOLDS, listener, Journal())
@@ -151,7 +169,9 @@ def tune(
     Budget.parse(plan.budget)
     journal.open()
     started = time.perf_counter()
-    begun = _prepare(dataset, settings, store, verdicts, listener, will_save)
+    kinds = (settings.head,) if "head" in pinned else tuple(HeadKind)
+    heads = _Heads(kinds, True, will_save)
+    begun = _prepare(dataset, settings, store, verdicts, listener, heads)
     prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
     tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
@@ -188,7 +208,7 @@ def _prepare(
     store: Path,
     verdicts: Verdicts | None,
     listener: Listener,
-    will_save: bool,
+    heads: _Heads,
 ) -> _Begun:
     if verdicts is not None:
         dataset, correction = correct(
@@ -199,16 +219,14 @@ def _prepare(
     dataset.with_validation(settings.validation_fraction, settings.seed)
     listener.found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
-    import_early(settings.head, folds=_is_left_open(settings))
-    if settings.precision is Precision.INT8:  # measuring what that costs solves heads by folds
-        import_early(HeadKind.LOGISTIC, folds=True)
     listener.waiting(f"preparing {settings.base}")
+    _warm_up(dataset, heads)
     stack = prepare_networks(settings, store)
     listener.shapes(stack, settings, dataset.outputs)
     fitted = fit_networks(stack, dataset, settings, store, listener)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
     opening = checking = None
-    if will_save:
+    if heads.saved:
         opening = _open_early(stack, settings)
         checking = _check_early(stack, dataset, settings)
     prepared = prepare_examples(
@@ -225,6 +243,19 @@ def _prepare(
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
     return _Begun(stack, settings, prepared, fitted.quantization, opening, checking)
+
+
+def _warm_up(dataset: Dataset, heads: _Heads) -> None:
+    """Imports what threads will need, from the first network that is opened to the saved model."""
+    warm_up.training(
+        *heads.kinds,
+        task=dataset.task,
+        folds=heads.compared,
+        groups=dataset.groups is not None,
+        sketches=len(dataset) >= SKETCH_FROM,
+    )
+    if heads.saved:
+        warm_up.saving()
 
 
 def _is_left_open(settings: Settings) -> bool:

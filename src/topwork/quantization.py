@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.backlog import Progress
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.columns import choose_precision, make_columns
-from topwork.config import HeadKind, Interpolation, Precision, Settings
+from topwork.config import Interpolation, Precision, Settings
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError
 from topwork.hashing import hash_images
@@ -27,7 +28,6 @@ from topwork.images import read_pixels
 from topwork.listing import Split
 from topwork.lookahead import in_threads
 from topwork.task import Task
-from topwork.training import import_early
 from topwork.vectors import embed_columns
 
 Floats = NDArray[np.float32]
@@ -153,7 +153,7 @@ def fit_networks(
         return Fitted(stack, dataset, settings)
     check_int8()
     dataset = hash_images(dataset, settings.strict, listener.read)
-    import_early(HeadKind.LOGISTIC, folds=True)
+    warm_up.fitting()
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
     # NNCF has a process of its own, and leaves most of one core to the usual vectors.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from threading import Thread
 from typing import Any
 
 import numpy as np
 
+from topwork import warm_up
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.engines import cores
 from topwork.errors import DatasetError, TopworkError
@@ -75,25 +73,6 @@ def train_head(
         check_vectors(part.vectors, name)
     (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
     return keep(fit)
-
-
-def import_early(kind: HeadKind, *, folds: bool) -> None:
-    """Imports what training needs in a thread, a second of work that need not be waited for.
-
-    Args:
-        kind: of the head.
-        folds: whether heads will be compared on folds.
-    """
-    solver = "sklearn.linear_model" if kind is HeadKind.LOGISTIC else "topwork.heads.program"
-    names = [solver, *(["sklearn.model_selection"] if folds else [])]
-
-    def load() -> None:
-        # Whoever needs them imports them again, and hears what is wrong.
-        with contextlib.suppress(ImportError):
-            for name in names:
-                import_module(name)
-
-    Thread(target=load, daemon=True).start()
 
 
 def keep(fit: Fit) -> tuple[Head, History]:
@@ -190,8 +169,6 @@ def _solve(
 ) -> list[Fit]:
     """Solves heads to their optimum; a history of one epoch says how they do."""
     del seed  # there is one optimum
-    from threadpoolctl import threadpool_limits
-
     from topwork.heads.solved import solve
     from topwork.heads.solved_streamed import solve_streamed
 
@@ -217,7 +194,7 @@ def _solve(
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(solve_one, recipes))
 
 

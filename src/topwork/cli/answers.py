@@ -96,14 +96,14 @@ def predict(
     """Predict the classes of images."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from topwork import warm_up
     from topwork.bundle import load_model
-    from topwork.runtime import import_openvino
 
     paths = find_images(images)
+    warm_up.predicting()
+    loaded = load_model(model)
     with ThreadPoolExecutor(1) as pool:
-        # Files are hashed and networks compiled without Python, which goes on with its imports.
-        pool.submit(import_openvino)
-        loaded = load_model(model)
+        # Networks are compiled without Python, which goes on to import what has no libraries.
         compiling = pool.submit(loaded.engines_for, len(paths))
         from topwork import evaluation
         from topwork.console import make_console

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.config import Precision
 from topwork.engines import Engine, OpenVINOEngine, resolve_precision
 from topwork.errands import Errand, GoneError, Outcome, load
@@ -162,6 +163,7 @@ class Worker:
         outcomes: list[Outcome] = []
 
         def read() -> Iterator[tuple[Errand, Pixels]]:
+            warm_up.pictures()
             decode = partial(load, self._task.space)
             for errand, result in in_threads(decode, errands, engine.ahead):
                 if isinstance(result, ImageError):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.answers import Answers, load_answers
 from topwork.bundle import RETRAIN
 from topwork.dataset import Dataset
@@ -115,6 +116,7 @@ def _read(
     on_read: Callable[[int, int], None],
     what: str,
 ) -> Samples:
+    warm_up.networks()
     sources = dataset.sources_by_name
     sizes = model.inputs
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from topwork import warm_up
 from topwork.config import Interpolation
 from topwork.errors import ImageError
 from topwork.images import Source, decode, find_formats, read_bytes
@@ -138,6 +139,7 @@ class Pictures:
         Args:
             on_progress: called in the caller's thread with how many are made, and of how many.
         """
+        warm_up.pictures()
         places = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
             for done, uri in enumerate(pool.map(self._encode, places), 1):

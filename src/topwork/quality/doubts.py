@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.conformal import check_labels
 from topwork.engines import cores
 from topwork.errors import DatasetError, SettingsError
@@ -311,8 +312,6 @@ def _cross(
     seed: int,
 ) -> NDArray[np.float32]:
     """Returns what heads of the other folds say of each image, (N, C) float32."""
-    from threadpoolctl import threadpool_limits
-
     from topwork.heads import probabilities
     from topwork.heads.solved import solve
 
@@ -327,7 +326,7 @@ def _cross(
         answers[held] = probabilities(task, head.logits(scaled[held]))
 
     # A thread for each fold: the products of one are too small for several.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
         list(pool.map(judge, fold_out(stratum, groups, folds, seed)))
     return answers
 

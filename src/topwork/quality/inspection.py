@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork import warm_up
 from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.corrections import correct
@@ -291,6 +292,7 @@ def inspect(
     """
     listener = listener or Listener()
     _check_labels(dataset)
+    warm_up.inspecting()
     if verdicts is not None:
         dataset, correction = correct(
             dataset, verdicts, strict=settings.strict, on_read=listener.read

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from topwork import warm_up
 from topwork.backlog import PART_VECTORS
 from topwork.config import Interpolation
 from topwork.errors import ImageError, StoreError
@@ -208,6 +209,7 @@ def _complete(
         if missing[place] and image not in failed:
             places.setdefault(image, []).append(place)
     work = list(places.items())
+    warm_up.pictures()
     finished: list[tuple[str, Floats]] = []
 
     def look(item: tuple[str, list[int]]) -> Floats | ImageError:

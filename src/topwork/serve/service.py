@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import warm_up
 from topwork.engines import cores
 from topwork.errors import SettingsError
 from topwork.evaluation import check_abstain
@@ -46,6 +47,7 @@ class Service:
     def __init__(self, paths: dict[str, Path], limits: Limits, abstain_below: float | None) -> None:
         if abstain_below is not None and not 0 <= abstain_below <= 1:
             raise SettingsError(f"abstain_below: must be 0 to 1, received {abstain_below}")
+        warm_up.serving()
         self.limits = limits
         self.admission = Admission(limits)
         self.gauges = Gauges(lambda: self.admission.places)
