@@ -160,6 +160,18 @@ def test_serving_loads_libraries_before_threads_start(saved, watched):
     assert find_faults(log) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command, runs", [("train", 20), ("predict", 5), ("export", 5), ("inspect", 5), ("serve", 5)]
+)
+def test_it_never_hangs_under_stress(command, runs):
+    script = Path(__file__).parents[1] / "benchmarks" / "stress.py"
+    arguments = [sys.executable, str(script), command, f"--runs={runs}"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_missing_package_is_no_error(monkeypatch):
     warm_up._load.cache_clear()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
