@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,21 +106,24 @@ class Trained:
         """
         model = replace(self.model, making=making)
         doubts: list[str] = []
-        # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
-        with open_scratch() as scratch, ThreadPoolExecutor(2) as pool:
+        with ExitStack() as stack:
+            # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
+            pool = stack.enter_context(ThreadPoolExecutor(2))
             opening = pool.submit(self._explain, model)
-            drawing = pool.submit(self._draw, model, path, opening, scratch)
+            drawing: Future[list[str]] | None = None
+            try:
+                scratch = stack.enter_context(open_scratch())
+                drawing = pool.submit(self._draw, model, path, opening, scratch)
+            except OSError as error:
+                doubts.append(f"there is no room to draw anything: {error.strerror or error}")
             with hold_interrupts():
                 core = save_core(
                     model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
                 )
             saved = self._check(path, core, opening, doubts)
-            doubts += drawing.result()
-            for file in sorted(scratch.iterdir()):
-                try:
-                    add_file(path, file)
-                except OSError as error:
-                    doubts.append(f"{file.name} could not be written: {error.strerror or error}")
+            if drawing is not None:
+                doubts += drawing.result()
+                doubts += _add_files(path, scratch)
             saved = replace(saved, doubts=tuple(doubts))
             complete(path, core, saved)
         return saved
@@ -216,3 +220,14 @@ class Trained:
             "skipped": [asdict(item) for item in self.skipped],
             "seconds": self.seconds,
         }
+
+
+def _add_files(path: Path, folder: Path) -> list[str]:
+    """Adds all files of a folder to a model, and says what could not be added."""
+    lost = []
+    for file in sorted(folder.iterdir()):
+        try:
+            add_file(path, file)
+        except OSError as error:
+            lost.append(f"{file.name} could not be written: {error.strerror or error}")
+    return lost
