@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from topwork.bases.process import ERRORS
+from topwork.child_process import ERRORS
 
 
 class Worker:

@@ -6,7 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from topwork.bases import int8
-from topwork.bases.process import ask_nncf
+from topwork.child_process import ask_nncf
 from topwork.columns import prepare_networks
 from topwork.config import Precision
 from topwork.engines import OpenVINOEngine, open_features, run_file

@@ -1,25 +1,25 @@
 # ruff: noqa: E402
 """What runs in the child process: everything that needs Keras, on its OpenVINO backend.
 
-`python -m topwork.bases.child` reads one request from stdin and writes one answer to a file.
+`python -m topwork.bases.child` answers one request of `child_process`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import socket
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from topwork.child_process import receive, reply, watch_parent
 from topwork.runtime import hide, import_openvino
 
 if __name__ == "__main__":
+    watch_parent()
     hide("jax", "matplotlib", "pandas", "sklearn", "tensorflow", "torch")
 import_openvino()  # before Keras does
 
@@ -340,8 +340,8 @@ TASKS: dict[str, Task] = {task.__name__: task for task in (build, compose, reope
 
 
 def main() -> None:
-    """Reads a request, runs it, writes the answer."""
-    content = json.loads(sys.stdin.read())
+    """Answers one request."""
+    content, _ = receive()
     # A user's own Keras settings must not change what is built.
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
@@ -351,8 +351,7 @@ def main() -> None:
         answer: dict[str, Any] = {"result": task(content["request"])}
     except (NetworkError, StoreError, WeightsError) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
-    Path(content["answer"]).write_text(json.dumps(answer), encoding="utf-8")
-    sys.stdout.flush()
+    reply(content, answer)
     # Keras' backends may take a second to shut down; the answer is written.
     os._exit(0)
 

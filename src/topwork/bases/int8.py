@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases.network import NETWORK_FILE, Int8, Network, fill_folder, read_folder
-from topwork.bases.process import ask_nncf
+from topwork.child_process import ask_nncf
 from topwork.errors import SettingsError
 from topwork.files import open_scratch
 from topwork.runtime import find_version

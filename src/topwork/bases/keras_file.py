@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.bases.process import ask_keras
+from topwork.child_process import ask_keras
 from topwork.files import open_beside
 
 Floats = NDArray[np.float32]

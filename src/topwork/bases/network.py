@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
+from topwork.child_process import ask_keras
 from topwork.errors import NetworkError, StoreError
 from topwork.files import write_folder
 from topwork.runtime import find_version

@@ -3,12 +3,11 @@
 Ranges of the values between layers are fitted to training images. From the pooling on all stays
 in floating point: that is little work, and what is lost there no later layer makes good.
 
-`python -m topwork.bases.quantizing` reads one request from stdin and writes one answer to a file.
+`python -m topwork.bases.quantizing` answers one request of `child_process`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.child_process import receive, reply, watch_parent
 from topwork.runtime import import_openvino
 
 POOLING = ("ReduceMean", "GlobalAveragePool")
@@ -170,11 +170,12 @@ def quantize_network(source: Path, pixels: Path, target: Path) -> None:
 
 def main() -> None:
     """Answers one request, or breaks with a traceback, whose last line the parent shows."""
+    watch_parent()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    content = json.loads(sys.stdin.read())
+    content, _ = receive()
     quantize_network(*(Path(content["request"][name]) for name in ("source", "pixels", "target")))
-    Path(content["answer"]).write_text(json.dumps({"result": {}}), encoding="utf-8")
+    reply(content, {"result": {}})
 
 
 if __name__ == "__main__":

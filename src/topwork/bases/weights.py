@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from topwork.bases.process import ask_keras
 from topwork.bases.spec import BaseSpec, get_base
+from topwork.child_process import ask_keras
 from topwork.errors import NetworkError, SettingsError, WeightsError
 from topwork.files import hash_file, hash_unchanged
 

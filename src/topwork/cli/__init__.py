@@ -8,6 +8,8 @@ import sys
 
 import typer
 
+from topwork import interrupts
+
 # Commands register when they are imported.
 from topwork.cli import (  # noqa: F401
     answers,
@@ -34,20 +36,28 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def run() -> None:
-    """The command `topwork`: runs `main` and is gone.
+def _fail_interrupted() -> int:
+    message, code = interrupts.describe_end()
+    return _fail(message, code) if message else code
 
-    Everything is written by then, and the libraries would take a good part of a second to put
-    themselves away.
-    """
-    code = main()
-    clusters, files = map(sys.modules.get, ("topwork.cluster", "topwork.files"))
-    if clusters is not None:
-        clusters.leave_clusters()
-    if files is not None:
-        files.remove_scratch()
-    sys.stderr.flush()
-    os._exit(code)
+
+def run() -> None:
+    """The command `topwork`: runs `main`, cleans, and is gone."""
+    interrupts.watch()
+    code = 1
+    try:
+        try:
+            interrupts.show_stacks(os.environ.get(interrupts.DUMP_VARIABLE))
+            code = main()
+        finally:
+            interrupts.stop_raising()
+    except KeyboardInterrupt:  # it came when `main` was about to return
+        code = _fail_interrupted()
+    except TopworkError as error:
+        code = _fail(str(error), error.exit_code)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    interrupts.leave(code)
 
 
 def main() -> int:
@@ -63,18 +73,19 @@ def main() -> int:
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
-        if code == INTERRUPTED:  # how typer hands on a Ctrl-C
-            raise KeyboardInterrupt
-        return code
+        if code != INTERRUPTED:  # how typer hands on a Ctrl-C
+            return code
     except TopworkError as error:
-        return _fail(str(error), error.exit_code)
+        if not interrupts.was_interrupted():
+            return _fail(str(error), error.exit_code)
     except UsageError as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "topwork")
         said = getattr(error, "format_message", error.__str__)()
         return _fail(f"{said} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; finished vectors are kept, run again to go on", INTERRUPTED)
+        pass
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return _fail_interrupted()

@@ -23,6 +23,7 @@ from topwork.engines import cores
 from topwork.errands import Errand, Outcome
 from topwork.errors import NetworkError, SettingsError, StoreError, TopworkError
 from topwork.files import write_file
+from topwork.interrupts import before_leaving
 from topwork.leftovers import FILLING, name_beside
 from topwork.remote.folders import find_elsewhere
 from topwork.store import Space
@@ -165,8 +166,8 @@ class Cluster:
             options |= {"object_store_memory": OBJECT_STORE_BYTES}
         elif self.address != "auto":
             _knock(str(self.address))
-        # Ray puts one of its own in its place.
-        self._handler = signal.getsignal(signal.SIGTERM)
+        # Ray puts one of its own in its place, which would not clean up after the rest of us.
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(self.address or "local", **options)
         except Exception as error:
@@ -177,6 +178,11 @@ class Cluster:
                 "that it is up"
             ) from error
         self._is_ours = True
+        if threading.current_thread() is threading.main_thread():
+            if callable(handler):
+                signal.signal(signal.SIGTERM, handler)
+            else:
+                self._handler = handler
         return ray
 
 
@@ -192,6 +198,9 @@ def leave_clusters() -> None:
     """Leaves all clusters that were joined, for a process that ends without Python's farewell."""
     while _joined:
         _joined.popitem()[1].close()
+
+
+before_leaving(leave_clusters)
 
 
 def _knock(address: str) -> None:

@@ -1,19 +1,17 @@
 """What runs in the child process: one task, whose module imports what the task needs.
 
-`python -m topwork.export.child` reads a request from stdin and writes its answer to a file.
+`python -m topwork.export.child` answers one request of `child_process`.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+
+from topwork.child_process import receive, reply, watch_parent
 
 # Each task and the module that has it as a function.
 TASKS = {
@@ -31,14 +29,10 @@ TASKS = {
 
 def main() -> None:
     """Answers one request, or breaks with a traceback, whose last line the parent shows."""
+    watch_parent()
     warnings.simplefilter("ignore")
-    content = json.loads(sys.stdin.read())
-    folder = Path(content["folder"])
-    arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in content["arrays"]}
-    answer = _answer(content["task"], content["request"], arrays)
-    for key, array in answer.items():
-        np.save(folder / f"answer-{key}.npy", array)
-    (folder / "answer.json").write_text(json.dumps({"arrays": sorted(answer)}), encoding="utf-8")
+    content, arrays = receive()
+    reply(content, {}, _answer(content["task"], content["request"], arrays))
 
 
 def _answer(

@@ -9,6 +9,7 @@ from typing import Any
 from topwork.agreement import LEAST_AGREEMENT
 from topwork.answers import Answers
 from topwork.bundle import OPENVINO_FILE, find_keras_file, load_model
+from topwork.child_process import ask_child
 from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.engines import resolve_precision
@@ -26,7 +27,6 @@ from topwork.export.head_file import run_head, write_head
 from topwork.export.keras_file import run_keras, write_keras
 from topwork.export.openvino_file import run_openvino, write_openvino
 from topwork.export.parity import LIMITS, Parity, check_parity, compare
-from topwork.export.process import ask_child
 from topwork.export.samples import (
     Pixels,
     Samples,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from topwork.bases import reopen_keras_file
 from topwork.bases.graph import mend_graph
+from topwork.child_process import ask_child
 from topwork.config import Precision
 from topwork.export.batches import Arrays
 from topwork.export.facts import KEY
 from topwork.export.formats import Input
 from topwork.export.openvino_file import run_openvino
-from topwork.export.process import ask_child
 from topwork.files import open_scratch
 
 

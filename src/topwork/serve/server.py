@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topwork import interrupts
 from topwork.errors import SettingsError
 from topwork.leftovers import sweep
 from topwork.serve.limits import Limits
@@ -81,7 +82,8 @@ def serve(
         NetworkError: a network cannot be compiled.
     """
     server, listener = make_server(models, options, on_ready)
-    server.run(sockets=[listener])
+    with interrupts.release():
+        server.run(sockets=[listener])
 
 
 def make_server(
