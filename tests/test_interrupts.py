@@ -23,6 +23,9 @@ SOON_S = 15
 INTERRUPTED = "topwork: interrupted; finished vectors are kept, run again to go on\n"
 TERMINATED = "topwork: terminated; finished vectors are kept, run again to go on\n"
 
+# For runs that end by themselves, however busy the machine.
+PATIENT = "interrupts.GRACE_S = 30"
+
 PROGRAM = """
 import contextlib, ctypes, gc, hashlib, os, signal, subprocess, sys, threading, time
 from topwork import child_process, cli, interrupts
@@ -97,7 +100,7 @@ def start(tmp_path):
 )
 def test_a_signal_ends_a_run_in_one_line(start, number, end, wait):
     """It unwinds as after any exception."""
-    run = start(f"try:\n    begin()\n    {wait}\nfinally:\n    print('unwound')")
+    run = start(f"{PATIENT}\ntry:\n    begin()\n    {wait}\nfinally:\n    print('unwound')")
     run.wait_until_begun()
     run.send(number)
     code, output, errors = run.finish()
@@ -107,7 +110,9 @@ def test_a_signal_ends_a_run_in_one_line(start, number, end, wait):
 
 def test_an_interrupt_that_a_callback_swallowed_is_raised_again(start):
     """Python has nowhere to raise what a callback of the garbage collector raises."""
-    run = start("""
+    run = start(f"""
+{PATIENT}
+
 def callback(phase, info):
     gc.callbacks.remove(callback)
     begin()
@@ -261,7 +266,9 @@ with interrupts.hold_interrupts():
 
 
 def test_an_interrupt_after_the_work_changes_nothing(start):
-    run = start("""
+    run = start(f"""
+{PATIENT}
+
 def clean():
     begin()
     time.sleep(1)
@@ -321,7 +328,7 @@ stay_in_native_code()
     assert run.finish() == (130, "", INTERRUPTED)
 
 
-DEEP = "def stay_here():\n    begin()\n    time.sleep(3)\n\nstay_here()"
+DEEP = "def stay_here():\n    begin()\n    time.sleep(5)\n\nstay_here()"
 
 
 def test_the_stacks_of_a_run_can_be_seen(start):
@@ -335,7 +342,7 @@ def test_the_stacks_of_a_run_can_be_seen(start):
 
 
 def test_the_stacks_of_a_run_that_takes_long_are_shown(start):
-    run = start(DEEP.replace("time.sleep(3)", "stay_in_native_code()"), TOPWORK_DUMP_AFTER="0.5")
+    run = start(DEEP.replace("time.sleep(5)", "stay_in_native_code()"), TOPWORK_DUMP_AFTER="0.5")
     run.wait_until_begun()
     time.sleep(2)
     run.send(signal.SIGINT)

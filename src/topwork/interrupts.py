@@ -3,7 +3,8 @@
 Python raises KeyboardInterrupt in the main thread, and that is not enough: a library's callback
 may swallow it, and while the main thread is in native code nothing is raised at all. So a thread
 hears of each signal too, by the byte that Python's handler in C writes at once, and ends the
-process where the main thread does not.
+process where the main thread does not. Only native code that lets no other thread run is safe from
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import faulthandler
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -57,7 +59,7 @@ class _State:
 
     Attributes:
         watched: the signals that are watched; none without `watch`.
-        wakeup: the descriptor that Python's handler in C writes to.
+        wakeup: what Python's handler in C writes to.
         received: the last signal.
         waiting: the one that came while signals were held.
         depth: how many `hold_interrupts` are entered.
@@ -69,7 +71,7 @@ class _State:
 
     def __init__(self) -> None:
         self.watched: tuple[signal.Signals, ...] = ()
-        self.wakeup = -1
+        self.wakeup: socket.socket | None = None
         self.received: signal.Signals | None = None
         self.waiting: signal.Signals | None = None
         self.depth = 0
@@ -88,9 +90,8 @@ def watch() -> None:
 
     A signal that the parent ignores stays ignored, as `nohup` and shell scripts expect.
     """
-    reading, _state.wakeup = os.pipe()
-    with contextlib.suppress(AttributeError):  # Windows, before Python 3.12
-        os.set_blocking(_state.wakeup, False)
+    reading, _state.wakeup = socket.socketpair()
+    _state.wakeup.setblocking(False)
     _state.watched = tuple(n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN)
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
     _listen()
@@ -100,7 +101,8 @@ def watch() -> None:
 
 
 def _listen() -> None:
-    signal.set_wakeup_fd(_state.wakeup, warn_on_full_buffer=False)
+    if _state.wakeup is not None:
+        signal.set_wakeup_fd(_state.wakeup.fileno(), warn_on_full_buffer=False)
 
 
 def _hear_of_the_swallowed() -> None:
@@ -130,7 +132,7 @@ def _make(number: signal.Signals) -> KeyboardInterrupt:
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: socket.socket) -> None:
     """Waits for signals for ever, in a thread."""
     while True:
         number = _read(reading, None)
@@ -138,12 +140,12 @@ def _watch(reading: int) -> None:
             _see_to_the_end(reading, signal.Signals(number))
 
 
-def _read(reading: int, timeout_s: float | None) -> int | None:
+def _read(reading: socket.socket, timeout_s: float | None) -> int | None:
     ready, _, _ = select.select([reading], [], [], timeout_s)
-    return os.read(reading, 1)[0] if ready else None
+    return reading.recv(1)[0] if ready else None
 
 
-def _see_to_the_end(reading: int, number: signal.Signals) -> None:
+def _see_to_the_end(reading: socket.socket, number: signal.Signals) -> None:
     """Gives the main thread its time, and ends the process if it is then still there."""
     begun = free = now = time.monotonic()
     repeated = 0
@@ -249,7 +251,7 @@ def leave(code: int) -> NoReturn:
     stop_raising()
     _expect_failures()
     try:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             _try(stream.flush)
         for clean in (*reversed(_cleaners), remove_scratch):
             _try(clean)
@@ -332,7 +334,7 @@ def release() -> Iterator[None]:
         yield
     finally:
         _state.released = False
-        if _state.watched and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             # An event loop had its own there.
             _listen()
 

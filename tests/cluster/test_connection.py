@@ -1,6 +1,7 @@
 import contextlib
 import json
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -313,6 +314,43 @@ def test_what_ray_says_of_a_cluster_that_it_cannot_join_is_passed_on(work, no_ra
     monkeypatch.setattr(no_ray, "init", refuse)
     with pytest.raises(TopworkError, match="cluster auto: versions differ; check --address"):
         list(run(work, work.photos(1), Cluster("auto")))
+
+
+@pytest.fixture
+def told():
+    """What a handler of SIGTERM was told that was there before Ray."""
+    told = []
+    usual = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    yield told
+    signal.signal(signal.SIGTERM, usual)
+
+
+def test_who_has_a_handler_of_sigterm_keeps_it(no_ray, monkeypatch, told):
+    def start(*args, **options):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    monkeypatch.setattr(no_ray, "init", start)
+    monkeypatch.setattr(no_ray, "shutdown", lambda: None)
+    with Cluster("auto") as cluster:
+        cluster._connect()
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert told == [signal.SIGTERM, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_ray_that_is_interrupted_while_it_starts_is_ended(no_ray, monkeypatch, told, error):
+    def start(*args, **options):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        raise error(signal.SIGTERM)
+
+    ended = []
+    monkeypatch.setattr(no_ray, "init", start)
+    monkeypatch.setattr(no_ray, "shutdown", lambda: ended.append(True))
+    with pytest.raises(error):
+        Cluster("auto")._connect()
+    assert ended == [True]
+    assert told == ([signal.SIGTERM] if error is SystemExit else [])
 
 
 def test_the_address_may_come_from_the_environment(monkeypatch):

@@ -15,7 +15,18 @@ from topwork.serve import server
 from topwork.serve.server import bind, check_key
 
 IMAGE = encode(picture())
-START = "import sys, topwork.cli.serving; from topwork.cli import main; sys.exit(main())"
+LOAD_FOR_LONG = """
+import time
+from topwork.serve import hosting
+
+def load_model(folder):
+    print("loading", flush=True)
+    time.sleep(600)
+
+hosting.load_model = load_model
+from topwork.cli import run
+run()
+"""
 
 
 @pytest.fixture
@@ -25,7 +36,7 @@ def start(saved):
 
     def begin(*options, **environment):
         process = subprocess.Popen(
-            [sys.executable, "-c", START, "serve", saved, "--port", "0", *options],
+            [sys.executable, "-m", "topwork", "serve", saved, "--port", "0", *options],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
@@ -60,6 +71,22 @@ def test_it_stops_at_a_signal_when_it_has_answered(start, number):
         assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert process.wait(30) == 0
     assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_it_loads(saved, tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOAD_FOR_LONG, "serve", saved,
+         "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.startswith("topwork: ") and errors.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_it_does_not_wait_for_ever_for_who_sends_slowly(make_site, saved):

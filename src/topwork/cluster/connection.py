@@ -145,8 +145,7 @@ class Cluster:
 
         ray.shutdown()
         self._is_ours = False
-        if self._handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handler)
+        _put_back(self._handler)
 
     def _connect(self) -> Any:
         try:
@@ -177,13 +176,26 @@ class Cluster:
                 f"cannot use {where}: {_last_line(error)}; check --address, and with `ray status` "
                 "that it is up"
             ) from error
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            _put_back(handler)
+            if isinstance(error, SystemExit) and callable(handler):
+                # That is how its own handler ends a process.
+                signal.raise_signal(signal.SIGTERM)
+            raise
         self._is_ours = True
-        if threading.current_thread() is threading.main_thread():
-            if callable(handler):
-                signal.signal(signal.SIGTERM, handler)
-            else:
-                self._handler = handler
+        if callable(handler):
+            _put_back(handler)
+        else:
+            self._handler = handler
         return ray
+
+
+def _put_back(handler: Any) -> None:
+    """Sets what SIGTERM does; None is for what was not set by Python."""
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 _joined: dict[str | None, Cluster] = {}
