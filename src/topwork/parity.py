@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -358,7 +359,7 @@ class _Vectors:
                 vectors = np.asarray(file["vectors"], np.float32)
             known = {name: row for row, name in enumerate(there)}
             rows = [known[name] for name in hashes]
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             return None
         return vectors[rows] if vectors.shape == (len(there), self._length) else None
 
