@@ -59,6 +59,7 @@ class Run:
             env=os.environ | {"TMPDIR": str(folder)} | environment,
             start_new_session=True,
         )
+        self.sent = None
 
     def wait_until_begun(self):
         for line in self.process.stdout:
@@ -73,7 +74,7 @@ class Run:
     def finish(self):
         """Returns exit code, stdout and stderr."""
         output, errors = self.process.communicate(timeout=PATIENCE_S)
-        self.seconds = time.monotonic() - self.sent
+        self.seconds = time.monotonic() - (self.sent or 0)
         return self.process.returncode, output, errors
 
 
@@ -211,6 +212,28 @@ def test_a_killed_run_leaves_no_child(start):
     until_gone(int(child))
 
 
+def test_a_child_that_does_not_listen_is_ended(start, tmp_path):
+    deaf = ASK.replace("watch_parent(); ", "")
+    assert deaf != ASK
+    ask = "threading.Thread(target=child_process.ask_keras, args=('build', {})).start()\n"
+    run = start(deaf + ask + "stay_in_native_code()")
+    _, child = run.wait_until_begun()
+    run.send(signal.SIGINT)
+    assert run.finish() == (130, "", INTERRUPTED)
+    until_gone(int(child))
+
+
+@pytest.mark.parametrize("end", ["stay_in_native_code()", "time.sleep(600)", "time.sleep(1)"])
+def test_what_is_to_be_done_before_leaving_is_done(start, end):
+    run = start(f"interrupts.before_leaving(lambda: print('clean', flush=True))\nbegin()\n{end}")
+    run.wait_until_begun()
+    if end != "time.sleep(1)":
+        run.send(signal.SIGINT)
+    code, output, _ = run.finish()
+    assert output == "clean\n"
+    assert code == (130 if run.sent else 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_holds_interrupts_is_done_first(start, tmp_path, number):
     run = start(f"""
@@ -303,7 +326,6 @@ threading.Thread(target=wait).start()
 time.sleep(1)
 1 / 0
 """)
-    run.sent = time.monotonic()
     code, _, errors = run.finish()
     assert code == 1
     assert errors.splitlines()[-1] == "ZeroDivisionError: division by zero"
@@ -355,7 +377,6 @@ def test_the_stacks_of_a_run_that_takes_long_are_shown(start):
 @pytest.mark.parametrize("value", ["x", "-1", "0", "nan", "inf", "1e30"])
 def test_a_time_that_is_none_is_refused(start, value):
     run = start(DEEP, TOPWORK_DUMP_AFTER=value)
-    run.sent = time.monotonic()
     code, output, errors = run.finish()
     assert (code, output) == (2, "")
     said = f"must be a number of seconds, received '{value}'"
