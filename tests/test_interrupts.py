@@ -267,12 +267,18 @@ def test_a_second_interrupt_is_not_held(start):
 
 def test_signals_that_come_together_are_one(start):
     """GNU's `timeout` sends one to its command and one to its group."""
-    run = start("with interrupts.hold_interrupts():\n    begin()\n    time.sleep(2)\nprint('on')")
+    run = start("""
+interrupts.TOGETHER_S = 30
+with interrupts.hold_interrupts():
+    begin()
+    time.sleep(3)
+    print("done", flush=True)
+""")
     run.wait_until_begun()
-    run.process.send_signal(signal.SIGTERM)
     run.send(signal.SIGTERM)
-    assert run.finish() == (143, "", TERMINATED)
-    assert run.seconds > 1
+    time.sleep(0.5)
+    run.send(signal.SIGTERM)
+    assert run.finish() == (143, "done\n", TERMINATED)
 
 
 def test_interrupts_are_not_held_for_ever(start):
