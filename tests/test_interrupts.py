@@ -301,13 +301,36 @@ def test_an_interrupt_after_the_work_changes_nothing(start):
 def clean():
     begin()
     time.sleep(1)
+    print("clean", flush=True)
 
 interrupts.before_leaving(clean)
-print("done")
+print("done", flush=True)
 """)
     run.wait_until_begun()
     run.send(signal.SIGINT)
-    assert run.finish() == (0, "", "")
+    assert run.finish() == (0, "clean\n", "")
+
+
+def test_a_thread_whose_tools_are_put_away_says_nothing(start):
+    run = start("""
+gone = threading.Event()
+
+def clean():
+    gone.set()
+    time.sleep(0.3)
+
+def work():
+    gone.wait()
+    1 / 0
+
+interrupts.before_leaving(clean)
+threading.Thread(target=work).start()
+begin()
+stay_in_native_code()
+""")
+    run.wait_until_begun()
+    run.send(signal.SIGINT)
+    assert run.finish() == (130, "", INTERRUPTED)
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(start):
