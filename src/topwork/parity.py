@@ -354,7 +354,7 @@ class _Vectors:
     def read(self, hashes: Sequence[str]) -> Floats | None:
         """Returns those (N, D) of N images, or None unless all are there."""
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            with self._path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 there = file["hashes"].tolist()
                 vectors = np.asarray(file["vectors"], np.float32)
             known = {name: row for row, name in enumerate(there)}
