@@ -78,3 +78,21 @@ def test_lost_images_are_listed(run, here, photos):
     code, out, _ = run("export", "colours.model", "--format", "numpy", "--data", "photos")
     assert code == 0
     assert f"Left out 1 file: validation/blue/{lost.name}: not in the data any more" in words(out)
+
+
+def test_a_file_that_differs_is_kept_on_request(run, here, photos, monkeypatch):
+    from topwork.export import exporting
+
+    monkeypatch.setattr(exporting, "find_fault", lambda *_: "a logit differs by 0.3 of the largest")
+    options = ("export", "colours.model", "--format", "numpy", "--data", photos)
+    code, _, err = run(*options)
+    assert code == 1
+    assert "was not kept: a logit differs by 0.3 of the largest; --keep-differing keeps it" in err
+    assert not (here / "colours-numpy").exists()
+    code, out, err = run(*options, "--keep-differing")
+    assert code == 1
+    assert "The file does not say what the model says: a logit differs by 0.3" in words(out)
+    assert f"Kept aside, as you asked, in {here / 'colours-numpy-differs' / 'head.npz'}" in words(
+        out
+    )
+    assert err == ""

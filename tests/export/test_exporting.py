@@ -184,6 +184,31 @@ def test_a_file_that_says_something_else_is_not_kept(saved, photos, tmp_path, mo
     assert files_of(good.folder) == before
 
 
+def test_on_request_it_is_kept_aside_under_a_name_that_says_so(
+    saved, photos, tmp_path, monkeypatch
+):
+    good = export_model(saved, tmp_path / "out", format="numpy", data=photos, keep_differing=True)
+    assert good.fault is None
+    before = files_of(good.folder)
+    monkeypatch.setattr(exporting, "write_head", sabotaged(exporting.write_head, tmp_path))
+    for _ in range(2):  # the second takes the place of the first
+        found = export_model(
+            saved, tmp_path / "out", format="numpy", data=photos, keep_differing=True
+        )
+        assert found.folder == tmp_path / "out-differs"
+        assert found.path == tmp_path / "out-differs" / "head.npz"
+        assert found.fault.startswith("a logit differs by ")
+        assert json.loads((found.folder / "export.json").read_text())["check"]["fault"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-differs"]
+    assert files_of(good.folder) == before
+
+
+def test_what_is_in_the_way_of_a_file_kept_aside_is_said_first(saved, photos, tmp_path):
+    (tmp_path / "out-differs").mkdir()
+    with pytest.raises(ModelError, match="out-differs exists and is not an export"):
+        export_model(saved, tmp_path / "out", format="numpy", data=photos, keep_differing=True)
+
+
 def test_a_corrupted_network_is_not_kept(saved, photos, tmp_path, monkeypatch):
     real = exporting.write_openvino
 

@@ -59,6 +59,13 @@ def export(
             help="Folder to make [the model's name with the format's].",
         ),
     ] = None,
+    keep_differing: Annotated[
+        bool,
+        typer.Option(
+            "--keep-differing",
+            help="Keep a file that does not say what the model says, in DIR-differs.",
+        ),
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -79,11 +86,14 @@ def export(
             input=input_,
             data=data,
             cache=open_store(store),
+            keep_differing=keep_differing,
             listener=screen,
         )
     show_export(console, found)
     if as_json:
         print_json(found.to_json())
+    if found.fault is not None:
+        raise typer.Exit(1)
 
 
 def show_export(console: Console, found: Exported) -> None:
@@ -112,8 +122,12 @@ def show_export(console: Console, found: Exported) -> None:
         f"{'range' if facts['task'] == 'number' else 'largest'}."
     )
     console.print(f"Run by {facts['check']['runtime']}, in batches of 1, 3 and 8.", style="dim")
-    text = f"Exported to {printable(found.path)}, {found.size_bytes / 1e6:.1f} MB"
-    console.print(Text(text, style="bold"))
+    if found.fault is not None:
+        fault = f"The file does not say what the model says: {found.fault}."
+        console.print(Text(fault, style="bold yellow"))
+    done = "Exported to" if found.fault is None else "Kept aside, as you asked, in"
+    text = f"{done} {printable(found.path)}, {found.size_bytes / 1e6:.1f} MB"
+    console.print(Text(text, style="bold"), soft_wrap=True)
 
 
 def _say_report(report: Report) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from topwork.export.formats import Format, Input, Numbers, Request, make_request
 from topwork.export.head_file import run_head, write_head
 from topwork.export.keras_file import run_keras, write_keras
 from topwork.export.openvino_file import run_openvino, write_openvino
-from topwork.export.parity import LIMITS, Parity, check_parity, compare
+from topwork.export.parity import LIMITS, Parity, compare, find_fault, refuse
 from topwork.export.samples import (
     Pixels,
     Samples,
@@ -41,6 +41,9 @@ from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.model import Model
 
+# Ends the name of a folder with a file that does not say what the model says.
+DIFFERS = "-differs"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -53,6 +56,7 @@ class Exported:
         parity: how it compares, in its own runtime.
         skipped: images of the model that it could not be compared on, with the reasons.
         facts: the content of `export.json`.
+        fault: why it does not say what the model says, if it was kept all the same.
     """
 
     folder: Path
@@ -61,6 +65,7 @@ class Exported:
     parity: Parity
     skipped: tuple[Skipped, ...]
     facts: dict[str, Any]
+    fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork export --json` prints."""
@@ -106,6 +111,7 @@ def export_model(
     input: Input | str = Input.FLOAT32,
     data: Dataset | Path | str | None = None,
     cache: Path | None = None,
+    keep_differing: bool = False,
     listener: Listener | None = None,
 ) -> Exported:
     """Exports a saved model, runs the export on real images, and keeps it if it agrees.
@@ -120,6 +126,8 @@ def export_model(
         data: where the images that the model was trained with are; None where the model knows.
             The file is compared on those of validation, int8 is fitted to those of training.
         cache: folder for what of the data comes from other machines or has to be unpacked.
+        keep_differing: keep a file that does not agree, in a folder whose name ends in
+            `-differs`, and say so in what is returned.
         listener: hears how it gets on.
 
     Raises:
@@ -148,36 +156,47 @@ def export_model(
     fitted = read_fitted(loaded, dataset, listener.read) if int8 else {}
     job = _Job(loaded, folder, request, fitted)
 
-    def write(new: Path) -> Exported:
-        return _export(job, new, path, samples, answers, listener)
-
+    aside = path.with_name(path.name + DIFFERS)
+    if keep_differing:
+        check_target(aside)
     try:
-        return write_folder(path, write)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_beside(path) as new:
+            found = _export(job, new, samples, answers, listener)
+            if found.fault is not None and not keep_differing:
+                refuse(request.traits.title, f"{found.fault}; --keep-differing keeps it aside")
+            place = path if found.fault is None else aside
+            write_folder(place, lambda folder: _move_all(new, folder))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write an export to {path}: {reason}") from error
+    return replace(found, folder=place, path=place / (request.traits.file or ""))
+
+
+def _move_all(source: Path, target: Path) -> None:
+    for path in [*source.iterdir()]:
+        path.rename(target / path.name)
 
 
 def _export(
-    job: _Job, new: Path, path: Path, samples: Samples, answers: Answers, listener: Listener
+    job: _Job, new: Path, samples: Samples, answers: Answers, listener: Listener
 ) -> Exported:
-    """Fills the folder `new`, which is to become `path`."""
+    """Fills a folder with an export, whether or not it agrees."""
     traits = job.request.traits
     listener.waiting(f"writing {traits.title}")
     facts = describe_export(job.model, job.folder, job.request)
     write_export(job, new, write_facts(facts))
     listener.waiting(f"running {traits.title} on {counted(len(samples.rows), 'image')}")
     found = _compare(job, new, samples, answers)
-    check_parity(traits.title, found, job.request.numbers)
+    fault = find_fault(found, job.request.numbers)
     files = sorted(file for file in new.rglob("*") if file.is_file())
     sizes = {file.relative_to(new).as_posix(): file.stat().st_size for file in files}
     facts["files"] = {
         name: {"bytes": size, "sha256": hash_file(new / name)} for name, size in sizes.items()
     }
-    facts["check"] = found.to_json() | _describe_check(job, samples)
+    facts["check"] = found.to_json() | _describe_check(job, samples) | {"fault": fault}
     (new / EXPORT_FILE).write_text(write_facts(facts) + "\n", encoding="utf-8")
-    main = path / (traits.file or "")
-    return Exported(path, main, sum(sizes.values()), found, samples.skipped, facts)
+    return Exported(new, new, sum(sizes.values()), found, samples.skipped, facts, fault)
 
 
 def check_target(path: Path) -> None:
