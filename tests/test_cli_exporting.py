@@ -92,7 +92,8 @@ def test_a_file_that_differs_is_kept_on_request(run, here, photos, monkeypatch):
     code, out, err = run(*options, "--keep-differing")
     assert code == 1
     assert "The file does not say what the model says: a logit differs by 0.3" in words(out)
-    assert f"Kept aside, as you asked, in {here / 'colours-numpy-differs' / 'head.npz'}" in words(
+    assert "Kept aside, as you asked, in" in words(out)
+    assert str(here / "colours-numpy-differs" / "head.npz") in out.replace("\n", "")
         out
     )
     assert err == ""

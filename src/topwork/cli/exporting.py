@@ -127,7 +127,7 @@ def show_export(console: Console, found: Exported) -> None:
         console.print(Text(fault, style="bold yellow"))
     done = "Exported to" if found.fault is None else "Kept aside, as you asked, in"
     text = f"{done} {printable(found.path)}, {found.size_bytes / 1e6:.1f} MB"
-    console.print(Text(text, style="bold"), soft_wrap=True)
+    console.print(Text(text, style="bold"))
 
 
 def _say_report(report: Report) -> tuple[str, str]:
