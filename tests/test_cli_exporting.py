@@ -94,6 +94,4 @@ def test_a_file_that_differs_is_kept_on_request(run, here, photos, monkeypatch):
     assert "The file does not say what the model says: a logit differs by 0.3" in words(out)
     assert "Kept aside, as you asked, in" in words(out)
     assert str(here / "colours-numpy-differs" / "head.npz") in out.replace("\n", "")
-        out
-    )
     assert err == ""
