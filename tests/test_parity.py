@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from topwork import parity, pipeline, saving
+from topwork import trained as trained_module
+from topwork.agreement import compare_logits
 from topwork.bases import read_openvino_head, write_openvino_file
 from topwork.bundle import load_model
 from topwork.config import Precision
 from topwork.dataset import Dataset
 from topwork.errors import NetworkError
 from topwork.heads import Dense, Head, init_head
-from topwork.parity import begin_keras_check
+from topwork.parity import Samples, begin_keras_check
+from topwork.task import Task
 
 
 @pytest.fixture
@@ -82,12 +85,23 @@ def test_a_record_that_is_damaged_is_none(unknown, tmp_path, runs, content):
     assert all(path.read_bytes() != content for path in records)
 
 
+def take(samples, rows):
+    return Samples(
+        tuple(samples.sources[row] for row in rows),
+        tuple(samples.hashes[row] for row in rows),
+        samples.vectors[rows],
+    )
+
+
 def test_other_images_are_run_again(unknown, tmp_path, runs):
-    unknown.save(tmp_path / "first")
-    samples = replace(unknown.samples, hashes=(*reversed(unknown.samples.hashes[:-1]), "0" * 64))
-    runs.clear()
-    replace(unknown, samples=samples).save(tmp_path / "second")
-    assert runs == ["model.xml"]
+    names = []
+    for rows in (range(6), range(6, 12), range(8, 12), range(12)):
+        runs.clear()
+        found = replace(unknown, samples=take(unknown.samples, [*rows])).save(tmp_path / "m")
+        assert (found.doubts, found.agreement.images) == ((), len(rows))
+        names.append(runs[:1])
+    # The third are among the second.
+    assert names == [["model.xml"], ["model.xml"], [], ["model.xml"]]
 
 
 def move_one_number(kernel):
@@ -157,7 +171,101 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
     assert len(found.doubts) == 2
     assert found.doubts[0].startswith("model.xml, in int8, gives ")
     assert found.doubts[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
-    assert load_model(tmp_path / "m").precision is Precision.F32
+    model = load_model(tmp_path / "m")
+    assert model.precision is model.settings.precision is Precision.F32
+    assert found.parity["openvino"] < 1e-3
+    assert "int8" not in (tmp_path / "m" / "report.html").read_text("utf-8")
+    assert not [path.name for path in (tmp_path / "m").iterdir() if path.name[0] == "."]
+
+
+def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
+    vectors = unknown.samples.vectors * np.float32(1.01)
+    other = replace(unknown, samples=replace(unknown.samples, vectors=vectors))
+    exact = other.save(tmp_path / "exact")
+    assert [doubt.split(":")[0] for doubt in exact.doubts] == [
+        "model.xml does not say what the stored vectors say",
+        "the networks do not see in images what the store says of them",
+    ]
+    found = in_precision(other, Precision.BF16).save(tmp_path / "m")
+    assert found.doubts == ()
+    assert found.agreement.difference > 1e-3
+
+
+def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monkeypatch):
+    make_other_vectors(monkeypatch, Precision.INT8)
+    write = saving.write_openvino_file
+
+    def fill(stack, layers, path):
+        if path.parent.name.startswith(".model.xml"):
+            raise OSError(28, "No space left on device")
+        write(stack, layers, path)
+
+    monkeypatch.setattr(saving, "write_openvino_file", fill)
+    found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
+    assert "there is no room to try f32 instead: No space left on device" in found.doubts
+    assert load_model(tmp_path / "m").precision is Precision.INT8
+
+
+def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
+    sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
+    found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
+    assert found.doubts[0] == (
+        "the model was compared without them: 1 of 12 images could not be read any more: it has "
+        "changed since its vector was made"
+    )
+    assert (found.agreement.images, found.agreement.share) == (11, 1)
+
+
+def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, monkeypatch):
+    check = trained_module.Trained._check
+    other = replace(trained, model=replace(trained.model, head=init_head(1280, 3, 9)))
+
+    def replace_it(self, path, *rest):
+        monkeypatch.setattr(trained_module.Trained, "_check", check)
+        found = check(self, path, *rest)
+        shutil.rmtree(path)
+        other.save(path)
+        (path / "report.html").unlink()
+        return found
+
+    monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
+    found = trained.save(tmp_path / "m")
+    assert "report.html could not be written: another run has replaced the model" in found.doubts
+    assert not (tmp_path / "m" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted", "found", "said"),
+    [
+        (
+            Task.CLASSES, [[2, 1], [0, 1]], [[2, 1], [2, 1]],
+            "model.xml, in int8, gives 1 of 2 images the answer of the stored vectors (50.0%); a "
+            "probability differs by 0.46 at most",
+        ),
+        (
+            Task.LABELS, [[2, -1], [2, 1]], [[2, -1], [2, -1]],
+            "model.xml, in int8, decides about 2 images as the stored vectors do, for each label "
+            "in 50.0% of the cases or more; a probability differs by 0.46 at most",
+        ),
+        (
+            Task.NUMBER, [[2000], [2010]], [[2000], [2008]],
+            "model.xml, in int8, gives 50.0% of the numbers of 2 images as the stored vectors do, "
+            "to a twentieth of their range; one differs by 0.2 of it at most",
+        ),
+    ],
+)  # fmt: skip
+def test_agreement_is_said_in_words_for_each_task(task, wanted, found, said):
+    arrays = (np.array(values, np.float32) for values in (found, wanted))
+    agreement = compare_logits(task, *arrays, "int8")
+    assert (agreement.share, agreement.holds) == (0.5, False)
+    assert agreement.say() == said
+
+
+def test_a_tie_is_no_other_answer():
+    wanted, found = np.array([[0, 0.01]], np.float32), np.array([[0.01, 0]], np.float32)
+    agreement = compare_logits(Task.CLASSES, found, wanted, "bf16")
+    assert agreement.share == 0
+    assert agreement.holds
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
@@ -278,7 +386,7 @@ def test_training_for_a_model_begins_the_check(photos, small, tmp_path, runs):
     store = tmp_path / "store"
     found = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
     found.checking.result()
-    assert len(list(found.stack.folder.glob("parity-1-keras.json"))) == 1
+    assert len(list(found.stack.folder.glob("parity-1-keras-*.json"))) == 1
     runs.clear()
     found.save(tmp_path / "m")
     assert runs == ["model.xml"]
@@ -336,3 +444,43 @@ def test_what_is_interrupted_leaves_nothing_in_the_temporary_folder(photos, tmp_
         assert process.wait(30) == 130
         assert time.monotonic() - started < 30
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# Somebody presses Ctrl-C while the model is written.
+SAVING = """
+import os, signal
+from topwork import trained
+from topwork.cli import run
+save_core = trained.save_core
+def save(*given):
+    os.kill(os.getpid(), signal.SIGINT)
+    return save_core(*given)
+trained.save_core = save
+run()
+"""
+
+
+def test_an_interrupt_while_a_model_is_written_waits_until_it_is(trained, photos, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [
+        sys.executable, "-c", SAVING, "train", photos, "--image-size", "32", "--epochs", "1",
+        "--store", tmp_path / "store", "-o", tmp_path / "m",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        check=False,
+    )
+    assert done.returncode == 130
+    assert "Model saved in" in done.stdout
+    assert "without its curves and its report" in " ".join(done.stdout.split())
+    assert done.stderr.strip().endswith(
+        "topwork: interrupted; finished vectors are kept, run again to go on"
+    )
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+    # There was no time to compare it.
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["agreement"] is None
+    assert list(temporary.iterdir()) == []

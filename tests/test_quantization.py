@@ -115,7 +115,7 @@ def test_more_images_keep_the_calibration(trained, dataset, settings, store):
 def test_poor_agreement_gives_way_to_the_usual_arithmetic(
     trained, dataset, settings, small, store, monkeypatch
 ):
-    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 0.99999)
+    monkeypatch.setattr(quantization, "LEAST_KEPT", 0.99999)
     hearer = Hearer()
     found = pipeline.train(dataset, settings, store, hearer)
     assert [said.kept for said in hearer.heard] == [False]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.errors import counted
 from topwork.heads import Floats, decide, probabilities
 from topwork.task import Task
 
@@ -23,15 +24,17 @@ class Agreement:
     """How a file's answers compare with those of the vectors that its head was trained on.
 
     Attributes:
+        task: what the answers are.
         images: how many were compared.
         precision: what the file's networks compute in.
-        share: of the answers that are the same: classes, decisions about labels, or numbers
-            within a twentieth of their range; 0..1.
+        share: of the answers that are the same, 0..1: of classes, of the decisions about that
+            label where it is least, or of numbers within a twentieth of their range.
         probability: largest difference of a probability; of numbers as a share of their range.
         difference: largest difference of a logit, as a share of the largest; of numbers of their
             range.
     """
 
+    task: Task
     images: int
     precision: str
     share: float
@@ -45,11 +48,23 @@ class Agreement:
 
     def say(self) -> str:
         """Says it in a sentence."""
+        file, images = f"model.xml, in {self.precision}", counted(self.images, "image")
+        if self.task is Task.NUMBER:
+            return (
+                f"{file}, gives {self.share:.1%} of the numbers of {images} as the stored vectors "
+                f"do, to a twentieth of their range; one differs by {self.probability:.2g} of it "
+                "at most"
+            )
+        most = f"a probability differs by {self.probability:.2g} at most"
+        if self.task is Task.LABELS:
+            return (
+                f"{file}, decides about {images} as the stored vectors do, for each label in "
+                f"{self.share:.1%} of the cases or more; {most}"
+            )
         equal = round(self.share * self.images)
         return (
-            f"model.xml, in {self.precision}, gives {equal} of {self.images} images the answer of "
-            f"their stored vectors ({self.share:.1%}); a probability differs by "
-            f"{self.probability:.2g} at most"
+            f"{file}, gives {equal} of {images} the answer of the stored vectors "
+            f"({self.share:.1%}); {most}"
         )
 
 
@@ -64,10 +79,15 @@ def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) ->
     """
     scale = scale_of(task, wanted)
     chances = np.abs(probabilities(task, found) - probabilities(task, wanted))
+    share = find_agreement(task, found, wanted)
+    if task is Task.LABELS:
+        # A label that is rare must not be lost among the others.
+        share = float((decide(task, found) == decide(task, wanted)).mean(axis=0).min())
     return Agreement(
+        task=task,
         images=len(wanted),
         precision=precision,
-        share=find_agreement(task, found, wanted),
+        share=share,
         probability=float((chances / scale if task is Task.NUMBER else chances).max()),
         difference=float((np.abs(found - wanted) / scale).max()),
     )
@@ -91,7 +111,10 @@ def scale_of(task: Task, exact: Floats) -> Any:
 
 
 def find_agreement(task: Task, found: Floats, exact: Floats) -> float:
-    """Returns the share of answers that are the same; see `Agreement.share`."""
+    """Returns the share of answers that are the same.
+
+    They are classes, decisions about labels, or numbers within a twentieth of their range.
+    """
     if task is Task.NUMBER:
         near = np.abs(found - exact) <= NUMBER_STEP * scale_of(task, exact)
         return float(near.mean())

@@ -100,7 +100,8 @@ def copy_model(folder: Path, path: Path) -> None:
     """
     load_model(folder)
     find_keras_file(folder)
-    save_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True))
+    hidden = shutil.ignore_patterns(".*")  # what is still being written there
+    save_folder(path, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True, ignore=hidden))
 
 
 def save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
@@ -120,7 +121,7 @@ def save_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     check_target(path)
     try:
         return write_folder(path, write)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError) as error:  # of OpenVINO, where a network is gone by now
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write a model to {path}: {reason}") from error
 

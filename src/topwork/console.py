@@ -30,7 +30,7 @@ from topwork.history import History
 from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.metrics import Report, say_number, say_report
-from topwork.quantization import LEAST_AGREEMENT, Quantization
+from topwork.quantization import LEAST_KEPT, Quantization
 from topwork.saving import Saved
 from topwork.task import Task
 from topwork.trained import Trained
@@ -290,7 +290,7 @@ def show_quantization(console: Console, found: Quantization) -> None:
     )
     if not found.kept:
         console.print(
-            f"That is too little to go on in int8: {LEAST_AGREEMENT:g} is needed. Going on in "
+            f"That is too little to go on in int8: {LEAST_KEPT:g} is needed. Going on in "
             f"{found.precision}, as --precision {found.precision} would.",
             style="bold yellow",
         )

@@ -127,7 +127,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             TopworkError: any of its kinds; see `topwork.errors`.
 
         Warns:
-            UserWarning: images were left out; `skipped_` says which and why.
+            UserWarning: images were left out; `skipped_` says which and why. Or int8 was asked
+                for, and another precision took its place.
         """
         settings = Settings.create(**self._settings())
         store = self._store
@@ -137,6 +138,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
         warn_of(trained.skipped, "see skipped_")
+        if trained.quantization is not None and not trained.quantization.kept:
+            warnings.warn(
+                f"int8 keeps too little of what {self.base} tells of these images; trained in "
+                f"{trained.quantization.precision} instead",
+                UserWarning,
+                stacklevel=2,
+            )
         return self
 
     def _read(self, images: Any, labels: Any) -> Dataset:

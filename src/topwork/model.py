@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 from topwork import warm_up
 from topwork.backlog import Column
-from topwork.bases import name_inputs
+from topwork.bases import Stack, name_inputs
 from topwork.calibration import Calibration
 from topwork.config import Interpolation, Precision, Settings
 from topwork.conformal import Residuals
@@ -87,6 +87,13 @@ class NetworkFile:
     path: Path
     output: str | None
     flip: bool
+
+
+def find_networks(stack: Stack) -> tuple[NetworkFile, ...]:
+    """Returns the files of networks that lie in a store."""
+    return tuple(
+        NetworkFile(network.vectors_path, None, flip=stack.flip) for network in stack.networks
+    )
 
 
 class DataFacts(BaseModel):

@@ -39,7 +39,7 @@ from topwork.errors import ImageError
 from topwork.files import open_scratch, write_file
 from topwork.heads import Floats, Head
 from topwork.images import RECIPE as DECODER
-from topwork.images import Source, read_pixels
+from topwork.images import Source, decode, image_hash, read_bytes
 from topwork.runtime import find_version
 from topwork.task import Task
 
@@ -52,7 +52,6 @@ Answer = Callable[[dict[int, Pixels]], Floats]
 EXACT = 1e-4
 # How many images the networks are run over at every save.
 SEEN_AGAIN = 8
-KERAS = "keras"
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Check:
         task: what its logits mean.
         samples: images and their vectors.
         interpolation: how images are brought to size.
+        trained_in: what the stored vectors were computed in.
 
     Attributes:
         doubts: what a person should know of the files.
@@ -94,8 +94,10 @@ class Check:
         task: Task,
         samples: Samples,
         interpolation: Interpolation,
+        trained_in: Precision,
     ) -> None:
         self._stack, self._head, self._task = stack, head, task
+        self._trained_in = trained_in
         self._samples, self._interpolation = samples, interpolation
         self.doubts: list[str] = []
 
@@ -122,17 +124,18 @@ class Check:
             rows, vectors = found
             given, wanted = (self._head.logits(v) for v in (vectors, self._samples.vectors[rows]))
             agreement = compare_logits(self._task, given, wanted, str(precision))
-            if precision is Precision.F32 and not agreement.difference <= EXACT:
+            if self._is_exact(precision) and not agreement.difference <= EXACT:
                 self._say_difference(path.name, agreement.difference, "the stored vectors say")
             return agreement
 
         return self._try(f"{path.name} could not be compared with what was trained", compare)
 
-    def compare_networks(self, answer: Answer) -> Agreement | None:
+    def compare_networks(self, answer: Answer, precision: Precision) -> Agreement | None:
         """Compares what the networks make of images, as they see them now, with the store.
 
         Args:
             answer: runs the networks and the head over an image.
+            precision: what it computes in.
         """
 
         def compare() -> Agreement | None:
@@ -146,12 +149,14 @@ class Check:
                 for n in range(len(rows))
             ]
             wanted = self._head.logits(self._samples.vectors[rows])
-            agreement = compare_logits(self._task, np.concatenate(found), wanted, "")
-            if not agreement.holds:
+            agreement = compare_logits(self._task, np.concatenate(found), wanted, str(precision))
+            exact = agreement.difference <= EXACT or not self._is_exact(precision)
+            if not (agreement.holds and exact):
                 self.doubts.append(
                     "the networks do not see in images what the store says of them: "
-                    f"{agreement.share:.0%} of the answers are the same; try again with an empty "
-                    "store (--store DIR), and please report it"
+                    f"{agreement.share:.0%} of the answers are the same, and a logit differs by "
+                    f"{agreement.difference:.2g} of the largest; try again with an empty store "
+                    "(--store DIR), and please report it"
                 )
             return agreement
 
@@ -177,6 +182,10 @@ class Check:
             return found
 
         return self._try(f"whether Keras opens {path.name} could not be checked", compare)
+
+    def _is_exact(self, precision: Precision) -> bool:
+        """Whether nothing may differ."""
+        return self._trained_in is precision is Precision.F32
 
     def _wait_for_keras(self, begun: Future[float] | None) -> float | None:
         if begun is not None:
@@ -205,9 +214,12 @@ class Check:
             return None
         logits, vectors = found[0], np.concatenate(found[1:], axis=1)
         own = compare_logits(self._task, logits, self._head.logits(vectors), "")
+        wanted = self._head.logits(self._samples.vectors[rows])
         if not own.difference <= EXACT:
             self._say_difference(path.name, own.difference, "its own vectors and the head say")
-        record.write([self._samples.hashes[row] for row in rows], vectors)
+        elif compare_logits(self._task, logits, wanted, "").holds:
+            # What is not right is looked at again the next time.
+            record.write([self._samples.hashes[row] for row in rows], vectors)
         return rows, vectors
 
     def _load(self, chosen: NDArray[Any]) -> tuple[NDArray[np.int64], dict[str, Pixels]]:
@@ -217,8 +229,10 @@ class Check:
         gone: list[str] = []
         for row in chosen.tolist():
             try:
-                source = self._samples.sources[row]
-                images.append(_read(source, self._stack, self._interpolation))
+                data = read_bytes(self._samples.sources[row])
+                if image_hash(data) != self._samples.hashes[row]:
+                    raise ImageError("it has changed since its vector was made")
+                images.append(_decode(data, self._stack, self._interpolation))
                 rows.append(row)
             except ImageError as error:
                 gone.append(str(error))
@@ -264,7 +278,7 @@ def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
         NetworkError: Keras does not open the file.
         OSError: there is no room for it.
     """
-    record = _Record(stack, head, KERAS)
+    record = _Record(stack, head)
     known = record.read()
     if known is not None:
         return known
@@ -302,10 +316,10 @@ def begin_keras_check(
     Returns:
         What `check_keras` returns or raises; None if nothing is begun.
     """
-    if _Record(stack, head, KERAS).read() is not None:
+    if _Record(stack, head).read() is not None:
         return None
     try:
-        images = [_read(source, stack, interpolation) for source in sources]
+        images = [_decode(read_bytes(source), stack, interpolation) for source in sources]
     except ImageError:
         return None  # whoever makes the vectors names it; there is time to check later
     pixels = {name: np.stack([found[name] for found in images]) for name in stack.inputs}
@@ -315,15 +329,16 @@ def begin_keras_check(
     return checking
 
 
-def _read(source: Source, stack: Stack, interpolation: Interpolation) -> dict[str, Pixels]:
-    return {name: read_pixels(source, size, interpolation) for name, size in stack.inputs.items()}
+def _decode(data: bytes, stack: Stack, interpolation: Interpolation) -> dict[str, Pixels]:
+    return {name: decode(data, size, interpolation) for name, size in stack.inputs.items()}
 
 
 class _Record:
     """What was found when networks with a head of so many layers were run, beside the networks."""
 
-    def __init__(self, stack: Stack, head: Head, name: str) -> None:
-        self._path = stack.folder / f"parity-{len(head.layers)}-{name}.json"
+    def __init__(self, stack: Stack, head: Head) -> None:
+        run = f"keras-openvino-{find_version('openvino')}"
+        self._path = stack.folder / f"parity-{len(head.layers)}-{run}.json"
 
     def read(self) -> float | None:
         """Returns the largest difference, or None if they were not run yet."""
@@ -337,6 +352,10 @@ class _Record:
         content = json.dumps({"difference": difference}).encode()
         with contextlib.suppress(OSError):
             write_file(self._path, lambda file: file.write(content))
+
+
+# What NumPy and zip say of a file that is damaged.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile)
 
 
 class _Vectors:
@@ -359,7 +378,7 @@ class _Vectors:
                 vectors = np.asarray(file["vectors"], np.float32)
             known = {name: row for row, name in enumerate(there)}
             rows = [known[name] for name in hashes]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+        except _DAMAGE:
             return None
         return vectors[rows] if vectors.shape == (len(there), self._length) else None
 

@@ -36,9 +36,9 @@ from topwork.model import (
     ImageTable,
     Member,
     Model,
-    NetworkFile,
     SearchFacts,
     Validation,
+    find_networks,
 )
 from topwork.nearest import SKETCH_FROM
 from topwork.parity import Samples, begin_keras_check
@@ -345,7 +345,7 @@ def _finish(
         calibration=sureness,
         search=_describe_search(tuner, trial) if tuner and trial else None,
         images=_list_images(dataset, vectors),
-        networks=_find_files(stack),
+        networks=find_networks(stack),
         versions=current_versions(),
     )
     few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
@@ -376,7 +376,8 @@ def _finish(
         seconds=seconds,
         quantization=begun.quantization,
         opening=begun.opening,
-        checking=begun.checking,
+        # What was begun is of a head of as many layers as were asked for.
+        checking=begun.checking if recipe.inner_units == settings.inner_units else None,
     )
 
 
@@ -394,7 +395,7 @@ def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
 
 def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
     pool = ThreadPoolExecutor(1)
-    opening = pool.submit(open_networks, _find_files(stack), _make_members(stack, settings))
+    opening = pool.submit(open_networks, find_networks(stack), _make_members(stack, settings))
     pool.shutdown(wait=False)
     return opening
 
@@ -403,12 +404,6 @@ def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[f
     head = init_head(stack.vector_length, dataset.outputs, settings.seed, settings.inner_units)
     some = dataset.sources[:KERAS_IMAGES]
     return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
-
-
-def _find_files(stack: Stack) -> tuple[NetworkFile, ...]:
-    return tuple(
-        NetworkFile(network.vectors_path, None, flip=stack.flip) for network in stack.networks
-    )
 
 
 def _carry(dataset: Dataset, vectors: Vectors, most: int) -> Carried | None:

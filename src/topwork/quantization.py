@@ -39,7 +39,7 @@ COMPARED = 300
 LEAST_SHARE = 0.5
 # 0.97 of xception at 150 px and of efficientnet-lite0 at 224 px; below, what tells images apart
 # is no longer what the network sees in them.
-LEAST_AGREEMENT = 0.85
+LEAST_KEPT = 0.85
 # Heads that are compared are of ridge regression on standardised vectors: nothing to choose, and
 # solved at once.
 FOLDS = 5
@@ -180,7 +180,7 @@ def fit_networks(
         precision=choose_precision(usual),
         agreement=agreement,
         cost=measure_cost(values, others, sample),
-        kept=all(share >= LEAST_AGREEMENT for share in agreement),
+        kept=all(share >= LEAST_KEPT for share in agreement),
     )
     listener.quantized(quantization)
     if not quantization.kept:

@@ -34,11 +34,11 @@ from topwork.bundle import (
 from topwork.config import Precision
 from topwork.engines import cores
 from topwork.errors import ModelError
-from topwork.files import hash_file, write_file
+from topwork.files import hash_file, open_beside, write_file
 from topwork.heads import Floats, Head
 from topwork.listing import make_writable
 from topwork.metrics import say_number
-from topwork.model import ImageTable, Member, Model
+from topwork.model import ImageTable, Model, find_networks
 from topwork.parity import Check, Samples, without_int8
 from topwork.task import Task
 
@@ -145,35 +145,52 @@ def _write_networks(
     stop: Callable[[], bool],
 ) -> Core:
     """Writes the OpenVINO file: in f32 where another precision does not say what was trained."""
+    trained_in = model.precision
 
-    def write(model: Model, stack: Stack) -> Core:
-        write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
-        check = Check(stack, model.head, model.task, samples, model.interpolation)
+    def write(model: Model, stack: Stack, path: Path) -> Core:
+        write_openvino_file(stack, model.head.layers, path)
+        check = Check(stack, model.head, model.task, samples, model.interpolation, trained_in)
         precision = Precision(model.members[0].local_space.precision)
-        found = check.compare_openvino(folder / OPENVINO_FILE, precision, stop)
-        doubts.extend(check.doubts)
+        found = check.compare_openvino(path, precision, stop)
+        doubts.extend(doubt for doubt in check.doubts if doubt not in doubts)
         return Core(model, stack, found)
 
-    trained = write(model, stack)
+    trained = write(model, stack, folder / OPENVINO_FILE)
     found = trained.agreement
     if found is None or found.holds:
         return trained
     doubts.append(found.say())
     if found.precision == Precision.F32:
         return trained
-    members = tuple(map(_in_f32, model.members))
-    exact = write(replace(model, members=members), without_int8(stack))
-    if exact.agreement is not None and exact.agreement.share > found.share:
-        doubts.append(f"so it was saved in f32: {exact.agreement.say()}")
-        return exact
-    doubts.append(f"in f32 it agrees no better, so it was saved in {found.precision}")
-    write_openvino_file(stack, model.head.layers, folder / OPENVINO_FILE)
+    plain = without_int8(stack)
+    try:
+        with open_beside(folder / OPENVINO_FILE) as trial:
+            exact = write(_in_f32(model, plain), plain, trial / OPENVINO_FILE)
+            if exact.agreement is not None and exact.agreement.share > found.share:
+                for file in (*trial.iterdir(),):
+                    file.replace(folder / file.name)
+                doubts.append(f"so it was saved in f32: {exact.agreement.say()}")
+                return exact
+    except OSError as error:
+        doubts.append(f"there is no room to try f32 instead: {error.strerror or error}")
+        return trained
+    why = "could not be compared" if exact.agreement is None else "agrees no better"
+    doubts.append(f"in f32 it {why}, so it was saved in {found.precision}")
     return trained
 
 
-def _in_f32(member: Member) -> Member:
-    space = replace(member.space, precision=str(Precision.F32), calibration="")
-    return member.model_copy(update={"space": space})
+def _in_f32(model: Model, stack: Stack) -> Model:
+    """Returns a model that computes in f32, whatever it was trained on."""
+    members = []
+    for member in model.members:
+        space = replace(member.space, precision=str(Precision.F32), calibration="")
+        members.append(member.model_copy(update={"space": space}))
+    return replace(
+        model,
+        members=tuple(members),
+        settings=model.settings.model_copy(update={"precision": Precision.F32}),
+        networks=find_networks(stack),
+    )
 
 
 def complete(path: Path, core: Core, saved: Saved) -> None:
@@ -200,16 +217,20 @@ def complete(path: Path, core: Core, saved: Saved) -> None:
             _write_json(card, content.model_dump(mode="json"))
 
 
-def add_file(path: Path, source: Path) -> None:
+def add_file(path: Path, core: Core, source: Path) -> None:
     """Adds a file to a saved model, whole or not at all.
 
     Args:
         path: the model's folder.
+        core: what `save_core` returned.
         source: the file; it keeps its name.
 
     Raises:
+        ModelError: the folder is another model's by now, or none.
         OSError: it cannot be written.
     """
+    if read_card(path).files != core.files:
+        raise ModelError("another run has replaced the model")
 
     def copy(target: BinaryIO) -> None:
         with source.open("rb") as file:
@@ -282,4 +303,6 @@ def _write_images(images: ImageTable, path: Path) -> None:
 
 def _write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_file(path, lambda file: file.write(text.encode()))
+    # Names of files may hold what UTF-8 cannot say; as an escape it is read back as it was.
+    data = text.encode("utf-8", "backslashreplace")
+    write_file(path, lambda file: file.write(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,8 @@ from typing import Any
 from topwork.answers import Answers
 from topwork.bases import Stack
 from topwork.bundle import KERAS_FILE, PLOT_FILE, REPORT_FILE
+from topwork.config import Precision
+from topwork.errors import ModelError
 from topwork.explain import Explainer, See
 from topwork.files import open_scratch
 from topwork.gallery import GALLERY_FILE, write_gallery
@@ -88,7 +91,12 @@ class Trained:
     checking: Future[float] | None = None
     lost: list[Skipped] = field(default_factory=list)
 
-    def save(self, path: Path, making: Making | None = None) -> Saved:
+    def save(
+        self,
+        path: Path,
+        making: Making | None = None,
+        on_saved: Callable[[], object] = lambda: None,
+    ) -> Saved:
         """Writes the model folder: first what makes it a model, then what there is to look at.
 
         Once the first is written nothing costs the model any more: what cannot be checked or
@@ -97,6 +105,7 @@ class Trained:
         Args:
             path: the folder to make; an older Topwork model there is replaced.
             making: the command that made it.
+            on_saved: called as soon as the model is safe.
 
         Returns:
             What is known of its files.
@@ -106,13 +115,13 @@ class Trained:
         """
         model = replace(self.model, making=making)
         doubts: list[str] = []
-        with ExitStack() as stack:
+        with ExitStack() as exits:
             # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
-            pool = stack.enter_context(ThreadPoolExecutor(2))
+            pool = exits.enter_context(ThreadPoolExecutor(2))
             opening = pool.submit(self._explain, model)
             drawing: Future[list[str]] | None = None
             try:
-                scratch = stack.enter_context(open_scratch())
+                scratch = exits.enter_context(open_scratch())
                 drawing = pool.submit(self._draw, model, path, opening, scratch)
             except OSError as error:
                 doubts.append(f"there is no room to draw anything: {error.strerror or error}")
@@ -120,10 +129,16 @@ class Trained:
                 core = save_core(
                     model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
                 )
+                on_saved()
+            if core.model.members != model.members:
+                opening = pool.submit(Explainer, core.model)
+                if drawing is not None:
+                    drawing.result()  # of a model that was given up
+                    drawing = pool.submit(self._draw, core.model, path, opening, scratch)
             saved = self._check(path, core, opening, doubts)
             if drawing is not None:
                 doubts += drawing.result()
-                doubts += _add_files(path, scratch)
+                doubts += _add_files(path, core, scratch)
             saved = replace(saved, doubts=tuple(doubts))
             complete(path, core, saved)
         return saved
@@ -133,16 +148,19 @@ class Trained:
     ) -> Saved:
         """Checks what a model can be saved without."""
         model = core.model
-        check = Check(core.stack, model.head, model.task, self.samples, model.interpolation)
+        trained_in = self.model.precision
+        check = Check(
+            core.stack, model.head, model.task, self.samples, model.interpolation, trained_in
+        )
         parity = {}
         if core.agreement is not None:
             parity["openvino"] = core.agreement.difference
-        if core.stack == self.stack:
-            found = check.compare_networks(
-                lambda pixels: opening.result().explain_pixels(pixels).logits
-            )
-            if found is not None:
-                parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))
+        found = check.compare_networks(
+            lambda pixels: opening.result().explain_pixels(pixels).logits,
+            Precision(model.members[0].local_space.precision),
+        )
+        if found is not None:
+            parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))
         keras = check.compare_keras(path / KERAS_FILE, self.checking)
         if keras is not None:
             parity["keras"] = keras
@@ -222,12 +240,17 @@ class Trained:
         }
 
 
-def _add_files(path: Path, folder: Path) -> list[str]:
+def _add_files(path: Path, core: Core, folder: Path) -> list[str]:
     """Adds all files of a folder to a model, and says what could not be added."""
     lost = []
-    for file in sorted(folder.iterdir()):
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        return [f"what was drawn is gone: {error.strerror or error}"]
+    for file in files:
         try:
-            add_file(path, file)
-        except OSError as error:
-            lost.append(f"{file.name} could not be written: {error.strerror or error}")
+            add_file(path, core, file)
+        except (OSError, ModelError) as error:
+            reason = getattr(error, "strerror", None) or error
+            lost.append(f"{file.name} could not be written: {reason}")
     return lost

@@ -50,7 +50,10 @@ def write_keras_file(folder: Path, layers: Sequence[Layer], path: Path) -> None:
     with open_beside(path) as scratch:
         arrays = scratch / "model.weights.h5"
         shutil.copyfile(folder / arrays.name, arrays)
-        _set_arrays(arrays, layers)
+        try:
+            _set_arrays(arrays, layers)
+        except RuntimeError as error:  # how HDF5 says that a disk is full
+            raise OSError(f"HDF5 could not write {path.name}: {error}") from error
         whole = scratch / path.name
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
             metadata = (folder / "metadata.json").read_bytes()

@@ -153,8 +153,11 @@ def _make_model(
 ) -> None:
     """Runs a recipe that makes a model, shows it and saves it."""
     started = time.perf_counter()
+    from rich.text import Text
+
     from topwork.bundle import check_target
     from topwork.console import Screen, make_console, show_trained
+    from topwork.interrupts import interrupt_waits
     from topwork.listing import Split
     from topwork.model import Making
     from topwork.verdicts import read_verdicts
@@ -169,7 +172,14 @@ def _make_model(
         dataset = open_data(data, columns, folder, screen, strict=strict)
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
-    saved = trained.save(path, Making(command=said_command(), data=find_place(data)))
+
+    def say_if_ending() -> None:
+        if interrupt_waits():
+            line = f"Model saved in {printable(path)}, without its curves and its report"
+            console.print(Text(line, style="bold"), soft_wrap=True)
+
+    making = Making(command=said_command(), data=find_place(data))
+    saved = trained.save(path, making, say_if_ending)
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())

@@ -26,7 +26,7 @@ def open_features(
     Args:
         path: OpenVINO IR with inputs (N, S, S, 3) of float32 RGB in 0..255.
         image_size: S, the side of its input in pixels.
-        precision: `bf16` or `f32`.
+        precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output with its vectors, or None for the first.
         flip: whether vectors are the mean of those of an image and of its mirror, and the file
             does not know.

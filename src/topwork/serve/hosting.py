@@ -24,7 +24,7 @@ from topwork.bundle import LOADED_FILES, load_model
 from topwork.errors import ModelError, SettingsError, TopworkError, printable
 from topwork.explain import Explainer
 from topwork.files import drop_scratch, make_scratch, touch_scratch
-from topwork.gallery import Gallery, load_gallery
+from topwork.gallery import GALLERY_FILE, Gallery, load_gallery
 from topwork.model import Model
 from topwork.serve.batches import Batches
 from topwork.serve.gauges import Gauges
@@ -37,8 +37,8 @@ SUFFIX = ".model"
 CHECK_EVERY_S = 1.0
 # Much more often than what nobody can be asked about is removed.
 TOUCH_EVERY_S = 3600.0
-# Of a model's files those that no answer needs.
-_LEFT_OUT = ("*.keras", "*.html", "*.png")
+# Of a model's files those that no answer needs, and what is still being written.
+_LEFT_OUT = (".*", "*.keras", "*.html", "*.png")
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -138,13 +138,18 @@ def read_stamp(path: Path) -> Stamp:
     """Returns what tells whether a model's folder is still what it was."""
     found: list[tuple[int, int, int] | None] = []
     for name in (CARD, *LOADED_FILES):
-        try:
-            facts = (path / name).stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((facts.st_ino, facts.st_size, facts.st_mtime_ns))
+        found.append(_stamp(path / name))
+    # It is added to a model after the rest, or never.
+    found.append(_stamp(path / GALLERY_FILE) or (0, 0, 0))
     return tuple(found)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def name_models(paths: Sequence[Path]) -> dict[str, Path]:
