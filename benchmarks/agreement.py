@@ -23,7 +23,6 @@ from topwork.config import Settings
 from topwork.dataset import Dataset
 from topwork.engines import run_file
 from topwork.images import read_pixels
-from topwork.model import Model
 from topwork.runtime import import_openvino
 
 BASES = (
@@ -82,21 +81,16 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         found = run_file(path / "model.xml", {"image": pixels}, model.precision, output="logits")
         stock = run_with_defaults(path / "model.xml", pixels)
     compared = [compare_logits(model.task, logits, answers.logits, "") for logits in (found, stock)]
-    head = f"rate {settings.learning_rate:g}"
-    if str(settings.head) == "logistic":
-        head = f"penalty {settings.penalty:g}"
+    solved = str(settings.head) == "logistic"
+    head = f"penalty {settings.penalty}" if solved else f"rate {settings.learning_rate}"
     print(
         f"{settings.base} {settings.image_size} {settings.precision:4} {head:13} "
-        f"{say(model)}  {compared[0].share:.4f} {compared[1].share:.4f}  "
+        f"{model.precision:4}  {compared[0].share:.4f} {compared[1].share:.4f}  "
         f"{compared[0].probability:.4f} {compared[1].probability:.4f}  {trained.report.value:.3f}",
         *saved.doubts,
         flush=True,
     )
     return compared[0].share
-
-
-def say(model: Model) -> str:
-    return f"{model.precision:4}"
 
 
 def run_with_defaults(path: Path, pixels: np.ndarray) -> np.ndarray:
