@@ -31,6 +31,10 @@ HARMLESS = {
     "subprocess.wait",
     # In Keras' process, waits for a line of its parent, without the GIL.
     "__main__._read",
+    # In every child process, waits for its parent to end, without the GIL.
+    "topwork.child_process._read_or_end",
+    # Waits for a signal, without the GIL, and loads nothing when one comes.
+    "topwork.interrupts._read",
 }
 # What threadpoolctl asks for is loaded already: it gets a handle, and nothing is run.
 HANDLES = "threadpoolctl.get_cdll"
