@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    # A shell has its background jobs ignore Ctrl-C, and those whom they start with them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         for kind, (name, colour) in enumerate(COLOURS.items()):

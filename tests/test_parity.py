@@ -266,6 +266,8 @@ def test_a_tie_is_no_other_answer():
     agreement = compare_logits(Task.CLASSES, found, wanted, "bf16")
     assert agreement.share == 0
     assert agreement.holds
+    same = compare_logits(Task.CLASSES, wanted, wanted, "bf16")
+    assert same.say().endswith("(100.0%); no probability differs")
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):

@@ -55,7 +55,9 @@ class Agreement:
                 f"do, to a twentieth of their range; one differs by {self.probability:.2g} of it "
                 "at most"
             )
-        most = f"a probability differs by {self.probability:.2g} at most"
+        most = "no probability differs"
+        if self.probability:
+            most = f"a probability differs by {self.probability:.2g} at most"
         if self.task is Task.LABELS:
             return (
                 f"{file}, decides about {images} as the stored vectors do, for each label in "
