@@ -456,7 +456,7 @@ def test_what_cannot_be_drawn_costs_nothing_but_itself(
 
 
 def test_what_cannot_be_added_to_a_model_costs_nothing(trained, tmp_path, monkeypatch):
-    def fill(path, source):
+    def fill(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trained_module, "add_file", fill)
