@@ -210,8 +210,8 @@ def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp
     sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
     found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
     assert found.doubts[0] == (
-        "the model was compared without them: 1 of 12 images could not be read any more: it has "
-        "changed since its vector was made"
+        "the model was compared without some of its images: 1 of 12 images could not be read any "
+        "more: it has changed since its vector was made"
     )
     assert (found.agreement.images, found.agreement.share) == (11, 1)
 

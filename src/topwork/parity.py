@@ -238,7 +238,7 @@ class Check:
                 gone.append(str(error))
         if gone:
             said = f"{len(gone)} of {len(chosen)} images could not be read any more: {gone[0]}"
-            doubt = f"the model was compared without them: {said}"
+            doubt = f"the model was compared without some of its images: {said}"
             if not rows:
                 doubt = f"the model could not be compared with its images: {said}"
             if doubt not in self.doubts:

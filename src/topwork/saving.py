@@ -167,7 +167,7 @@ def _write_networks(
         with open_beside(folder / OPENVINO_FILE) as trial:
             exact = write(_in_f32(model, plain), plain, trial / OPENVINO_FILE)
             if exact.agreement is not None and exact.agreement.share > found.share:
-                for file in (*trial.iterdir(),):
+                for file in list(trial.iterdir()):
                     file.replace(folder / file.name)
                 doubts.append(f"so it was saved in f32: {exact.agreement.say()}")
                 return exact
