@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from topwork.config import Precision
-from topwork.engines import cores
 from topwork.engines.openvino import hint
-from topwork.runtime import import_openvino
+from topwork.runtime import cores, import_openvino
 
 CHANNELS, SIDE, LAYERS = 1024, 28, 6
 ROUNDS = 7

@@ -23,9 +23,10 @@ from topwork.cluster import Cluster
 from topwork.columns import make_space, prepare_networks
 from topwork.config import Precision, Settings, default_store
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine, cores
+from topwork.engines import OpenVINOEngine
 from topwork.errands import Errand
 from topwork.images import image_hash, read_bytes
+from topwork.runtime import cores
 from topwork.store import VectorStore
 from topwork.vectors import embed
 

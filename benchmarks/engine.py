@@ -27,11 +27,12 @@ from topwork import images as decoding
 from topwork.columns import make_space, prepare_networks
 from topwork.config import Interpolation, Precision, Settings, default_store
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine, cores
+from topwork.engines import OpenVINOEngine
 from topwork.engines.openvino import BATCH_SIZE
 from topwork.images import decode, image_hash, read_bytes
 from topwork.listener import Listener
 from topwork.quantization import fit_networks
+from topwork.runtime import cores
 from topwork.store import Space, VectorStore
 from topwork.vectors import embed
 

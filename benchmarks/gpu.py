@@ -29,10 +29,10 @@ import numpy as np
 from topwork.columns import prepare_networks
 from topwork.config import Precision, Settings, default_store
 from topwork.dataset import Dataset
-from topwork.engines import cores
 from topwork.engines.keras import KerasEngine
 from topwork.images import read_pixels
 from topwork.lookahead import in_processes, in_threads
+from topwork.runtime import cores
 
 # The batches of Keras' own `fit`: its default, and what a device likes better.
 FIT_BATCHES = (32, 128)

@@ -24,9 +24,10 @@ import numpy as np
 
 from topwork.bundle import load_model
 from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, cores
+from topwork.engines import OpenVINOEngine
 from topwork.images import decode
 from topwork.model import Model
+from topwork.runtime import cores
 
 START = "import sys, topwork.cli.serving; from topwork.cli import main; sys.exit(main())"
 SCRIPT = """

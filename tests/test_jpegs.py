@@ -27,7 +27,7 @@ def encode(width, height, *, mode="RGB", orientation=1, **options):
 def decode_both(data, size_px, monkeypatch):
     fast = images.decode(data, size_px, Interpolation.SAMPLED)
     with monkeypatch.context() as patch:
-        patch.setattr(jpegs, "find_packages", lambda: None)
+        patch.setattr(jpegs, "import_jpeg_packages", lambda: None)
         slow = images.decode(data, size_px, Interpolation.SAMPLED)
     return fast.astype(int), slow.astype(int)
 

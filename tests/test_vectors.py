@@ -20,9 +20,10 @@ from topwork import backlog, columns, errands
 from topwork.backlog import Column
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine, cores
+from topwork.engines import OpenVINOEngine
 from topwork.errors import DatasetError, NetworkError, StoreError
 from topwork.images import decode
+from topwork.runtime import cores
 from topwork.store import FLIP, VectorStore
 from topwork.vectors import embed, embed_columns
 from topwork.views import ORIGINAL

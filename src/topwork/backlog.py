@@ -20,11 +20,12 @@ from topwork import warm_up
 from topwork.claims import Claims
 from topwork.dataset import Dataset
 from topwork.digests import find_firsts, parse_digests
-from topwork.engines import Engine, cores
+from topwork.engines import Engine
 from topwork.errands import Errand, GoneError, Outcome, can_travel, load
 from topwork.errors import ImageError
 from topwork.hashing import leave_out, refuse
 from topwork.lookahead import AHEAD, in_processes, in_threads
+from topwork.runtime import cores
 from topwork.store import VectorStore
 from topwork.upkeep import tidy
 

@@ -7,28 +7,18 @@ between four of them it rounds in another way: no value differs by more than 1 l
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from topwork.runtime import import_jpeg_packages
+
 Pixels = NDArray[np.uint8]
 
 # How a JPEG starts, and what a segment of EXIF does, somewhere before the picture.
 _START, _EXIF, _HEADERS = b"\xff\xd8\xff", b"Exif\0\0", 1 << 18
-
-
-@cache
-def find_packages() -> Any:
-    """Returns the modules simplejpeg and cv2, or None where one is not installed."""
-    try:
-        import cv2
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg, cv2
 
 
 def read_plain(data: bytes, least_px: int) -> Pixels | None:
@@ -43,7 +33,7 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
         (H, W, 3) uint8 RGB; None where another way has to be gone, as where both sides would
         still be twice as long.
     """
-    packages = find_packages()
+    packages = import_jpeg_packages()
     if packages is None or not data.startswith(_START) or data.find(_EXIF, 0, _HEADERS) >= 0:
         return None
     try:
@@ -71,7 +61,7 @@ def read_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
         (H, W, 3) uint8 RGB, as it lies in the file; None where Pillow has to see to it: packages
         are missing, or it has other colours or is damaged.
     """
-    packages = find_packages()
+    packages = import_jpeg_packages()
     if packages is None or image.mode != "RGB" or image.format != "JPEG":
         return None
     return _decode(packages[0], data, *image.size)
@@ -95,7 +85,7 @@ def sample(pixels: Pixels, size_px: int) -> Pixels:
     Returns:
         (S, S, 3) uint8.
     """
-    _, cv2 = find_packages()
+    _, cv2 = import_jpeg_packages()
     size = (size_px, size_px)
     found = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_LINEAR)
     return np.asarray(found, np.uint8)

@@ -17,9 +17,9 @@ from itertools import accumulate, islice
 from queue import SimpleQueue
 from typing import IO, Any, TypeVar, cast
 
-from topwork.engines import cores
 from topwork.engines.ring import open_memory
 from topwork.errors import TopworkError
+from topwork.runtime import cores
 
 # Items ahead for each core, where the caller does not say: enough that none is ever idle.
 AHEAD = 8

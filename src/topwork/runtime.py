@@ -1,12 +1,19 @@
-"""What is installed: versions, OpenVINO without its telemetry, and what a library may not see."""
+"""What there is to run on: cores, versions, OpenVINO without its telemetry, what is hidden."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Collection
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def import_openvino() -> Any:
@@ -27,6 +34,17 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+@cache
+def import_jpeg_packages() -> Any:
+    """Returns the modules simplejpeg and cv2, or None where one is not installed."""
+    try:
+        import cv2
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg, cv2
 
 
 class _Hidden:

@@ -32,7 +32,6 @@ from topwork.bundle import (
     save_folder,
 )
 from topwork.config import Precision
-from topwork.engines import cores
 from topwork.errors import ModelError
 from topwork.files import hash_file, open_beside, write_file
 from topwork.heads import Floats, Head
@@ -40,6 +39,7 @@ from topwork.listing import make_writable
 from topwork.metrics import say_number
 from topwork.model import ImageTable, Model, find_networks
 from topwork.parity import Check, Samples, without_int8
+from topwork.runtime import cores
 from topwork.task import Task
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from topwork import warm_up
 from topwork.config import ClassWeight, HeadKind, HeadSettings
-from topwork.engines import cores
 from topwork.errors import DatasetError, TopworkError
 from topwork.heads import Head, score
 from topwork.heads.weights import balance, weigh
 from topwork.history import History
 from topwork.labelled import Fit, Ints, Labelled, Part, normalize, on_raw, on_scale, scale_targets
+from topwork.runtime import cores
 from topwork.side_by_side import name_figures, train_side_by_side
 from topwork.stored import Rows, StoredVectors, lay, map_rows, select
 from topwork.task import Task

@@ -19,9 +19,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from topwork import jpegs
 from topwork.config import HeadKind
-from topwork.runtime import import_openvino
+from topwork.runtime import import_jpeg_packages, import_openvino
 from topwork.task import Task
 
 # Formats that Pillow imports a library of its own for, when it first meets one, and HEIC.
@@ -40,7 +39,7 @@ def pictures() -> None:
     """For threads that decode images, or encode small ones."""
     _load(*_PICTURES)
     with _collecting_later():
-        jpegs.find_packages()
+        import_jpeg_packages()
 
 
 def networks() -> None:

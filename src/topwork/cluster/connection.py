@@ -19,13 +19,13 @@ from weakref import WeakSet
 from topwork.bases.network import KERAS_FILES
 from topwork.cluster.worker import IR_FILES, Foreman, Shape, Task
 from topwork.config import Precision
-from topwork.engines import cores
 from topwork.errands import Errand, Outcome
 from topwork.errors import NetworkError, SettingsError, StoreError, TopworkError
 from topwork.files import write_file
 from topwork.interrupts import before_leaving
 from topwork.leftovers import FILLING, name_beside
 from topwork.remote.folders import find_elsewhere
+from topwork.runtime import cores
 from topwork.store import Space
 
 # As large as a part that is written on one machine; smaller where there are too few images to

@@ -1,6 +1,6 @@
 """Engines run a base over batches of pixels."""
 
-from topwork.engines.engine import Engine, cores
+from topwork.engines.engine import Engine
 from topwork.engines.features import open_features
 from topwork.engines.keras import KerasEngine, has_accelerator
 from topwork.engines.openvino import OpenVINOEngine, resolve_precision, run_file, run_outputs
@@ -9,7 +9,6 @@ __all__ = [
     "Engine",
     "KerasEngine",
     "OpenVINOEngine",
-    "cores",
     "has_accelerator",
     "open_features",
     "resolve_precision",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -39,8 +38,3 @@ class Engine(Protocol):
         Raises:
             NetworkError: it cannot be run.
         """
-
-
-def cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,9 +17,9 @@ import numpy as np
 
 from topwork.bases import flip_network
 from topwork.config import Precision
-from topwork.engines.engine import Floats, Pixels, Tag, cores
+from topwork.engines.engine import Floats, Pixels, Tag
 from topwork.errors import NetworkError, SettingsError
-from topwork.runtime import import_openvino
+from topwork.runtime import cores, import_openvino
 
 BATCH_SIZE = 4
 

@@ -12,8 +12,7 @@ import os
 import tempfile
 
 import numpy as np
-
-from topwork.engines.engine import Floats, Pixels
+from numpy.typing import NDArray
 
 # One batch runs, one waits for it, one is being filled.
 SLOTS = 3
@@ -50,5 +49,5 @@ class Ring:
         total = floats + int(np.prod(shapes["pixels"]))
         os.ftruncate(memory, total)
         mapped = mmap.mmap(memory, total)
-        self.vectors: Floats = np.ndarray(shapes["vectors"], np.float32, mapped)
-        self.pixels: Pixels = np.ndarray(shapes["pixels"], np.uint8, mapped, floats)
+        self.vectors: NDArray[np.float32] = np.ndarray(shapes["vectors"], np.float32, mapped)
+        self.pixels: NDArray[np.uint8] = np.ndarray(shapes["pixels"], np.uint8, mapped, floats)

@@ -35,7 +35,7 @@ def open_litert(path: str) -> Any:
     """Returns the signature of a LiteRT file, ready to run on all cores."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from topwork.engines import cores
+    from topwork.runtime import cores
 
     interpreter = Interpreter(model_path=path, num_threads=cores())
     return interpreter.get_signature_runner(LITERT_SIGNATURE)

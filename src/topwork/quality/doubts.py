@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from topwork import warm_up
 from topwork.conformal import check_labels
-from topwork.engines import cores
 from topwork.errors import DatasetError, SettingsError
 from topwork.quality.findings import Suspect
 from topwork.quality.shape import LIMIT, check_rows, robust_scale
+from topwork.runtime import cores
 from topwork.splits import count_units, fold_out, merge_rare, strata
 from topwork.task import Task
 

@@ -17,9 +17,9 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.engines import cores
 from topwork.engines.openvino import BATCH_SIZE
 from topwork.model import Model
+from topwork.runtime import cores
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork import warm_up
-from topwork.engines import cores
 from topwork.errors import SettingsError
 from topwork.evaluation import check_abstain
 from topwork.model import Model
+from topwork.runtime import cores
 from topwork.serve.admission import Admission
 from topwork.serve.decoding import Decoded, decode_upload
 from topwork.serve.gauges import Gauges
