@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 
 from topwork.backlog import Progress
+from topwork.callbacks import Callback
 from topwork.cluster import Cluster
 from topwork.columns import make_space, prepare_networks
 from topwork.config import Precision, Settings, default_store
@@ -59,15 +60,16 @@ def main() -> None:
         times: Times = []
         started = time.perf_counter()
 
-        def note(progress: Progress) -> None:
-            times.append((time.perf_counter() - started, progress.done))
+        class Notes(Callback):
+            def on_run(self, progress: Progress) -> None:
+                times.append((time.perf_counter() - started, progress.done))
 
         def open_engine() -> OpenVINOEngine:
             precision = Precision(space.precision)
             return OpenVINOEngine(network.openvino_path, network.image_size, precision)
 
         store = VectorStore(folder, space, network.vector_length)
-        embed(dataset, store, open_engine, hashes=hashes, on_progress=note)
+        embed(dataset, store, open_engine, hashes=hashes, callback=Notes())
         return [pair for pair in times if pair[1]]
 
     def run_cluster(folder: Path, workers: int) -> Times:

@@ -30,7 +30,6 @@ from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine
 from topwork.engines.openvino import BATCH_SIZE
 from topwork.images import decode, image_hash, read_bytes
-from topwork.listener import Listener
 from topwork.quantization import fit_networks
 from topwork.runtime import cores
 from topwork.store import Space, VectorStore
@@ -88,7 +87,7 @@ def main() -> None:
             interpolation=args.interpolation,
         )
         stack = prepare_networks(settings, default_store())
-        stack, _, _ = fit_networks(stack, whole, settings, default_store(), Listener())
+        stack, _, _ = fit_networks(stack, whole, settings, default_store())
         (network,) = stack.networks
         space = make_space(network, settings)
         cases[name] = Case(network.vectors_path, space, network.vector_length)

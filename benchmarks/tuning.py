@@ -52,9 +52,7 @@ def main() -> None:
     dataset = Dataset.from_folder(args.data).with_validation(0.2, 0)
     dataset = dataset.select(dataset.splits != Split.TEST)
     stack = prepare_networks(settings, default_store())
-    prepared = prepare_examples(
-        dataset, stack, settings, default_store(), lambda *_: None, lambda *_: None
-    )
+    prepared = prepare_examples(dataset, stack, settings, default_store())
     _compare_programs(prepared, settings)
     _time_processes(args, options)
     _compare_accuracy(dataset, prepared, settings, Settings.create(**options))

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from pictures import encode, picture
+from recorder import Recorder
 from safetensors.numpy import load_file, save_file
 
 from topwork import evaluation
@@ -14,7 +15,6 @@ from topwork.dataset import Dataset
 from topwork.engines import run_file
 from topwork.errors import ModelError
 from topwork.images import image_hash, read_pixels
-from topwork.listener import Listener
 from topwork.model import Making
 
 
@@ -140,20 +140,14 @@ def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_sa
     )
 
 
-class Counts(Listener):
-    """How many vectors were made and found."""
-
-    def embedded(self, dataset, vectors):
-        self.made, self.reused = vectors.embedded, vectors.reused
-
-
 def test_a_loaded_stack_finds_what_its_training_stored(stacked, stacked_saved, photos, store):
-    counts = Counts()
+    recorder = Recorder()
     dataset = Dataset.from_folder(photos)
     found = evaluation.evaluate(
-        load_model(stacked_saved), dataset, "validation", store, listener=counts
+        load_model(stacked_saved), dataset, "validation", store, callback=recorder
     )
-    assert (counts.made, counts.reused) == (0, 2 * 12)
+    ((_, vectors),) = recorder.told["on_embedded"]
+    assert (vectors.embedded, vectors.reused) == (0, 2 * 12)
     assert found.report.accuracy == stacked.report.accuracy
     assert np.array_equal(found.report.confusion, stacked.report.confusion)
     assert found.seen == 12

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from pictures import encode, picture
+from recorder import Recorder
 from test_vectors import LENGTH, FakeEngine, one_by_one, open_store
 
 from topwork import columns, files
@@ -107,7 +108,8 @@ def test_others_run_what_is_missing_and_the_store_has_it(tmp_path, images):
     send, heard = send_to(others)
     steps = []
     dataset = Dataset.from_sources([*images, images[3]])
-    kept, found = embed_columns(dataset, [Column(store, refuse, send)], on_progress=steps.append)
+    callback = Recorder(on_run=steps.append)
+    kept, found = embed_columns(dataset, [Column(store, refuse, send)], callback=callback)
     assert (len(kept), found.embedded, found.reused) == (10, 7, 3)
     assert len(heard) == len({*heard}) == 7
     assert np.array_equal(found.values, one_by_one(dataset.sources))

@@ -104,13 +104,13 @@ def clock(monkeypatch):
 def test_without_a_terminal_there_is_a_line_every_ten_seconds(clock):
     file = io.StringIO()
     with Screen(Console(file=file, width=80)) as screen:
-        screen.waiting("preparing something")
+        screen.on_wait("preparing something")
         for done in range(1, 301):
             clock.now += 0.05
-            screen.read(done, 300)
+            screen.on_read(done, 300)
         for done in range(1, 251):
             clock.now += 0.1
-            screen.progressed(Progress(done, 1000, 7))
+            screen.on_run(Progress(done, 1000, 7))
     assert file.getvalue().splitlines() == [
         "images read 202 of 300, 20 images/s, 5 s left",
         "vectors 102 of 1000, 10 images/s, 89 s left, 7 reused",
@@ -122,10 +122,10 @@ def test_a_terminal_sees_bar_rate_time_left_and_what_was_reused(clock):
     file = io.StringIO()
     screen_console = Console(file=file, width=80, force_terminal=True, color_system=None)
     with Screen(screen_console) as screen:
-        screen.waiting("preparing efficientnet-lite0")
+        screen.on_wait("preparing efficientnet-lite0")
         for done in range(1, 40):
             clock.now += 0.2
-            screen.progressed(Progress(done, 90, 25))
+            screen.on_run(Progress(done, 90, 25))
     text = file.getvalue()
     assert "preparing efficientnet-lite0" in text
     assert "39/90" in text
@@ -140,8 +140,8 @@ def test_each_network_and_view_counts_from_the_start(clock):
         for seconds, count in ((0.125, 150), (0.5, 30)):
             for done in range(count + 1):
                 clock.now += seconds
-                screen.progressed(Progress(done, count, 0))
-        screen.embedded(DATASET, Vectors(np.zeros((90, 3), np.float32), ("a",) * 90, 180, 0))
+                screen.on_run(Progress(done, count, 0))
+        screen.on_embedded(DATASET, Vectors(np.zeros((90, 3), np.float32), ("a",) * 90, 180, 0))
     assert file.getvalue().splitlines() == [
         "vectors 80 of 150, 8 images/s, 9 s left, 0 reused",
         "vectors 20 of 30, 2 images/s, 5 s left, 0 reused",
@@ -154,7 +154,7 @@ def test_a_search_without_an_end_says_how_many_heads_are_done(clock):
     with Screen(Console(file=file, width=80)) as screen:
         for done in range(0, 300, 2):
             clock.now += 0.1
-            screen.tried(done, None)
+            screen.on_tried(done, None)
     assert file.getvalue().splitlines() == ["heads 202, 20 heads/s"]
 
 
@@ -408,7 +408,7 @@ def test_the_division_says_what_stays_together_and_what_leaks():
 )
 def test_what_verdicts_changed_is_said(missing, said):
     file = io.StringIO()
-    Screen(Console(file=file, width=80)).corrected(Correction(3, 4, missing))
+    Screen(Console(file=file, width=80)).on_corrected(Correction(3, 4, missing))
     assert words(file.getvalue().splitlines()) == (
         f"Verdicts: 3 images dropped, 4 relabelled{said}"
     )
@@ -428,9 +428,9 @@ def test_what_came_from_other_machines_is_said_with_the_vectors():
     screen = Screen(Console(file=file, width=80))
     vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 0, 2)
     dataset = Dataset.from_sources([b"1", b"2"])
-    screen.embedded(dataset, vectors)
-    screen.received(8_400_000)
-    screen.embedded(dataset, vectors)
+    screen.on_embedded(dataset, vectors)
+    screen.on_received(8_400_000)
+    screen.on_embedded(dataset, vectors)
     assert file.getvalue().splitlines() == [
         "2 vectors: 0 new, 2 reused",
         "2 vectors: 0 new, 2 reused, 8.4 MB received",
@@ -441,8 +441,8 @@ def test_the_rate_is_that_of_the_vectors_though_images_were_compared_since():
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80))
     for done in range(3):
-        screen.progressed(Progress(done, 2, 0))
-    screen.compared(2, 2)
+        screen.on_run(Progress(done, 2, 0))
+    screen.on_compared(2, 2)
     vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 2, 0)
-    screen.embedded(Dataset.from_sources([b"1", b"2"]), vectors)
+    screen.on_embedded(Dataset.from_sources([b"1", b"2"]), vectors)
     assert re.fullmatch(r"2 vectors: 2 new, 0 reused, \d+ images/s\n", file.getvalue())

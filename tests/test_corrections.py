@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import COLOURS, fill
+from recorder import Recorder
 
 from topwork.config import DataSettings
 from topwork.corrections import Correction, correct
@@ -149,13 +150,12 @@ def test_dropping_everything_is_refused():
 
 def test_every_image_is_read_once():
     dataset = make(list("abcab"))
-    reads = []
-    found, _ = correct(
-        dataset, judge((b"1", "drop")), on_read=lambda done, total: reads.append((done, total))
-    )
-    assert reads == [(n, 5) for n in range(1, 6)]
-    again = hash_images(found, strict=True, on_read=lambda done, total: pytest.fail("it reads"))
+    recorder = Recorder()
+    found, _ = correct(dataset, judge((b"1", "drop")), callback=recorder)
+    assert recorder.told["on_read"] == [(n, 5) for n in range(1, 6)]
+    again = hash_images(found, strict=True, callback=recorder)
     assert again is found
+    assert len(recorder.told["on_read"]) == 5
     assert [source.reads for source in dataset.sources] == [1] * 5
     assert found.hashes == tuple(image_hash(source.data) for source in found.sources)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from recorder import Recorder
 
 from topwork import duplicates as module
 from topwork.config import Interpolation
@@ -241,13 +242,11 @@ def test_groups_that_meet_later_are_one(monkeypatch):
 def test_only_what_the_vectors_find_alike_is_compared():
     sources = [jpeg(scene(1)), jpeg(scene(1), 50)]
     hashes = [image_hash(source) for source in sources]
-    read = []
+    recorder = Recorder()
     vectors = np.array([[1, 0], [0.5, 0.8]], np.float32)
-    found = find_duplicates(
-        hashes, vectors, sources, on_progress=lambda done, total: read.append((done, total))
-    )
+    found = find_duplicates(hashes, vectors, sources, callback=recorder)
     assert found == []
-    assert read == [(2, 2)]
+    assert recorder.told["on_compared"] == [(2, 2)]
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -261,12 +260,9 @@ def test_counts_have_to_agree():
 
 
 def test_progress_is_told_picture_by_picture():
-    told = []
-    find(
-        [jpeg(scene(seed)) for seed in (1, 2, 3)],
-        on_progress=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(1, 3), (2, 3), (3, 3), (3, 3)]
+    recorder = Recorder()
+    find([jpeg(scene(seed)) for seed in (1, 2, 3)], callback=recorder)
+    assert recorder.told["on_compared"] == [(1, 3), (2, 3), (3, 3), (3, 3)]
 
 
 class Broken:
@@ -281,12 +277,10 @@ class TestBadImages:
         good = [jpeg(small), jpeg(small, 50)]
         sources = [good[0], bad, good[1]]
         hashes = [image_hash(good[0]), hashed or image_hash(bad), image_hash(good[1])]
-        skipped = []
+        recorder = Recorder()
         vectors = np.ones((3, 2), np.float32)
-        pairs = find_duplicates(
-            hashes, vectors, sources, on_skipped=lambda *what: skipped.append(what)
-        )
-        return kinds(pairs), skipped
+        pairs = find_duplicates(hashes, vectors, sources, callback=recorder)
+        return kinds(pairs), recorder.told["on_skipped"]
 
     def test_that_cannot_be_decoded(self):
         pairs, skipped = self.find(jpeg(scene(2))[:-400])
@@ -493,8 +487,6 @@ class TestRecall:
         assert recall_duplicates(hashes[1:3], vectors[1:3], [Lost()] * 2, tmp_path) == []
 
     def test_progress_is_told(self, pictures, known, tmp_path):
-        calls = []
-        recall_duplicates(
-            *known, pictures, tmp_path, on_progress=lambda done, total: calls.append((done, total))
-        )
-        assert calls[-1] == (3, 3)
+        recorder = Recorder()
+        recall_duplicates(*known, pictures, tmp_path, callback=recorder)
+        assert recorder.told["on_compared"][-1] == (3, 3)

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pictures import encode, picture
+from recorder import Recorder
 
 from topwork.columns import make_columns, make_space, prepare_networks
 from topwork.dataset import Dataset
 from topwork.embedding import Embedded, check_table, embed, find_labels, write_vectors
 from topwork.errors import DatasetError, SettingsError, StoreError
-from topwork.listener import Listener
 from topwork.task import Task
 from topwork.vectors import embed_columns
 
@@ -49,13 +49,11 @@ class TestEmbed:
 
     def test_what_cannot_be_used_is_left_out_and_said(self, small, store):
         good = encode(picture(seed=1))
-        said = []
-        listener = Listener()
-        listener.embedded = lambda dataset, vectors: said.append((len(dataset), vectors))
-        found = embed(Dataset.from_sources([good, b"no image"]), small, store, listener)
+        recorder = Recorder()
+        found = embed(Dataset.from_sources([good, b"no image"]), small, store, recorder)
         assert found.vectors.values.shape == (1, 1280)
         assert [item.path for item in found.dataset.skipped] == ["image 1"]
-        assert said[0][0] == 1
+        assert len(recorder.told["on_embedded"][0][0]) == 1
 
     def test_strict_names_the_first(self, small, store):
         strict = small.model_copy(update={"strict": True})

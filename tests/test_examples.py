@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pictures import picture
+from recorder import Recorder
 
 from topwork import columns, errands
 from topwork.columns import make_columns, make_space
@@ -20,14 +21,6 @@ from topwork.images import decode
 from topwork.listing import Skipped
 from topwork.vectors import embed_columns
 from topwork.views import view_name
-
-
-def ignore(*_):
-    pass
-
-
-def prepare(dataset, stack, settings, store, on_progress=ignore):
-    return prepare_examples(dataset, stack, settings, store, ignore, on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +48,7 @@ def with_views(small):
 def whole(dataset, stack, with_views, tmp_path_factory):
     """A store with two views of every training image, and what was prepared with it."""
     store = tmp_path_factory.mktemp("views")
-    return store, prepare(dataset, stack, with_views, store)
+    return store, prepare_examples(dataset, stack, with_views, store)
 
 
 def stored(store):
@@ -117,13 +110,13 @@ def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
 ):
     first = whole[1]
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    more = prepare(dataset, stack, with_views.model_copy(update={"views": 3}), tmp_path)
+    more = prepare_examples(dataset, stack, with_views.model_copy(update={"views": 3}), tmp_path)
     assert (more.vectors.embedded, more.vectors.reused) == (24, 36 + 2 * 24)
     monkeypatch.setattr(columns, "OpenVINOEngine", None)
-    again = prepare(dataset, stack, with_views, tmp_path)
+    again = prepare_examples(dataset, stack, with_views, tmp_path)
     assert (again.vectors.embedded, again.vectors.reused) == (0, 36 + 2 * 24)
     assert np.array_equal(again.examples.vectors, first.examples.vectors)
-    none = prepare(dataset, stack, with_views.model_copy(update={"views": 0}), tmp_path)
+    none = prepare_examples(dataset, stack, with_views.model_copy(update={"views": 0}), tmp_path)
     assert np.array_equal(none.examples.vectors, first.vectors.values)
     assert len(none.part.training) == 1
 
@@ -139,9 +132,9 @@ def test_a_run_that_was_interrupted_goes_on(dataset, stack, with_views, whole, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(dataset, stack, with_views, tmp_path, interrupt)
+        prepare_examples(dataset, stack, with_views, tmp_path, Recorder(on_run=interrupt))
     assert sum(stored(tmp_path).values()) == after
-    found = prepare(dataset, stack, with_views, tmp_path)
+    found = prepare_examples(dataset, stack, with_views, tmp_path)
     assert (found.vectors.embedded, found.vectors.reused) == (84 - after, after)
     np.testing.assert_allclose(found.examples.vectors, whole[1].examples.vectors, rtol=0, atol=1e-5)
 
@@ -157,7 +150,7 @@ def test_an_image_without_a_view_stands_in_for_it(
         return decode(data, size_px, interpolation, view)
 
     monkeypatch.setattr(errands, "decode", fail)
-    found = prepare(dataset, stack, with_views, tmp_path)
+    found = prepare_examples(dataset, stack, with_views, tmp_path)
     (row,) = np.flatnonzero(found.part.training[0] == 3)
     place = found.part.training[2, row]
     vectors, wanted = found.examples.vectors, whole[1].examples.vectors.copy()
@@ -174,7 +167,7 @@ def test_networks_side_by_side_reuse_what_each_has_stored(dataset, stack, small,
     parts = [replace(pair, networks=(one,)) for one in pair.networks]
     second = embed_columns(dataset, make_columns(parts[1], settings, tmp_path))[1]
     assert (second.embedded, second.reused) == (36, 0)
-    found = prepare(dataset, pair, settings, tmp_path)
+    found = prepare_examples(dataset, pair, settings, tmp_path)
     assert (found.vectors.embedded, found.vectors.reused) == (36, 36)
     assert [*stored(tmp_path)] == [("flip", 32)]
     assert len([*tmp_path.glob("vectors/*")]) == 2
@@ -189,7 +182,7 @@ def test_a_flipped_vector_is_the_mean_over_an_image_and_its_mirror(
     dataset, stack, small, engine, tmp_path
 ):
     settings = small.model_copy(update={"flip": True})
-    found = prepare(dataset, stack, settings, tmp_path)
+    found = prepare_examples(dataset, stack, settings, tmp_path)
     data = [source.read_bytes() for source in dataset.sources]
     pixels = np.stack([decode(d, 32, Interpolation.SAMPLED) for d in data])
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])

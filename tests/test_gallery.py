@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image
+from recorder import Recorder
 
 from topwork.errors import ModelError, SettingsError
 from topwork.gallery import GALLERY_FILE, SIDE_PX, choose_evenly, load_gallery, write_gallery
@@ -116,14 +117,12 @@ def test_what_cannot_be_found_is_refused(vector, count, said, tmp_path):
 
 def test_images_that_have_gone_are_named_and_left_out(tmp_path):
     sources = [encode(picture(seed=0)), tmp_path / "gone.png", b"no image"]
-    heard = []
-    _, skipped = write(
-        tmp_path, 3, sources=sources, on_progress=lambda *counts: heard.append(counts)
-    )
+    recorder = Recorder()
+    _, skipped = write(tmp_path, 3, sources=sources, callback=recorder)
     assert [(item.path, item.reason.split(",")[0]) for item in skipped] == [
         ("1.png", "there is no such file"), ("2.png", "not an image")
     ]  # fmt: skip
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert recorder.told["on_drawn"] == [(1, 3), (2, 3), (3, 3)]
     assert load_gallery(tmp_path, LENGTH).names == ("0.png",)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorder import Recorder
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
@@ -17,7 +18,6 @@ from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError, WeightsError
 from topwork.gallery import load_gallery
 from topwork.images import image_hash, read_pixels
-from topwork.listener import Listener
 from topwork.trials import Journal
 
 
@@ -279,13 +279,8 @@ def assert_same_head(found, wanted):
 PINNED = {"head": "dense", "dropout": 0, "inner_units": 0, "epochs": 3, "label_smoothing": 0.1}
 
 
-class Hears(Listener):
-    def chosen(self, tuner, trial):
-        self.tuner, self.trial = tuner, trial
-
-
 def tune(data, store, trials, **options):
-    hears = Hears()
+    recorder = Recorder()
     settings = Settings.create(image_size=32, precision="f32", **PINNED)
     found = pipeline.tune(
         Dataset.from_folder(data),
@@ -293,10 +288,11 @@ def tune(data, store, trials, **options):
         store,
         pinned=frozenset(PINNED),
         journal=Journal(trials),
-        listener=hears,
+        callback=recorder,
         **options,
     )
-    return found, hears
+    ((tuner, _),) = recorder.told["on_chosen"]
+    return found, tuner
 
 
 @pytest.fixture(scope="module")
@@ -306,10 +302,10 @@ def tuned(flat, store, tmp_path_factory):
 
 
 def test_a_search_compares_recipes_on_folds_and_writes_every_head_down(tuned):
-    trials, found, hears = tuned
+    trials, found, tuner = tuned
     facts = found.model.search
     lines = [json.loads(line) for line in trials.read_text().splitlines()]
-    assert facts.heads == len(lines) == hears.tuner.trained == 2 * facts.recipes
+    assert facts.heads == len(lines) == tuner.trained == 2 * facts.recipes
     assert (facts.folds, facts.replicates) == (True, 2)
     assert facts.recipes == len(found.trials) > 20
     assert {line["replicate"] for line in lines} == {"fold 1 of 2, seed 0", "fold 2 of 2, seed 0"}
@@ -330,8 +326,8 @@ def test_what_is_pinned_stays_as_it_is(tuned):
 def test_a_second_search_trains_no_head_and_finds_the_same(tuned, flat, store):
     trials, first, _ = tuned
     before = trials.read_bytes()
-    again, hears = tune(flat, store, trials, plan=Search.create(folds=2))
-    assert (hears.tuner.trained, hears.tuner.reused) == (0, first.model.search.heads)
+    again, tuner = tune(flat, store, trials, plan=Search.create(folds=2))
+    assert (tuner.trained, tuner.reused) == (0, first.model.search.heads)
     assert trials.read_bytes() == before
     assert again.model.settings == first.model.settings
     assert again.model.search == first.model.search
@@ -344,9 +340,9 @@ def test_a_search_that_was_cut_off_goes_on(tuned, flat, store, tmp_path):
     content = trials.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     lines = cut.read_bytes().count(b"\n")
-    again, hears = tune(flat, store, cut, plan=Search.create(folds=2))
-    assert hears.tuner.reused == lines
-    assert hears.tuner.trained == first.model.search.heads - lines
+    again, tuner = tune(flat, store, cut, plan=Search.create(folds=2))
+    assert tuner.reused == lines
+    assert tuner.trained == first.model.search.heads - lines
     assert again.model.settings == first.model.settings
     assert len(cut.read_bytes().splitlines()) == first.model.search.heads + 1
 
@@ -359,12 +355,12 @@ def test_what_a_search_found_trains_like_what_was_asked_for(tuned, flat, store):
 
 def test_a_budget_ends_a_search(flat, store, tmp_path):
     plan = Search.create(folds=2, budget="7")
-    found, hears = tune(flat, store, tmp_path / "trials.jsonl", plan=plan)
+    found, tuner = tune(flat, store, tmp_path / "trials.jsonl", plan=plan)
     assert (found.model.search.recipes, found.model.search.heads) == (3, 6)
     assert found.model.settings.learning_rate in {t.settings.learning_rate for t in found.trials}
     # What was left out before is what a longer search trains.
-    _, hears = tune(flat, store, tmp_path / "trials.jsonl", plan=Search.create(folds=2, budget="8"))
-    assert (hears.tuner.reused, hears.tuner.trained) == (6, 2)
+    _, tuner = tune(flat, store, tmp_path / "trials.jsonl", plan=Search.create(folds=2, budget="8"))
+    assert (tuner.reused, tuner.trained) == (6, 2)
 
 
 def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from recorder import Recorder
 from sklearn.metrics import r2_score
 
 from topwork import pipeline, quantization
@@ -12,18 +13,9 @@ from topwork.dataset import Dataset
 from topwork.embedding import embed
 from topwork.errors import SettingsError
 from topwork.export import export_model
-from topwork.listener import Listener
 from topwork.quantization import Fitted, compare, fit_networks, measure_cost
 
 pytest.importorskip("nncf")
-
-
-class Hearer(Listener):
-    def __init__(self):
-        self.heard = []
-
-    def quantized(self, quantization):
-        self.heard.append(quantization)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +29,13 @@ def dataset(photos):
 
 
 @pytest.fixture(scope="module")
-def hearer():
-    return Hearer()
+def recorder():
+    return Recorder()
 
 
 @pytest.fixture(scope="module")
-def trained(dataset, settings, store, hearer):
-    return pipeline.train(dataset, settings, store, hearer)
+def trained(dataset, settings, store, recorder):
+    return pipeline.train(dataset, settings, store, recorder)
 
 
 def test_agreement_is_the_explained_variance():
@@ -61,8 +53,8 @@ def test_agreement_of_images_that_are_all_the_same():
     assert compare(others + 1, others) == 0
 
 
-def test_says_what_it_found(trained, hearer):
-    (found,) = hearer.heard
+def test_says_what_it_found(trained, recorder):
+    ((found,),) = recorder.told["on_quantized"]
     assert trained.quantization == found
     assert found.precision in (Precision.BF16, Precision.F32)
     assert 0.85 <= found.agreement[0] < 1
@@ -106,7 +98,7 @@ def test_vectors_of_int8_and_of_another_precision_have_places_of_their_own(
 def test_more_images_keep_the_calibration(trained, dataset, settings, store):
     training = np.flatnonzero(dataset.splits == "train")
     fewer = dataset.select(np.arange(len(dataset)) != training[0])
-    found = fit_networks(prepare_networks(settings, store), fewer, settings, store, Listener())
+    found = fit_networks(prepare_networks(settings, store), fewer, settings, store)
     (network,) = found.stack.networks
     assert network.int8.calibration == trained.model.members[0].space.calibration
     assert found.quantization is not None
@@ -116,23 +108,22 @@ def test_poor_agreement_gives_way_to_the_usual_arithmetic(
     trained, dataset, settings, small, store, monkeypatch
 ):
     monkeypatch.setattr(quantization, "LEAST_KEPT", 0.99999)
-    hearer = Hearer()
-    found = pipeline.train(dataset, settings, store, hearer)
-    assert [said.kept for said in hearer.heard] == [False]
-    assert found.model.precision is hearer.heard[0].precision
+    recorder = Recorder()
+    found = pipeline.train(dataset, settings, store, recorder)
+    ((said,),) = recorder.told["on_quantized"]
+    assert said.kept is False
+    assert found.model.precision is said.precision
     assert found.model.settings.precision is Precision.AUTO
     assert found.to_json()["quantization"]["kept"] is False
-    wanted = pipeline.train(
-        dataset, small.model_copy(update={"precision": Precision.AUTO}), store, Hearer()
-    )
+    wanted = pipeline.train(dataset, small.model_copy(update={"precision": Precision.AUTO}), store)
     assert found.model.history == wanted.model.history
     # Vectors are then shared with those who never asked for int8.
-    assert embed(dataset, settings, store, Hearer()).spaces[0].calibration == ""
+    assert embed(dataset, settings, store).spaces[0].calibration == ""
 
 
 def test_other_precisions_are_left_alone(dataset, small, store):
     stack = prepare_networks(small, store)
-    found = fit_networks(stack, dataset, small, store, Listener())
+    found = fit_networks(stack, dataset, small, store)
     assert found == Fitted(stack, dataset, small)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pictures import encode, picture
+from recorder import Recorder
 from test_store import SPACE
 from test_vectors import (
     LENGTH,
@@ -61,7 +62,7 @@ class Engine(FakeEngine):
             log.flush()
             yield place, vector
 
-dataset = hash_images(Dataset.from_folder(root / "data"), False, lambda *_: None)
+dataset = hash_images(Dataset.from_folder(root / "data"), False)
 hashes += dataset.hashes
 print("ready", flush=True)
 sys.stdin.readline()
@@ -196,7 +197,7 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images, quick):
                 values = one_by_one([images[place] for place in share])
                 other.write([hashes[place] for place in share], values)
 
-        _, vectors = embed(dataset, store, engine, on_progress=hear)
+        _, vectors = embed(dataset, store, engine, callback=Recorder(on_run=hear))
     assert np.array_equal(vectors.values, one_by_one(images))
     assert (engine.ran, vectors.embedded, vectors.reused) == (mine, mine, len(places))
     done = [step.done for step in steps]
@@ -212,7 +213,8 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images, quic
     store, engine, steps = open_store(tmp_path), FakeEngine(), []
     with Claims(store.claims_folder) as claims:
         claim_some(store, hashes, claims)
-        _, vectors = embed(Dataset.from_sources(images), store, engine, on_progress=steps.append)
+        callback = Recorder(on_run=steps.append)
+        _, vectors = embed(Dataset.from_sources(images), store, engine, callback=callback)
     assert np.array_equal(vectors.values, one_by_one(images))
     assert engine.ran == 120
     check_progress(steps)
@@ -237,7 +239,7 @@ def test_what_is_written_is_given_back_before_the_end(tmp_path, images, quick, m
     def hear(_):
         held.append(len([*store.folder.glob("claims/*.lock")]))
 
-    embed(Dataset.from_sources(images), store, FakeEngine(), on_progress=hear)
+    embed(Dataset.from_sources(images), store, FakeEngine(), callback=Recorder(on_run=hear))
     assert max(held) > 3
     assert held[-2] < 10
 

@@ -30,13 +30,9 @@ def dataset(photos):
     return Dataset.from_folder(photos)
 
 
-def ignore(*_):
-    pass
-
-
 def prepare(dataset, settings, store):
     stack = prepare_networks(settings, store)
-    return prepare_examples(dataset, stack, settings, store, ignore, ignore)
+    return prepare_examples(dataset, stack, settings, store)
 
 
 def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, stored):

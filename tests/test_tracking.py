@@ -88,9 +88,9 @@ def read_events(folder):
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
-    with open_tracker(Tracker.TENSORBOARD, str(folder), "cats and dogs") as track:
+    with open_tracker(Tracker.TENSORBOARD, str(folder), "cats and dogs") as tracking:
         for one in RECORDS:
-            track(one)
+            tracking.on_record(one)
     return read_events(folder)
 
 
@@ -150,9 +150,9 @@ def test_tensorboard_has_the_settings_that_were_used(events):
 @needs_tensorboard
 def test_tensorboard_has_a_record_once_however_often_it_is_told(tmp_path):
     for _ in range(2):
-        with open_tracker(Tracker.TENSORBOARD, str(tmp_path), "m") as track:
-            track(RECORDS[0])
-            track(RECORDS[0])
+        with open_tracker(Tracker.TENSORBOARD, str(tmp_path), "m") as tracking:
+            tracking.on_record(RECORDS[0])
+            tracking.on_record(RECORDS[0])
 
     ((scalars, _, _),) = read_events(tmp_path).values()
     assert scalars["loss"] == without_nan(RECORDS[0]["curve"], "loss")
@@ -162,8 +162,8 @@ def test_tensorboard_has_a_record_once_however_often_it_is_told(tmp_path):
 @needs_tensorboard
 @pytest.mark.parametrize("name", ["../up", "/", "..", 'a:b*"c', "été"])
 def test_tensorboard_stays_in_its_folder(tmp_path, name):
-    with open_tracker(Tracker.TENSORBOARD, str(tmp_path / "in"), name) as track:
-        track(record(replicate="../../.."))
+    with open_tracker(Tracker.TENSORBOARD, str(tmp_path / "in"), name) as tracking:
+        tracking.on_record(record(replicate="../../.."))
 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
@@ -175,8 +175,8 @@ def test_tensorboard_does_not_import_tensorflow(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('imported')")
     script = f"""
 from topwork.tracking import open_tracker
-with open_tracker("tensorboard", {str(tmp_path / "out")!r}, "m") as track:
-    track({RECORDS[0]!r})
+with open_tracker("tensorboard", {str(tmp_path / "out")!r}, "m") as tracking:
+    tracking.on_record({RECORDS[0]!r})
 """
     path = os.pathsep.join([str(tmp_path), *sys.path])
     run = [sys.executable, "-W", "error", "-c", script]
@@ -190,8 +190,8 @@ with open_tracker("tensorboard", {str(tmp_path / "out")!r}, "m") as track:
 @needs_tensorboard
 def test_a_journal_is_whole_when_its_records_cannot_be_tracked(tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
-    with open_tracker(Tracker.TENSORBOARD, str(tmp_path), "m") as track:
-        journal.on_record = track
+    with open_tracker(Tracker.TENSORBOARD, str(tmp_path), "m") as tracking:
+        journal.callback = tracking
         (tmp_path / "m" / recipe_of(RECORDS[1])).write_text("in the way")
         with pytest.raises(StoreError, match="cannot track the heads"):
             journal.add(RECORDS)
@@ -212,10 +212,10 @@ def folder(tmp_path_factory):
     with (
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
-        open_tracker(Tracker.MLFLOW, str(folder), "cats and dogs") as track,
+        open_tracker(Tracker.MLFLOW, str(folder), "cats and dogs") as tracking,
     ):
         for one in RECORDS:
-            track(one)
+            tracking.on_record(one)
     assert said.getvalue() == ""
     return folder
 
@@ -287,9 +287,9 @@ def test_mlflow_groups_by_recipe(folder):
 @needs_mlflow
 def test_mlflow_has_a_record_once_however_often_it_is_told(folder):
     for records in ([RECORDS[0], *RECORDS[:2]], RECORDS):
-        with open_tracker(Tracker.MLFLOW, f"sqlite:///{folder}/mlflow.db", "again") as track:
+        with open_tracker(Tracker.MLFLOW, f"sqlite:///{folder}/mlflow.db", "again") as tracking:
             for one in records:
-                track(one)
+                tracking.on_record(one)
 
     client = make_client(folder)
     experiment = client.get_experiment_by_name("again").experiment_id
@@ -301,8 +301,8 @@ def test_mlflow_writes_a_run_again_that_was_cut_off(folder):
     client = make_client(folder)
     experiment = client.create_experiment("cut off")
     client.create_run(experiment, tags={"key": RECORDS[0]["key"]})
-    with open_tracker(Tracker.MLFLOW, str(folder / "mlflow.db"), "cut off") as track:
-        track(RECORDS[0])
+    with open_tracker(Tracker.MLFLOW, str(folder / "mlflow.db"), "cut off") as tracking:
+        tracking.on_record(RECORDS[0])
 
     states = [run.info.status for run in client.search_runs([experiment])]
     assert sorted(states) == ["FINISHED", "RUNNING"]
@@ -312,8 +312,8 @@ def test_mlflow_writes_a_run_again_that_was_cut_off(folder):
 def test_mlflow_takes_more_epochs_than_fit_in_one_request(folder):
     epochs = [float(n) for n in range(1, 701)]
     long = record("e", best_epoch=700, **dict.fromkeys(CURVE, epochs))
-    with open_tracker(Tracker.MLFLOW, str(folder), "long") as track:
-        track(long)
+    with open_tracker(Tracker.MLFLOW, str(folder), "long") as tracking:
+        tracking.on_record(long)
 
     (run,) = read_runs(folder, "long").values()
     for name in CURVE:
@@ -329,9 +329,9 @@ def refuse(*args, **kwargs):
     raise AssertionError("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
 before = dict(os.environ)
-with open_tracker("mlflow", {str(folder)!r}, "quiet") as track:
+with open_tracker("mlflow", {str(folder)!r}, "quiet") as tracking:
     assert dict(os.environ) == before
-    track({RECORDS[0]!r})
+    tracking.on_record({RECORDS[0]!r})
 from mlflow.telemetry import get_telemetry_client
 assert get_telemetry_client() is None
 """
@@ -389,10 +389,10 @@ def test_a_run_that_cannot_be_written_is_told_of_at_the_end(folder, monkeypatch)
 
     with (
         pytest.raises(StoreError, match="a folder: the disk is full"),
-        open_tracker(Tracker.MLFLOW, str(folder), "failing") as track,
+        open_tracker(Tracker.MLFLOW, str(folder), "failing") as tracking,
     ):
         monkeypatch.setattr(MlflowClient, "log_batch", fail)
-        track(RECORDS[0])
+        tracking.on_record(RECORDS[0])
 
 
 @needs_mlflow
@@ -407,9 +407,9 @@ def test_records_are_written_while_the_search_goes_on(folder, monkeypatch):
         real(*args)
 
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
-    with open_tracker(Tracker.MLFLOW, str(folder), "later") as track:
+    with open_tracker(Tracker.MLFLOW, str(folder), "later") as tracking:
         for one in RECORDS:
-            track(one)
+            tracking.on_record(one)
         go_on.set()
 
     assert len(read_runs(folder, "later")) == 4
@@ -423,10 +423,10 @@ def test_what_waits_is_dropped_when_the_search_fails(folder, monkeypatch):
     monkeypatch.setattr(MlflowClient, "log_batch", lambda *a: (begun.set(), go_on.wait(60)))
     with (
         pytest.raises(KeyboardInterrupt),
-        open_tracker(Tracker.MLFLOW, str(folder), "stopped") as track,
+        open_tracker(Tracker.MLFLOW, str(folder), "stopped") as tracking,
     ):
         for one in RECORDS:
-            track(one)
+            tracking.on_record(one)
         begun.wait(60)
         threading.Timer(0.1, go_on.set).start()
         raise KeyboardInterrupt

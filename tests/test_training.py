@@ -201,8 +201,6 @@ def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
         prepare_networks(settings, tmp_path),
         settings,
         tmp_path,
-        on_read=lambda done, total: None,
-        on_progress=lambda progress: None,
     )
     examples, part = prepared.examples, prepared.part
     training, validation = (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from topwork.config import ClassWeight, HeadKind, HeadSettings
 from topwork.errors import StoreError, TopworkError
@@ -399,14 +400,14 @@ def test_without_a_path_nothing_is_written_and_all_is_known():
     assert set(journal.known) == {"a"}
 
 
-def test_a_listener_hears_of_a_record_once_it_is_written_down(tmp_path):
+def test_a_callback_hears_of_a_record_once_it_is_written_down(tmp_path):
     path = tmp_path / "trials.jsonl"
     heard = []
 
     def hear(record):
         heard.append((record["key"], set(open_journal(path).known)))
 
-    Journal(path, hear).add(records("a", "b"))
+    Journal(path, Recorder(on_record=hear)).add(records("a", "b"))
     assert heard == [("a", {"a", "b"}), ("b", {"a", "b"})]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from topwork import tuning
 from topwork.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
@@ -243,14 +244,13 @@ def test_heads_that_are_known_cost_no_time(monkeypatch, trainer, clock, tmp_path
 
 
 def test_it_is_said_how_many_heads_were_trained(trainer):
-    heard = []
-    tuner = make_tuner(
-        budget=Budget(heads=60), on_trial=lambda done, total: heard.append((done, total))
-    )
+    recorder = Recorder()
+    heard = recorder.told["on_tried"]
+    tuner = make_tuner(budget=Budget(heads=60), callback=recorder)
     search(tuner, start())
     assert heard[:3] == [(13, 60), (26, 60), (39, 60)]
     assert heard[-1] == (60, 60) and len(heard) == 6
-    endless = make_tuner(on_trial=lambda done, total: heard.append((done, total)))
+    endless = make_tuner(callback=recorder)
     endless.try_all([start(learning_rate=0.1)])
     assert heard[-1] == (3, None)
 
@@ -552,7 +552,7 @@ def curves(trials):
     ]
 
 
-@pytest.mark.parametrize("where", ["on_record", "on_trial"])
+@pytest.mark.parametrize("where", ["on_record", "on_tried"])
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
 def test_a_search_that_was_interrupted_goes_on(trainer, tmp_path, where, count):
     trainer.score = lambda recipe: 0.5 + hits(recipe, PLANTED) / 20
@@ -562,13 +562,9 @@ def test_a_search_that_was_interrupted_goes_on(trainer, tmp_path, where, count):
 
     path = tmp_path / "trials.jsonl"
     trainer.heads, trainer.calls = [], []
-    stop = {where: stop_after(count)}
-    if where == "on_record":
-        journal, tuner = Journal(path, **stop), {}
-    else:
-        journal, tuner = Journal(path), stop
+    stop = Recorder(**{where: stop_after(count)})
     with pytest.raises(Stop):
-        search(make_tuner(journal=journal, **tuner), start())
+        search(make_tuner(journal=Journal(path, stop), callback=stop), start())
     before = len(trainer.heads)
     assert 0 < before < len(everything)
 
@@ -690,7 +686,7 @@ def test_a_search_with_real_heads_goes_on_to_the_last_bit(tmp_path):
     path = tmp_path / "trials.jsonl"
     whole, chosen = run_search(39)
     with pytest.raises(Stop):
-        run_search(39, journal=Journal(path, stop_after(14)))
+        run_search(39, journal=Journal(path, Recorder(on_record=stop_after(14))))
     journal = Journal(path)
     journal.open()
     again, same = run_search(39, journal=journal)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from leavings import beside, of_alive
 from leavings import fill as fill_temporary
+from recorder import Recorder
 from test_store import LENGTH, SPACE, hashes, open_store, vectors
 
 from topwork import upkeep
@@ -313,9 +314,9 @@ def test_every_damaged_part_is_found_and_set_aside(root):
         data = bytearray(part.read_bytes())
         data[data.index(pq.read_table(part)["vector"][0].values.to_numpy().tobytes())] ^= 1
         part.write_bytes(data)
-    steps = []
-    checked = upkeep.verify(root, lambda *step: steps.append(step))
-    assert steps == [(n, 5) for n in range(1, 6)]
+    recorder = Recorder()
+    checked = upkeep.verify(root, recorder)
+    assert recorder.told["on_part_checked"] == [(n, 5) for n in range(1, 6)]
     assert (checked.parts, checked.before) == (5, ())
     assert sorted(checked.damaged) == [str(part.with_suffix(".damaged")) for part in parts[:2]]
     assert not any(part.exists() for part in parts[:2])

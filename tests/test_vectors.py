@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import COLOURS, encode, fill, make_photos, picture
 from PIL import Image
+from recorder import Recorder
 from test_store import SPACE
 
 from topwork import backlog, columns, errands
@@ -124,13 +125,13 @@ def test_vectors_are_those_made_one_by_one_in_the_order_of_the_images(folder, st
 
 def test_the_second_run_needs_no_base(folder, tmp_path):
     _, first = embed(Dataset.from_folder(folder), open_store(tmp_path), FakeEngine())
-    steps = []
+    recorder = Recorder()
     _, again = embed(
-        Dataset.from_folder(folder), open_store(tmp_path), refuse_engine, on_progress=steps.append
+        Dataset.from_folder(folder), open_store(tmp_path), refuse_engine, callback=recorder
     )
     assert np.array_equal(again.values, first.values)
     assert (again.embedded, again.reused) == (0, 30)
-    assert not steps
+    assert not recorder.told["on_run"]
 
 
 def test_the_path_and_the_time_are_no_part_of_the_key(folder, store, tmp_path):
@@ -184,7 +185,7 @@ def test_equal_images_are_run_once_and_bad_ones_left_out(tmp_path_factory, chose
         with pytest.raises(DatasetError, match="no image can be used"):
             embed(dataset, store, engine)
         return
-    kept, vectors = embed(dataset, store, engine, on_progress=steps.append)
+    kept, vectors = embed(dataset, store, engine, callback=Recorder(on_run=steps.append))
     new = {chosen[place] for place in good} - there
     assert engine.ran == vectors.embedded == len(new)
     assert vectors.reused == len(good) - len(new)
@@ -214,7 +215,7 @@ def test_progress_counts_every_image_good_or_bad(folder, store):
         steps.append(progress)
         threads.add(threading.current_thread())
 
-    embed(Dataset.from_folder(folder), store, FakeEngine(batch=1), on_progress=hear)
+    embed(Dataset.from_folder(folder), store, FakeEngine(batch=1), callback=Recorder(on_run=hear))
     check_progress(steps)
     assert {step.total for step in steps} == {24}
     assert {step.reused for step in steps} == {10}
@@ -240,13 +241,13 @@ def test_an_interrupted_run_keeps_what_was_finished(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_listener_that_breaks_loses_nothing(folder, store, tmp_path):
+def test_a_callback_that_breaks_loses_nothing(folder, store, tmp_path):
     def interrupt(progress):
         if progress.done == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed(Dataset.from_folder(folder), store, FakeEngine(), on_progress=interrupt)
+        embed(Dataset.from_folder(folder), store, FakeEngine(), callback=Recorder(on_run=interrupt))
     _, vectors = embed(Dataset.from_folder(folder), open_store(tmp_path), FakeEngine())
     assert vectors.reused == 7
 
@@ -400,7 +401,7 @@ def test_an_equal_image_stands_in_for_one_that_is_gone(tmp_path, store):
         return FakeEngine()
 
     steps = []
-    kept, vectors = embed(dataset, store, open_engine, on_progress=steps.append)
+    kept, vectors = embed(dataset, store, open_engine, callback=Recorder(on_run=steps.append))
     assert [Path(name).stem for name in kept.names] == ["2", "5", "6", "8"]
     assert np.array_equal(vectors.values, one_by_one(kept.sources))
     assert vectors.embedded == 2
@@ -531,12 +532,12 @@ def make_pair(root, first, second):
 
 
 def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, tmp_path):
-    dataset, reads = Dataset.from_folder(folder), []
+    dataset, recorder = Dataset.from_folder(folder), Recorder()
     first, second = FakeEngine(), DoubledEngine()
     kept, vectors = embed_columns(
         dataset,
         make_pair(tmp_path, first, second),
-        on_read=lambda done, total: reads.append((done, total)),
+        callback=recorder,
     )
     assert kept.sources is dataset.sources
     assert kept.hashes == vectors.hashes
@@ -544,7 +545,7 @@ def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, 
     assert np.array_equal(vectors.values, np.concatenate([wanted, 2 * wanted], axis=1))
     assert vectors.hashes == tuple(map(sha, dataset.sources))
     assert (vectors.embedded, vectors.reused, first.ran, second.ran) == (60, 0, 30, 30)
-    assert reads == [(done, 30) for done in range(1, 31)]
+    assert recorder.told["on_read"] == [(done, 30) for done in range(1, 31)]
     _, again = embed_columns(dataset, make_pair(tmp_path, refuse_engine, refuse_engine))
     assert np.array_equal(again.values, vectors.values)
     assert (again.embedded, again.reused) == (0, 60)
@@ -580,13 +581,11 @@ def test_an_image_that_one_network_cannot_use_leaves_the_others(tmp_path, hashes
 def test_no_image_is_hashed_whose_hash_is_known(store):
     """But it has to be what was hashed when it is run."""
     hashes = [sha(image) for image in IMAGES[:3]]
-    reads = []
+    recorder = Recorder()
     dataset = Dataset.from_sources(IMAGES[:3])
-    _, vectors = embed(
-        dataset, store, FakeEngine(), hashes=hashes, on_read=lambda *step: reads.append(step)
-    )
+    _, vectors = embed(dataset, store, FakeEngine(), hashes=hashes, callback=recorder)
     assert np.array_equal(vectors.values, one_by_one(IMAGES[:3]))
-    assert not reads
+    assert not recorder.told["on_read"]
     kept, _ = embed(dataset, store, FakeEngine(), hashes=[*hashes[:2], sha(IMAGES[4])])
     assert [item.path for item in kept.skipped] == ["image 2"]
     assert "changed while it was being read" in kept.skipped[0].reason

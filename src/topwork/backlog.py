@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork import warm_up
+from topwork.callbacks import Callback
 from topwork.claims import Claims
 from topwork.dataset import Dataset
 from topwork.digests import find_firsts, parse_digests
@@ -62,9 +63,6 @@ class Progress:
     done: int
     total: int
     reused: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Job:
     hashes: list[str]
     column: Column
     strict: bool
-    on_progress: OnProgress
+    callback: Callback
     engine: Engine | None = None
     embedded: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
@@ -173,7 +171,7 @@ class Job:
         there = sum(image not in self.embedded for image in compress(self.hashes, has))
         count = sum(len(stretch.places) for stretch in work)
         self.progress = Progress(self.progress.done, self.progress.done + count, there)
-        self.on_progress(self.progress)
+        self.callback.on_run(self.progress)
 
     def _send(self, work: list[Stretch], send: Send) -> None:
         """Lets others run the images, who write the vectors themselves."""
@@ -282,4 +280,4 @@ class Job:
         if count:
             done, there = self.progress.done + count, self.progress.reused + reused * count
             self.progress = replace(self.progress, done=done, reused=there)
-            self.on_progress(self.progress)
+            self.callback.on_run(self.progress)

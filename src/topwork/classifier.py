@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from topwork import pipeline
 from topwork.bundle import load_model
+from topwork.callbacks import SILENT
 from topwork.config import Search, Settings, Tracker
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
@@ -264,7 +265,7 @@ def tune(
     sweep(place)
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
-    screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext()
+    screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
     with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
         trained = pipeline.tune(
             dataset,
@@ -273,7 +274,7 @@ def tune(
             plan=plan,
             pinned=frozenset(settings),
             journal=journal,
-            listener=screen,
+            callback=screen,
         )
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained, dataset, None)

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from topwork.answers import Answers
 from topwork.calibration import calibration_error
+from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
 from topwork.evaluation import evaluate
 from topwork.heads import decide, probabilities
-from topwork.listener import Listener
 from topwork.listing import SHOWN, Skipped, Split
 from topwork.metrics import (
     Report,
@@ -183,7 +183,7 @@ def compare(
     store: Path,
     *,
     strict: bool = False,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
 ) -> Comparison:
     """Evaluates models on the same images and compares each with the first.
 
@@ -197,7 +197,7 @@ def compare(
         split: `train`, `validation`, `test` or `all`.
         store: where vectors are kept.
         strict: stop at the first image that cannot be used.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Raises:
         SettingsError: fewer than two models, or one that answers another question.
@@ -205,7 +205,7 @@ def compare(
     """
     check_models(models, names)
     found = [
-        evaluate(model, dataset, split, store, strict=strict, listener=listener) for model in models
+        evaluate(model, dataset, split, store, strict=strict, callback=callback) for model in models
     ]
     aligned = align([one.answers for one in found])
     if not len(aligned[0]):

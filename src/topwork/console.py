@@ -20,6 +20,7 @@ from topwork import backlog
 from topwork.bases import Stack
 from topwork.bundle import REPORT_FILE
 from topwork.calibration import Calibration
+from topwork.callbacks import Callback
 from topwork.config import HeadKind, Settings
 from topwork.conformal import Residuals
 from topwork.corrections import Correction
@@ -27,7 +28,6 @@ from topwork.dataset import Dataset
 from topwork.duplicates import Pair
 from topwork.errors import counted, printable
 from topwork.history import History
-from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.metrics import Report, say_number, say_report
 from topwork.quantization import LEAST_KEPT, Quantization
@@ -54,7 +54,7 @@ def make_console(stderr: bool) -> Console:
     return console
 
 
-class Screen(Listener):
+class Screen(Callback):
     """Shows a recipe's progress on a console."""
 
     def __init__(self, console: Console) -> None:
@@ -76,7 +76,7 @@ class Screen(Listener):
     ) -> None:
         self._stop()
 
-    def waiting(self, what: str) -> None:
+    def on_wait(self, what: str) -> None:
         """Turns a spinner, on a terminal only."""
         self._stop()
         self._waiting = printable(what)
@@ -84,17 +84,17 @@ class Screen(Listener):
             self._spinner = self.console.status(self._waiting)
             self._spinner.start()
 
-    def received(self, count: int) -> None:
+    def on_received(self, count: int) -> None:
         """Shows how much has come from other machines."""
         self._received = count
         if self._spinner is not None:
             self._spinner.update(f"{self._waiting}, {_say_bytes(count)} received")
 
-    def found(self, dataset: Dataset) -> None:
+    def on_found(self, dataset: Dataset) -> None:
         """Prints how many images each class has in each split."""
         show_dataset(self.console, dataset)
 
-    def corrected(self, correction: Correction) -> None:
+    def on_corrected(self, correction: Correction) -> None:
         """Prints what the user's verdicts changed."""
         self._stop()
         dropped = counted(correction.dropped, "image")
@@ -103,7 +103,7 @@ class Screen(Listener):
             line += f"; {correction.missing} more on images that are not in this data"
         self.console.print(line, style="yellow" if correction.missing else "")
 
-    def shapes(self, stack: Stack, settings: Settings, classes: int) -> None:
+    def on_shapes(self, stack: Stack, settings: Settings, classes: int) -> None:
         """Prints the shapes on the way through the networks."""
         self._stop()
         self.console.print()
@@ -111,22 +111,22 @@ class Screen(Listener):
             self.console.print(line, style="cyan")
         self.console.print()
 
-    def quantized(self, quantization: Quantization) -> None:
+    def on_quantized(self, quantization: Quantization) -> None:
         """Prints what int8 keeps, and what it costs."""
         self._stop()
         show_quantization(self.console, quantization)
 
-    def read(self, done: int, total: int) -> None:
+    def on_read(self, done: int, total: int) -> None:
         """Shows how many images were read."""
         note = f"{_say_bytes(self._received)} received" if self._received else ""
         self._count("images read", done, total, note)
 
-    def progressed(self, progress: backlog.Progress) -> None:
+    def on_run(self, progress: backlog.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
         self._embedding_s = time.monotonic() - self._began
 
-    def embedded(self, dataset: Dataset, vectors: Vectors) -> None:
+    def on_embedded(self, dataset: Dataset, vectors: Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         count = vectors.embedded + vectors.reused
@@ -139,29 +139,29 @@ class Screen(Listener):
         self.console.print(line)
         show_skipped(self.console, dataset.skipped)
 
-    def divided(self, dataset: Dataset, pairs: Sequence[Pair]) -> None:
+    def on_split(self, dataset: Dataset, pairs: Sequence[Pair]) -> None:
         """Prints how the validation images were chosen, or what leaks into them."""
         self._stop()
         show_division(self.console, dataset, pairs)
 
-    def measured(self, done: int, total: int) -> None:
+    def on_measured(self, done: int, total: int) -> None:
         """Shows how many images were measured."""
         self._count("measured", done, total, "")
 
-    def compared(self, done: int, total: int) -> None:
+    def on_compared(self, done: int, total: int) -> None:
         """Shows how many images were made small and compared with others."""
         self._count("compared", done, total, "")
 
-    def tried(self, done: int, total: int | None) -> None:
+    def on_tried(self, done: int, total: int | None) -> None:
         """Shows how many heads were trained to choose from."""
         self._count("heads", done, total, "", "heads/s")
 
-    def chosen(self, tuner: Tuner, trial: Trial) -> None:
+    def on_chosen(self, tuner: Tuner, trial: Trial) -> None:
         """Prints the best of what was compared, and what was chosen."""
         self._stop()
         show_trials(self.console, tuner, trial)
 
-    def trained(self, history: History) -> None:
+    def on_trained(self, history: History) -> None:
         """Prints a line per epoch."""
         self._stop()
         show_history(self.console, history)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError
-from topwork.hashing import OnRead, hash_images
+from topwork.hashing import hash_images
 from topwork.labels import SEPARATOR, name_class, parse_number
 from topwork.listing import SHOWN
 from topwork.task import Task
@@ -37,7 +38,7 @@ def correct(
     verdicts: Verdicts,
     *,
     strict: bool = False,
-    on_read: OnRead = lambda done, total: None,
+    callback: Callback = SILENT,
 ) -> tuple[Dataset, Correction]:
     """Applies verdicts to the images whose bytes they were given on; no file is touched.
 
@@ -45,7 +46,7 @@ def correct(
         dataset: images with labels.
         verdicts: from `verdicts.read_verdicts`.
         strict: raise at the first image that cannot be read.
-        on_read: as for `hashing.hash_images`.
+        callback: as for `hashing.hash_images`.
 
     Returns:
         The dataset without what was dropped (it is in `skipped`) and without classes of which
@@ -54,7 +55,7 @@ def correct(
     Raises:
         DatasetError: a new label that no class has, or that is not a number where it must be.
     """
-    dataset = hash_images(dataset, strict, on_read)
+    dataset = hash_images(dataset, strict, callback)
     one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     changes = apply(
         verdicts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.callbacks import SILENT, Callback
 from topwork.config import DataSettings, default_store
 from topwork.errors import DatasetError
 from topwork.images import Source, encode_array
@@ -121,7 +122,7 @@ class Dataset:
         strict: bool = False,
         labelled: bool = True,
         cache: Path | None = None,
-        on_received: Callable[[int], None] = lambda count: None,
+        callback: Callback = SILENT,
         **columns: Any,
     ) -> Dataset:
         """Reads labelled images from wherever they are.
@@ -135,7 +136,7 @@ class Dataset:
             labelled: whether every image needs a label.
             cache: folder for what comes from other machines or has to be unpacked; None for
                 one in the user's cache.
-            on_received: called with how many bytes came from other machines, now and when images
+            callback: hears how many bytes came from other machines, now and when images
                 are read; from any thread.
             columns: fields of `DataSettings`: how a table is read, and what its labels mean.
 
@@ -149,7 +150,7 @@ class Dataset:
         place = str(place)
         cache = cache or default_store()
         listing = read_data(
-            place, settings, cache, strict=strict, labelled=labelled, on_received=on_received
+            place, settings, cache, strict=strict, labelled=labelled, callback=callback
         )
         return cls.from_listing(listing, settings, strict=strict, labelled=labelled)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork import warm_up
+from topwork.callbacks import SILENT, Callback
 from topwork.config import Interpolation
 from topwork.errors import ImageError, SettingsError
 from topwork.files import write_file
@@ -108,8 +109,7 @@ def find_duplicates(
     *,
     least_cosine: float = LEAST_COSINE,
     most: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    on_skipped: Callable[[int, str], None] = lambda place, reason: None,
+    callback: Callback = SILENT,
 ) -> list[Pair]:
     """Finds images that are one picture.
 
@@ -124,10 +124,9 @@ def find_duplicates(
         least_cosine: pairs whose vectors are less alike are not looked at.
         most: of more images than this, only those with the same bytes are found; None for any
             number.
-        on_progress: called in the caller's thread with how many small pictures were made, and the
-            most that may be needed.
-        on_skipped: called with the place of an image and the reason, if it cannot be read or
-            decoded any more or has changed; it is only in pairs of the same bytes then.
+        callback: hears, in the caller's thread, how many small pictures were made, and the most
+            that may be needed; and of images that cannot be read or decoded any more or have
+            changed, which are only in pairs of the same bytes then.
 
     Returns:
         The pairs, by first place.
@@ -143,12 +142,12 @@ def find_duplicates(
     same, places = _pair_same(hashes)
     if most is not None and len(places) > most:
         return sorted(same, key=lambda pair: (pair.first, pair.second))
-    comparison = _Comparison(places, hashes, sources, on_progress, on_skipped)
+    comparison = _Comparison(places, hashes, sources, callback)
     if len(places) > 1:
         chosen = vectors if len(places) == len(vectors) else select(vectors, places)
         for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
             comparison.compare(block)
-    on_progress(len(places), len(places))
+    callback.on_compared(len(places), len(places))
     return sorted(same + comparison.named_pairs(), key=lambda pair: (pair.first, pair.second))
 
 
@@ -160,7 +159,7 @@ def recall_duplicates(
     *,
     least_cosine: float = LEAST_COSINE,
     most: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    callback: Callback = SILENT,
 ) -> list[Pair]:
     """Returns what `find_duplicates` does, and remembers it in the store for the next time.
 
@@ -171,7 +170,7 @@ def recall_duplicates(
         store: the store's folder.
         least_cosine: as for `find_duplicates`.
         most: as for `find_duplicates`.
-        on_progress: as for `find_duplicates`; not called for what is remembered.
+        callback: as for `find_duplicates`; not called for what is remembered.
 
     Raises:
         SettingsError: as for `find_duplicates`.
@@ -186,17 +185,16 @@ def recall_duplicates(
         known = [Pair(int(i), int(j), Likeness(how), float(value)) for i, j, how, value in rows]
         if all(0 <= pair.first < pair.second < len(hashes) for pair in known):
             return known
-    lost: list[str] = []
+    keeper = _Keeper(callback)
     pairs = find_duplicates(
         hashes,
         vectors,
         sources,
         least_cosine=least_cosine,
         most=most,
-        on_progress=on_progress,
-        on_skipped=lambda _, reason: lost.append(reason),
+        callback=keeper,
     )
-    if not lost:
+    if not keeper.lost:
         rows = [(pair.first, pair.second, pair.likeness, pair.similarity) for pair in pairs]
         content = json.dumps(rows).encode()
         # Whoever cannot write it down finds it again.
@@ -204,6 +202,21 @@ def recall_duplicates(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, lambda file: file.write(content))
     return pairs
+
+
+class _Keeper(Callback):
+    """Passes on what it hears, and keeps in mind whether an image was lost."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.lost = False
+
+    def on_compared(self, done: int, total: int) -> None:
+        self.callback.on_compared(done, total)
+
+    def on_skipped(self, place: int, reason: str) -> None:
+        self.lost = True
+        self.callback.on_skipped(place, reason)
 
 
 def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
@@ -272,11 +285,10 @@ class _Comparison:
         places: Places,
         hashes: Sequence[str],
         sources: Sequence[Source],
-        on_progress: Callable[[int, int], None],
-        on_skipped: Callable[[int, str], None],
+        callback: Callback,
     ) -> None:
         self.places, self.hashes, self.sources = places, hashes, sources
-        self.on_progress, self.on_skipped = on_progress, on_skipped
+        self.callback = callback
         self.pairs: list[Pair] = []
         self.groups = np.arange(len(places))
         self.coarse = np.zeros((len(places), _COARSE * _COARSE), np.uint8)
@@ -315,12 +327,12 @@ class _Comparison:
         self.met[new] = True
         for place, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):
             if isinstance(grey, ImageError):
-                self.on_skipped(int(self.places[place]), str(grey))
+                self.callback.on_skipped(int(self.places[place]), str(grey))
             else:
                 self.coarse[place] = grey.ravel()
                 self.usable[place] = grey.std() >= UNIFORM
             self.made += 1
-            self.on_progress(self.made, len(self.places))
+            self.callback.on_compared(self.made, len(self.places))
 
     def _correlate(self, lot: Places) -> Floats:
         """Returns the correlations of coarse pictures, the higher of either way round, (P,)."""

@@ -10,12 +10,12 @@ from typing import BinaryIO
 import numpy as np
 
 from topwork.backlog import Column
+from topwork.callbacks import SILENT, Callback
 from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.dataset import Dataset
 from topwork.errors import SettingsError, StoreError
 from topwork.files import write_file
-from topwork.listener import Listener
 from topwork.listing import make_writable
 from topwork.quantization import fit_networks
 from topwork.store import Space
@@ -48,7 +48,7 @@ class Embedded:
 
 
 def embed(
-    dataset: Dataset, settings: Settings, store: Path, listener: Listener | None = None
+    dataset: Dataset, settings: Settings, store: Path, callback: Callback = SILENT
 ) -> Embedded:
     """Runs the frozen networks over all images of a dataset, whatever their split.
 
@@ -56,24 +56,22 @@ def embed(
         dataset: images, with or without labels.
         settings: what decides vectors.
         store: where vectors and networks are kept.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    listener = listener or Listener()
-    listener.waiting(f"preparing {settings.base}")
+    callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
-    fitted = fit_networks(stack, dataset, settings, store, listener)
+    fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset, columns = fitted.dataset, make_columns(fitted.stack, fitted.settings, store)
     dataset, vectors = embed_columns(
         dataset,
         columns,
         strict=settings.strict,
-        on_read=listener.read,
-        on_progress=listener.progressed,
+        callback=callback,
     )
-    listener.embedded(dataset, vectors)
+    callback.on_embedded(dataset, vectors)
     return Embedded(dataset, vectors, tuple(columns))
 
 

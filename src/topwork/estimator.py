@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from topwork import evaluation, pipeline, warm_up
 from topwork.bases import write_keras_file
 from topwork.bundle import KERAS_FILE, copy_model, find_keras_file
+from topwork.callbacks import SILENT
 from topwork.config import Settings
 from topwork.console import Screen, make_console
 from topwork.dataset import Dataset
@@ -134,7 +135,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         store = self._store
         sweep(store)
         dataset = self._read(X, y)
-        with Screen(make_console(stderr=True)) if self.verbose else nullcontext() as screen:
+        with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
         warn_of(trained.skipped, "see skipped_")

@@ -11,13 +11,13 @@ import numpy as np
 
 from topwork.answers import Answers
 from topwork.calibration import calibration_error, chance_error, selective
+from topwork.callbacks import SILENT, Callback
 from topwork.conformal import Residuals, coverage_of, label_sets
 from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, SettingsError
 from topwork.heads import Floats, decide, probabilities
 from topwork.images import Source
-from topwork.listener import Listener
 from topwork.listing import SHOWN, Skipped, Split
 from topwork.metrics import Report, describe_report, finite, make_report
 from topwork.model import Model, Predictions
@@ -102,7 +102,7 @@ def evaluate(
     abstain_below: float | None = None,
     coverage: float | None = None,
     verdicts: Verdicts | None = None,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
 ) -> Evaluation:
     """Tests a model on one split of a dataset.
 
@@ -119,19 +119,18 @@ def evaluate(
         abstain_below: least top probability, 0..1, that counts as an answer.
         coverage: share of label sets, between 0 and 1, that are to hold the true label.
         verdicts: what the user made of suspects, applied first.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Raises:
         SettingsError: a threshold or a coverage that is out of range.
         DatasetError: the split is empty, or has classes that the model does not know.
     """
-    listener = listener or Listener()
     if verdicts is not None:
         # Before its classes are matched: verdicts may have made one of two, or take one out.
         dataset, correction = correct(
-            _add_classes(model, dataset), verdicts, strict=strict, on_read=listener.read
+            _add_classes(model, dataset), verdicts, strict=strict, callback=callback
         )
-        listener.corrected(correction)
+        callback.on_corrected(correction)
     dataset = match_classes(model, dataset)
     if split in (Split.TRAIN, Split.VALIDATION):
         dataset = _forget_splits(dataset)
@@ -143,10 +142,9 @@ def evaluate(
         dataset,
         model.columns(store),
         strict=strict,
-        on_read=listener.read,
-        on_progress=listener.progressed,
+        callback=callback,
     )
-    listener.embedded(dataset, vectors)
+    callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
     values, hashes = vectors.values, vectors.hashes

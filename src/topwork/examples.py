@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.backlog import OnProgress
 from topwork.bases import Stack
+from topwork.callbacks import SILENT, Callback
 from topwork.columns import make_columns
 from topwork.config import Settings
 from topwork.dataset import Dataset
@@ -22,7 +22,6 @@ from topwork.duplicates import (
     recall_duplicates,
 )
 from topwork.errors import DatasetError
-from topwork.hashing import OnRead
 from topwork.labelled import Labelled, Part
 from topwork.listing import SHOWN, Split
 from topwork.stored import HELD_BYTES, Rows, lay, select
@@ -54,9 +53,7 @@ def prepare_examples(
     stack: Stack,
     settings: Settings,
     store: Path,
-    on_read: OnRead,
-    on_progress: OnProgress,
-    on_compared: OnRead = lambda done, total: None,
+    callback: Callback = SILENT,
 ) -> Prepared:
     """Runs the networks over all images, and over the views of the training images.
 
@@ -68,9 +65,8 @@ def prepare_examples(
         stack: the networks.
         settings: what decides vectors.
         store: where vectors are kept.
-        on_read: as for `vectors.embed`.
-        on_progress: as for `vectors.embed`, for each network and view in turn.
-        on_compared: as `on_progress` of `duplicates.find_duplicates`.
+        callback: hears what `vectors.embed` says, for each network and view in turn, and
+            `duplicates.find_duplicates`.
 
     Raises:
         DatasetError: no image can be used, or none of some class.
@@ -85,8 +81,7 @@ def prepare_examples(
         columns,
         strict=settings.strict,
         held_bytes=held_bytes,
-        on_read=on_read,
-        on_progress=on_progress,
+        callback=callback,
     )
     check_usable(whole, dataset)
     # What the data itself divides is only reported.
@@ -98,7 +93,7 @@ def prepare_examples(
         store,
         least_cosine=QUICK_COSINE if given else LEAST_COSINE,
         most=MOST_COMPARED,
-        on_progress=on_compared,
+        callback=callback,
     )
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
@@ -113,7 +108,7 @@ def prepare_examples(
     for number in range(1, settings.views + 1):
         columns = make_columns(stack, settings, store, view_name(number))
         _, found = embed_columns(
-            images, columns, hashes=hashes, held_bytes=held_bytes, on_progress=on_progress
+            images, columns, hashes=hashes, held_bytes=held_bytes, callback=callback
         )
         rows.append(sum(map(len, values)) + np.arange(len(training), dtype=np.int32))
         values.append(_fill(hashes, found, select(vectors.values, training)))

@@ -7,7 +7,7 @@ of length 1 and in 16 bits: what its direction loses by that changes a cosine by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork import warm_up
+from topwork.callbacks import SILENT, Callback
 from topwork.errors import ImageError, ModelError, SettingsError
 from topwork.files import write_file
 from topwork.images import Source
@@ -104,7 +105,7 @@ def write_gallery(
     labels: Sequence[str],
     sources: Sequence[Source],
     vectors: Floats,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    callback: Callback = SILENT,
     *,
     most: int = MOST,
 ) -> tuple[Skipped, ...]:
@@ -116,7 +117,7 @@ def write_gallery(
         labels: N labels as text.
         sources: N images.
         vectors: (N, D) float32, finite.
-        on_progress: hears how many pictures are made, and of how many.
+        callback: hears how many pictures are made, and of how many.
         most: how many images the file may hold, at least 1; chosen evenly over the labels.
 
     Returns:
@@ -152,7 +153,7 @@ def write_gallery(
         else:
             kept.append(row)
             thumbnails.append(found)
-        on_progress(done, len(rows))
+        callback.on_drawn(done, len(rows))
     try:
         _write(
             path,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
+from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError
 from topwork.images import Source, image_hash, read_bytes
 from topwork.lookahead import in_threads
 
-# Hears how many images were read, and how many there are.
-OnRead = Callable[[int, int], None]
 # Images that a thread hashes at a time.
 TOGETHER = 8
 
 
-def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
+def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> Dataset:
     """Returns the dataset with the hash of every image's bytes, without those that are unreadable.
 
     Raises:
@@ -38,7 +36,7 @@ def hash_images(dataset: Dataset, strict: bool, on_read: OnRead) -> Dataset:
             bad[place] = str(result)
             refuse(dataset.names[place], str(result), strict)
         hashes.append(str(result))
-        on_read(place + 1, len(dataset))
+        callback.on_read(place + 1, len(dataset))
     dataset, hashes = leave_out(dataset, hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from topwork.backlog import Column
+from topwork.callbacks import SILENT, Callback
 from topwork.config import Interpolation, Settings
 from topwork.dataset import Dataset
 from topwork.embedding import embed, find_labels
 from topwork.errors import DatasetError, ImageError
 from topwork.images import Source, decode, read_bytes
-from topwork.listener import Listener
 from topwork.listing import Split
 from topwork.model import Model
 from topwork.nearest import nearest
@@ -122,7 +122,7 @@ def _find_reason(source: Source) -> str:
 
 
 def open_gallery(
-    dataset: Dataset, settings: Settings, store: Path, listener: Listener | None = None
+    dataset: Dataset, settings: Settings, store: Path, callback: Callback = SILENT
 ) -> Gallery:
     """Makes a gallery of all images of a dataset.
 
@@ -130,12 +130,12 @@ def open_gallery(
         dataset: images, with or without labels.
         settings: what decides vectors.
         store: where vectors and networks are kept.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    embedded = embed(dataset, settings, store, listener)
+    embedded = embed(dataset, settings, store, callback)
     known = embedded.dataset
     return Gallery(
         known.names,

@@ -102,7 +102,7 @@ class Check:
         self.doubts: list[str] = []
 
     def compare_openvino(
-        self, path: Path, precision: Precision, stop: Callable[[], bool] = lambda: False
+        self, path: Path, precision: Precision, stop: Callable[[], bool]
     ) -> Agreement | None:
         """Compares a model in OpenVINO IR with the stored vectors.
 

@@ -17,6 +17,7 @@ from topwork.answers import Answers
 from topwork.bases import Stack, parse_bases, weights_here
 from topwork.bundle import current_versions
 from topwork.calibration import Calibration, as_pairs, calibrate
+from topwork.callbacks import SILENT, Callback
 from topwork.columns import make_space, prepare_networks
 from topwork.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
 from topwork.conformal import Origin, Residuals, find_residuals
@@ -28,7 +29,6 @@ from topwork.explain import See, open_networks
 from topwork.gallery import choose_evenly
 from topwork.heads import Floats, decide, init_head, probabilities
 from topwork.inspections import recall
-from topwork.listener import Listener
 from topwork.listing import Split
 from topwork.metrics import finite, make_report
 from topwork.model import (
@@ -92,7 +92,7 @@ def train(
     dataset: Dataset,
     settings: Settings,
     store: Path,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
     *,
     verdicts: Verdicts | None = None,
     will_save: bool = False,
@@ -104,7 +104,7 @@ def train(
         settings: everything else that decides the result. What is left to `auto` is chosen on
             folds of the training images.
         store: where vectors and networks are kept.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
         verdicts: what the user made of suspects, applied first.
         will_save: the model will be saved: what that needs of the networks is begun meanwhile.
 
@@ -114,22 +114,21 @@ def train(
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    listener = listener or Listener()
     settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
     heads = _Heads((settings.head,), _is_left_open(settings), will_save)
-    begun = _prepare(dataset, settings, store, verdicts, listener, heads)
+    begun = _prepare(dataset, settings, store, verdicts, callback, heads)
     prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
     tuner = trial = None
     if heads.compared:
-        listener.waiting("choosing what is left to auto")
+        callback.on_wait("choosing what is left to auto")
         plan = Search.create(seeds=1)
-        tuner = _make_tuner(prepared, settings, plan, AUTO_FOLDS, listener, Journal())
+        tuner = _make_tuner(prepared, settings, plan, AUTO_FOLDS, callback, Journal())
         trial = search_auto(tuner, settings.head_settings())
-        listener.chosen(tuner, trial)
+        callback.on_chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(begun, settings, tuner, trial, listener, seconds, store)
+    return _finish(begun, settings, tuner, trial, callback, seconds, store)
 
 
 def tune(
@@ -141,7 +140,7 @@ def tune(
     pinned: frozenset[str] = frozenset(),
     journal: Journal | None = None,
     verdicts: Verdicts | None = None,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
     will_save: bool = False,
 ) -> Trained:
     """Searches for the best head, trains it and returns it as `train` does.
@@ -154,7 +153,7 @@ def tune(
         pinned: names of settings that are not searched.
         journal: where every head is written down; what it has already is not trained again.
         verdicts: what the user made of suspects, applied first.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
         will_save: as for `train`.
 
     Returns:
@@ -163,22 +162,21 @@ def tune(
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    listener, plan = listener or Listener(), plan or Search.create()
-    journal = journal or Journal()
+    plan, journal = plan or Search.create(), journal or Journal()
     settings = fit_task(settings, dataset.task)
     Budget.parse(plan.budget)
     journal.open()
     started = time.perf_counter()
     kinds = (settings.head,) if "head" in pinned else tuple(HeadKind)
     heads = _Heads(kinds, True, will_save)
-    begun = _prepare(dataset, settings, store, verdicts, listener, heads)
+    begun = _prepare(dataset, settings, store, verdicts, callback, heads)
     prepared, settings = begun.prepared, begun.settings
     embedded = time.perf_counter()
-    tuner = _make_tuner(prepared, settings, plan, None, listener, journal)
+    tuner = _make_tuner(prepared, settings, plan, None, callback, journal)
     trial = search(tuner, settings.head_settings(), pinned)
-    listener.chosen(tuner, trial)
+    callback.on_chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(begun, settings, tuner, trial, listener, seconds, store)
+    return _finish(begun, settings, tuner, trial, callback, seconds, store)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -207,23 +205,21 @@ def _prepare(
     settings: Settings,
     store: Path,
     verdicts: Verdicts | None,
-    listener: Listener,
+    callback: Callback,
     heads: _Heads,
 ) -> _Begun:
     if verdicts is not None:
-        dataset, correction = correct(
-            dataset, verdicts, strict=settings.strict, on_read=listener.read
-        )
-        listener.corrected(correction)
+        dataset, correction = correct(dataset, verdicts, strict=settings.strict, callback=callback)
+        callback.on_corrected(correction)
     # What cannot be divided is refused before the work begins.
     dataset.with_validation(settings.validation_fraction, settings.seed)
-    listener.found(dataset)
+    callback.on_found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
-    listener.waiting(f"preparing {settings.base}")
+    callback.on_wait(f"preparing {settings.base}")
     _warm_up(dataset, heads)
     stack = prepare_networks(settings, store)
-    listener.shapes(stack, settings, dataset.outputs)
-    fitted = fit_networks(stack, dataset, settings, store, listener)
+    callback.on_shapes(stack, settings, dataset.outputs)
+    fitted = fit_networks(stack, dataset, settings, store, callback)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
     opening = checking = None
     if heads.saved:
@@ -234,12 +230,10 @@ def _prepare(
         stack,
         settings,
         store,
-        listener.read,
-        listener.progressed,
-        listener.compared,
+        callback,
     )
-    listener.embedded(prepared.dataset, prepared.vectors)
-    listener.divided(prepared.dataset, prepared.pairs)
+    callback.on_embedded(prepared.dataset, prepared.vectors)
+    callback.on_split(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
     return _Begun(stack, settings, prepared, fitted.quantization, opening, checking)
@@ -268,7 +262,7 @@ def _make_tuner(
     settings: Settings,
     plan: Search,
     folds: int | None,
-    listener: Listener,
+    callback: Callback,
     journal: Journal,
 ) -> Tuner:
     dataset = prepared.dataset
@@ -291,7 +285,7 @@ def _make_tuner(
         dataset.task,
         Budget.parse(plan.budget),
         journal,
-        listener.tried,
+        callback,
     )
 
 
@@ -300,7 +294,7 @@ def _finish(
     settings: Settings,
     tuner: Tuner | None,
     trial: Trial | None,
-    listener: Listener,
+    callback: Callback,
     seconds: dict[str, float],
     store: Path,
 ) -> Trained:
@@ -312,7 +306,7 @@ def _finish(
     task, outputs = dataset.task, dataset.outputs
     fits = train_heads(examples, prepared.part, [recipe], outputs, task=task, seed=settings.seed)
     head, history = keep(fits[0])
-    listener.trained(history)
+    callback.on_trained(history)
 
     rows = prepared.part.held_out
     logits = map_rows(head.logits, examples.vectors, rows)

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topwork import warm_up
-from topwork.backlog import Progress
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
+from topwork.callbacks import SILENT, Callback
 from topwork.columns import choose_precision, make_columns
 from topwork.config import Interpolation, Precision, Settings
 from topwork.dataset import Dataset
@@ -105,28 +105,12 @@ class Fitted:
     quantization: Quantization | None = None
 
 
-class Hearer(Protocol):
-    """Whoever hears how fitting gets on; see `listener.Listener`."""
-
-    def waiting(self, what: str) -> None:
-        """Something takes seconds."""
-
-    def read(self, done: int, total: int) -> None:
-        """An image more has been read and hashed."""
-
-    def progressed(self, progress: Progress) -> None:
-        """An image more has been run, in either arithmetic."""
-
-    def quantized(self, quantization: Quantization) -> None:
-        """It is known what int8 costs."""
-
-
 def fit_networks(
     stack: Stack,
     dataset: Dataset,
     settings: Settings,
     store: Path,
-    listener: Hearer,
+    callback: Callback = SILENT,
 ) -> Fitted:
     """Makes the networks of a stack compute in int8, if the settings say so.
 
@@ -138,7 +122,7 @@ def fit_networks(
             where there are none.
         settings: precision, seed, and what decides vectors.
         store: where vectors and networks are kept.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Returns:
         What to go on with; all as it is for another precision.
@@ -152,7 +136,7 @@ def fit_networks(
     if settings.precision is not Precision.INT8:
         return Fitted(stack, dataset, settings)
     check_int8()
-    dataset = hash_images(dataset, settings.strict, listener.read)
+    dataset = hash_images(dataset, settings.strict, callback)
     warm_up.fitting()
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
@@ -162,14 +146,14 @@ def fit_networks(
             pool.submit(_fit, network, sample, dataset, settings) for network in stack.networks
         ]
         columns = make_columns(stack, usual, store)
-        sample, wanted = embed_columns(sample, columns, on_progress=listener.progressed)
-        listener.waiting(f"fitting {settings.base} to int8")
+        sample, wanted = embed_columns(sample, columns, callback=callback)
+        callback.on_wait(f"fitting {settings.base} to int8")
         fitted = replace(stack, networks=tuple(fit.result() for fit in fitting))
     sample, found = embed_columns(
         sample,
         make_columns(fitted, settings, store),
         hashes=wanted.hashes,
-        on_progress=listener.progressed,
+        callback=callback,
     )
     kept = np.isin(wanted.hashes, found.hashes)
     values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[kept]
@@ -182,7 +166,7 @@ def fit_networks(
         cost=measure_cost(values, others, sample),
         kept=all(share >= LEAST_KEPT for share in agreement),
     )
-    listener.quantized(quantization)
+    callback.on_quantized(quantization)
     if not quantization.kept:
         return Fitted(stack, dataset, usual, quantization)
     return Fitted(fitted, dataset, settings, quantization)

@@ -88,7 +88,7 @@ def save_core(
     samples: Samples,
     answers: Answers,
     doubts: list[str],
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool],
 ) -> Core:
     """Writes a model folder that can be used, and nothing that can wait.
 

@@ -13,11 +13,12 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from topwork.callbacks import Callback
 from topwork.config import AUTO, Tracker
 from topwork.errors import SettingsError, StoreError, printable
 from topwork.files import write_file
@@ -44,8 +45,9 @@ QUIET = {
 }
 
 
-def open_tracker(kind: Tracker, place: str, name: str) -> AbstractContextManager[OnRecord]:
-    """Opens a place that shows the heads of a search; what it returns hears of each record.
+@contextmanager
+def open_tracker(kind: Tracker, place: str, name: str) -> Iterator[Callback]:
+    """Opens a place that shows the heads of a search; what it yields hears of each record.
 
     A record becomes a run. Its parameters are the settings that the head used; its metrics are
     those of the curve, with the epoch, from 1, as step, without what was not finite; and
@@ -67,7 +69,8 @@ def open_tracker(kind: Tracker, place: str, name: str) -> AbstractContextManager
         StoreError: the place cannot be opened or written to.
     """
     opened = {Tracker.MLFLOW: _open_mlflow, Tracker.TENSORBOARD: _open_tensorboard}
-    return opened[kind](place, name)
+    with opened[kind](place, name) as track:
+        yield _Tracking(track)
 
 
 @contextmanager
@@ -87,12 +90,22 @@ def tracked(journal: Journal, kind: Tracker | None, place: str, name: str) -> It
     if kind is None:
         yield
         return
-    with open_tracker(kind, place, name) as track:
+    with open_tracker(kind, place, name) as tracking:
         journal.open()
         for record in journal.known.values():
-            track(record)
-        journal.on_record = track
+            tracking.on_record(record)
+        journal.callback = tracking
         yield
+
+
+class _Tracking(Callback):
+    """Has every record written where it is shown."""
+
+    def __init__(self, track: OnRecord) -> None:
+        self._track = track
+
+    def on_record(self, record: Record) -> None:
+        self._track(record)
 
 
 def recipe_of(record: Record) -> str:

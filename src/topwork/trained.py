@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 from topwork.answers import Answers
 from topwork.bases import Stack
 from topwork.bundle import KERAS_FILE, PLOT_FILE, REPORT_FILE
+from topwork.callbacks import SILENT, Callback
 from topwork.config import Precision
 from topwork.errors import ModelError
 from topwork.explain import Explainer, See
@@ -95,7 +95,7 @@ class Trained:
         self,
         path: Path,
         making: Making | None = None,
-        on_saved: Callable[[], object] = lambda: None,
+        callback: Callback = SILENT,
     ) -> Saved:
         """Writes the model folder: first what makes it a model, then what there is to look at.
 
@@ -105,7 +105,7 @@ class Trained:
         Args:
             path: the folder to make; an older Topwork model there is replaced.
             making: the command that made it.
-            on_saved: called as soon as the model is safe.
+            callback: hears of it as soon as the model is safe.
 
         Returns:
             What is known of its files.
@@ -129,7 +129,7 @@ class Trained:
                 core = save_core(
                     model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
                 )
-                on_saved()
+                callback.on_saved()
             if core.model.members != model.members:
                 opening = pool.submit(Explainer, core.model)
                 if drawing is not None:

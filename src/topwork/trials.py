@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.callbacks import SILENT, Callback
 from topwork.config import HeadKind, HeadSettings
 from topwork.errors import StoreError, TopworkError
 from topwork.labelled import Fit
@@ -172,12 +173,12 @@ class Journal:
 
     Attributes:
         path: the file; None to keep nothing.
-        on_record: hears of every head that is trained now, once it is written down.
+        callback: hears of every head that is trained now, once it is written down.
         known: what is written down, by key.
     """
 
     path: Path | None = None
-    on_record: Callable[[Record], None] = lambda record: None
+    callback: Callback = SILENT
     known: dict[str, Record] = field(default_factory=dict)
 
     def open(self) -> None:
@@ -222,7 +223,7 @@ class Journal:
                 ) from error
         for record in records:
             self.known[record["key"]] = record
-            self.on_record(record)
+            self.callback.on_record(record)
 
     @staticmethod
     def _append(path: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.callbacks import SILENT, Callback
 from topwork.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optimizer
 from topwork.errors import DatasetError, SettingsError, TopworkError
 from topwork.heads import Floats
@@ -88,9 +89,6 @@ class Budget:
         )
 
 
-OnTrial = Callable[[int, int | None], None]
-
-
 @dataclass
 class Tuner:
     """Tries recipes on some examples.
@@ -102,7 +100,7 @@ class Tuner:
         task: decides the loss and the metric.
         budget: how much it may cost.
         journal: where every head is written down.
-        on_trial: hears how many heads were trained, and how many will be if that is known.
+        callback: hears how many heads were trained, and how many will be if that is known.
         trials: all complete ones, in order.
         trained: heads that were trained now.
         reused: heads that the journal had.
@@ -115,7 +113,7 @@ class Tuner:
     task: Task = Task.CLASSES
     budget: Budget = Budget()
     journal: Journal = field(default_factory=Journal)
-    on_trial: OnTrial = lambda done, total: None
+    callback: Callback = SILENT
     trials: list[Trial] = field(default_factory=list)
     trained: int = 0
     reused: int = 0
@@ -218,7 +216,7 @@ class Tuner:
         self.journal.add(
             [make_record(keys[recipe], replicate.name, fit) for recipe, fit in fresh.items()]
         )
-        self.on_trial(self.trained + self.reused, self.budget.heads)
+        self.callback.on_tried(self.trained + self.reused, self.budget.heads)
         return [
             fresh[recipe] if recipe in fresh else read_record(self.journal.known[key], recipe)
             for recipe, key in keys.items()

@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from topwork.callbacks import SILENT, Callback
 from topwork.claims import Claims
 from topwork.digests import find_firsts, parse_digests
 from topwork.errors import StoreError
@@ -299,14 +300,12 @@ def open_spaces(root: Path) -> list[VectorStore]:
     return [VectorStore(root, *each) for each in found if each]
 
 
-def verify(
-    root: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> Checked:
+def verify(root: Path, callback: Callback = SILENT) -> Checked:
     """Reads every part of a store, compares it with its checksums, sets damaged ones aside.
 
     Args:
         root: the store's folder.
-        on_progress: called after every part, with how many were read and how many there are.
+        callback: hears, after every part, how many were read and how many there are.
 
     Raises:
         StoreError: a part cannot be read, though nothing says that it is damaged.
@@ -325,7 +324,7 @@ def verify(
     for done, (store, name) in enumerate(parts, 1):
         with contextlib.suppress(FileNotFoundError, DamagedPartError):
             store.read_part(name)
-        on_progress(done, len(parts))
+        callback.on_part_checked(done, len(parts))
     damaged = [part for store in stores for part in store.set_aside]
     return Checked(len(parts) + aside, tuple(damaged), tuple(before))
 

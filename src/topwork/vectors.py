@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.backlog import Column, Job, OnProgress
+from topwork.backlog import Column, Job
+from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.engines import Engine
 from topwork.errors import StoreError
-from topwork.hashing import OnRead, hash_images
+from topwork.hashing import hash_images
 from topwork.store import DamagedPartError, VectorStore
 from topwork.stored import HELD_BYTES, Rows, lay_out
 
@@ -44,8 +45,7 @@ def embed(
     *,
     hashes: Sequence[str] | None = None,
     strict: bool = False,
-    on_read: OnRead = lambda done, total: None,
-    on_progress: OnProgress = lambda progress: None,
+    callback: Callback = SILENT,
 ) -> tuple[Dataset, Vectors]:
     """Returns every image's vector by one network; see `embed_columns`.
 
@@ -55,8 +55,7 @@ def embed(
         open_engine: compiles the base; called only if a vector is missing.
         hashes: of the images.
         strict: raise at the first image that cannot be used.
-        on_read: hears how many images were read.
-        on_progress: hears how many were run.
+        callback: hears how many images were read, and how many were run.
 
     Raises:
         DatasetError, StoreError: as for `embed_columns`.
@@ -66,8 +65,7 @@ def embed(
         [Column(store, open_engine)],
         hashes=hashes,
         strict=strict,
-        on_read=on_read,
-        on_progress=on_progress,
+        callback=callback,
     )
 
 
@@ -78,8 +76,7 @@ def embed_columns(
     hashes: Sequence[str] | None = None,
     strict: bool = False,
     held_bytes: float = HELD_BYTES,
-    on_read: OnRead = lambda done, total: None,
-    on_progress: OnProgress = lambda progress: None,
+    callback: Callback = SILENT,
 ) -> tuple[Dataset, Vectors]:
     """Returns every image's vectors, from the stores where they have them, else from the networks.
 
@@ -89,10 +86,9 @@ def embed_columns(
         hashes: SHA-256 of each image's bytes, if they are known already.
         strict: raise at the first image that cannot be used.
         held_bytes: vectors that take more are not held in memory.
-        on_read: called in the caller's thread after every image that was read and hashed, to
-            find out whether its vector is there, with how many were and how many there are.
-        on_progress: called in the caller's thread after every image that was run, for each
-            network in turn.
+        callback: hears, in the caller's thread, after every image that was read and hashed, to
+            find out whether its vector is there, how many were and how many there are; and
+            after every image that was run, for each network in turn.
 
     Returns:
         The dataset without the images that could not be read or decoded, or that some network
@@ -104,13 +100,13 @@ def embed_columns(
         StoreError: vectors cannot be written, or stay unreadable.
     """
     if hashes is None:
-        dataset = hash_images(dataset, strict, on_read)
+        dataset = hash_images(dataset, strict, callback)
         hashes = dataset.hashes or ()
     stores = [column.store for column in columns]
     length = sum(store.vector_length for store in stores)
     made = [0] * len(columns)
     for _ in range(ATTEMPTS):
-        dataset, hashes = _complete(dataset, hashes, columns, made, strict, on_progress)
+        dataset, hashes = _complete(dataset, hashes, columns, made, strict, callback)
         try:
             if 4 * len(hashes) * length > held_bytes:
                 values: Rows = lay_out(stores, hashes)
@@ -134,7 +130,7 @@ def _complete(
     columns: Sequence[Column],
     made: list[int],
     strict: bool,
-    on_progress: OnProgress,
+    callback: Callback,
 ) -> tuple[Dataset, list[str]]:
     """Goes on until every image has a vector in each store, or was left out.
 
@@ -144,7 +140,7 @@ def _complete(
     while True:
         count = len(left)
         for place, column in enumerate(columns):
-            job = Job(dataset, left, column, strict, on_progress)
+            job = Job(dataset, left, column, strict, callback)
             job.complete()
             dataset, left = job.dataset, job.hashes
             made[place] += len(job.embedded)

@@ -39,7 +39,7 @@ keep("onnx", runtimes.run_onnx(f"{folder}/whole.onnx", "uint8", **pixels))
 def samples(saved, photos):
     model = load_model(saved)
     answers = read_answers(model, saved)
-    return read_checked(model, answers, Dataset.from_folder(photos), lambda done, total: None)
+    return read_checked(model, answers, Dataset.from_folder(photos))
 
 
 @pytest.fixture(scope="session")

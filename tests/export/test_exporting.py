@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pictures import COLOURS, encode, picture
+from recorder import Recorder
 
 from topwork import pipeline
 from topwork.bundle import load_model
@@ -21,7 +22,6 @@ from topwork.errors import ModelError, SettingsError
 from topwork.export import Input, export_model, exporting, read_export
 from topwork.export.head_file import read_head
 from topwork.export.openvino_file import run_openvino
-from topwork.listener import Listener
 from topwork.runtime import import_openvino
 
 
@@ -291,14 +291,11 @@ def test_names_of_classes_may_hold_anything(saved, photos, tmp_path, monkeypatch
 def test_what_takes_time_is_told(saved, photos, tmp_path):
     heard = []
 
-    class Ear(Listener):
-        def waiting(self, what):
-            heard.append(what)
+    def count(*counts):
+        heard.append(counts)
 
-        def read(self, done, total):
-            heard.append((done, total))
-
-    export_model(saved, tmp_path / "out", format="numpy", data=str(photos), listener=Ear())
+    ear = Recorder(on_wait=heard.append, on_read=count)
+    export_model(saved, tmp_path / "out", format="numpy", data=str(photos), callback=ear)
     assert heard[0] == f"reading {photos}"
     assert (12, 12) in heard
     assert heard[-2:] == ["writing NumPy", "running NumPy on 12 images"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from topwork.bundle import load_model
 from topwork.config import Interpolation
@@ -26,9 +27,10 @@ def answers(model, saved):
 
 
 def read(model, answers, folder):
-    seen = []
+    recorder = Recorder()
     dataset = Dataset.open(folder, labelled=False)
-    return samples.read_checked(model, answers, dataset, lambda *count: seen.append(count)), seen
+    found = samples.read_checked(model, answers, dataset, recorder)
+    return found, recorder.told["on_read"]
 
 
 def test_validation_images_are_decoded_as_the_model_does(model, answers, photos):
@@ -43,7 +45,7 @@ def test_validation_images_are_decoded_as_the_model_does(model, answers, photos)
 
 
 def test_int8_is_fitted_to_training_images_alone(model, photos):
-    found = samples.read_fitted(model, Dataset.from_folder(photos), lambda *count: None)
+    found = samples.read_fitted(model, Dataset.from_folder(photos))
     wanted = sorted((photos / "train").rglob("*.png"))
     assert len(wanted) == 24
     whole = {decode(p.read_bytes(), 32, Interpolation.SAMPLED).tobytes() for p in wanted}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image
+from recorder import Recorder
 
 from topwork.errors import ImageError
 from topwork.pages.pictures import Pictures, data_uri, fit, make_thumbnail, read_header
@@ -85,7 +86,11 @@ def test_each_picture_is_made_once_up_to_the_limit():
     assert [pictures.add(place) for place in (5, 5, 7, 5, 9, 11, 7)] == [True] * 5 + [False, True]
     assert made == []
     heard = []
-    pictures.draw(lambda done, total: heard.append((done, total, threading.current_thread())))
+
+    def hear(done, total):
+        heard.append((done, total, threading.current_thread()))
+
+    pictures.draw(Recorder(on_drawn=hear))
     assert sorted(made) == [5, 7, 9]
     assert list(pictures.found) == [5, 7, 9]
     here = threading.current_thread()

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import COLOURS, encode, picture
 from PIL import Image, ImageDraw, ImageOps
+from recorder import Recorder
 
 from topwork.corrections import correct
 from topwork.dataset import Dataset
 from topwork.duplicates import Likeness, Pair
 from topwork.errors import DatasetError
-from topwork.listener import Listener
 from topwork.quality import inspection as module
 from topwork.quality.findings import Suspect
 from topwork.quality.inspection import Inspection, inspect
@@ -164,13 +164,12 @@ class TestFindings:
         path = tmp_path / "fix.csv"
         write_fix_list(path, found.fix_list())
         judge(path, {"train/blue/flipped.png": "red", "train/red/clash.png": "drop"})
-        heard = []
-        listener = Listener()
-        listener.corrected = heard.append
+        recorder = Recorder()
         again = inspect(
-            Dataset.from_folder(data), small, store, listener, verdicts=read_verdicts(path)
+            Dataset.from_folder(data), small, store, recorder, verdicts=read_verdicts(path)
         )
-        assert [(c.dropped, c.relabelled) for c in heard] == [(1, 1)]
+        ((correction,),) = recorder.told["on_corrected"]
+        assert (correction.dropped, correction.relabelled) == (1, 1)
         assert "train/blue/flipped.png" not in names_of(again, again.suspects)
         assert again.contradictions == ()
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pictures import encode, picture
 from PIL import Image, ImageFilter
+from recorder import Recorder
 
 from topwork.errors import ImageError
 from topwork.images import image_hash
@@ -128,11 +129,12 @@ def test_sharpness_hardly_depends_on_the_size_of_the_file(tmp_path):
 
 def test_figures_are_kept_and_nothing_is_read_again(tmp_path, monkeypatch):
     files = [encode(picture(seed=n)) for n in range(3)]
-    seen = []
-    first = measure_all(files, tmp_path, on_progress=lambda *news: seen.append(news))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    recorder = Recorder()
+    first = measure_all(files, tmp_path, callback=recorder)
+    assert recorder.told["on_measured"] == [(1, 3), (2, 3), (3, 3)]
     monkeypatch.setattr(module, "measure_image", lambda data: pytest.fail("measured again"))
-    again = measure_all([*files, files[1]], tmp_path, on_progress=lambda *_: pytest.fail("read"))
+    again = measure_all([*files, files[1]], tmp_path, callback=recorder)
+    assert len(recorder.told["on_measured"]) == 3
     np.testing.assert_array_equal(again.brightness, [*first.brightness, first.brightness[1]])
     assert again.modes == ("RGB",) * 4
 
@@ -141,9 +143,9 @@ def test_another_recipe_measures_again(tmp_path, monkeypatch):
     files = [encode(picture())]
     measure_all(files, tmp_path)
     monkeypatch.setattr(module, "MEASURES", "2")
-    seen = []
-    measure_all(files, tmp_path, on_progress=lambda *news: seen.append(news))
-    assert seen == [(1, 1)]
+    recorder = Recorder()
+    measure_all(files, tmp_path, callback=recorder)
+    assert recorder.told["on_measured"] == [(1, 1)]
 
 
 def test_a_damaged_part_is_measured_again(tmp_path):
@@ -162,10 +164,10 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_all(files, tmp_path, on_progress=stop)
-    seen = []
-    measure_all(files, tmp_path, on_progress=lambda *news: seen.append(news))
-    assert seen == [(1, 2), (2, 2)]
+        measure_all(files, tmp_path, callback=Recorder(on_measured=stop))
+    recorder = Recorder()
+    measure_all(files, tmp_path, callback=recorder)
+    assert recorder.told["on_measured"] == [(1, 2), (2, 2)]
 
 
 def test_bad_images_are_named_and_left_out(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import COLOURS, encode, picture
+from recorder import Recorder
 from servers import FileServer, s3_server
 
 from topwork.errors import DatasetError, ImageError, SettingsError, StoreError
@@ -673,7 +674,7 @@ def test_what_came_is_told_and_another_process_connects_anew(tmp_path):
     told = []
     with FileServer() as server:
         server.files = {"/a.png": b"1" * 3000, "/b.png": b"2" * 500}
-        remote = Remote(tmp_path, on_received=told.append)
+        remote = Remote(tmp_path, callback=Recorder(on_received=told.append))
         source = remote.source(f"{server.url}/a.png")
         assert source.read() == b"1" * 3000
         assert told[-1] == remote.received == 3000

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markup import Reader
 from pictures import encode, picture
+from recorder import Recorder
 
 from topwork.explain import Explainer
 from topwork.model import Making, SearchFacts
@@ -248,9 +249,9 @@ def test_there_are_at_most_so_many_pictures(make, monkeypatch):
 
 
 def test_progress_is_told(make):
-    heard = []
-    read(make(Task.CLASSES, 20), on_progress=lambda done, total: heard.append((done, total)))
-    assert heard[-1] == (20, 20)
+    recorder = Recorder()
+    read(make(Task.CLASSES, 20), callback=recorder)
+    assert recorder.told["on_drawn"][-1] == (20, 20)
 
 
 def test_what_inspect_wrote_down_is_read(make):

@@ -9,6 +9,7 @@ import threading
 from urllib.parse import urlencode
 
 import pytest
+from recorder import Recorder
 
 for needed in ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
     pytest.importorskip(needed, reason=f"serving needs {needed}, of the extra serve")
@@ -24,7 +25,7 @@ class Site:
         options["limits"] = Limits.create(**options.get("limits", {}))
         self.started = threading.Event()
         self._server, self._listener = make_server(
-            models, Options(port=0, **options), self._on_ready
+            models, Options(port=0, **options), Recorder(on_ready=self._on_ready)
         )
 
     def _on_ready(self, ready):

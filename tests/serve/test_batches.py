@@ -21,6 +21,10 @@ def make_pixels(count, sizes):
     ]
 
 
+def ignore(count):
+    pass
+
+
 class Held(Batches):
     """Batches whose networks wait at a gate, so that images can pile up."""
 
@@ -28,7 +32,7 @@ class Held(Batches):
         self.gate = threading.Event()
         self.gate.set()
         self.sizes_run = []
-        super().__init__(*args, on_batch=self.sizes_run.append, **options)
+        super().__init__(*args, self.sizes_run.append, **options)
 
     def _run(self, requests, images):
         self.gate.wait()
@@ -36,7 +40,7 @@ class Held(Batches):
 
 
 def test_vectors_are_those_of_the_engine(model):
-    batches = Batches(model)
+    batches = Batches(model, ignore)
     images = make_pixels(23, batches.sizes)
     futures = [batches.submit(pixels) for pixels in images]
     found = np.stack([future.result(60) for future in futures])
@@ -47,7 +51,7 @@ def test_vectors_are_those_of_the_engine(model):
 
 def test_several_networks_give_one_vector(stacked_saved):
     model = load_model(stacked_saved)
-    batches = Batches(model)
+    batches = Batches(model, ignore)
     assert batches.sizes == (32, 64)
     images = make_pixels(6, batches.sizes)
     found = np.stack([future.result(60) for future in map(batches.submit, images)])
@@ -125,7 +129,7 @@ def test_a_batch_that_somebody_left_is_filled(model):
 
 
 def test_an_error_reaches_who_waits_and_the_next_image_is_run(model):
-    batches = Batches(model)
+    batches = Batches(model, ignore)
     with pytest.raises(KeyError):
         batches.submit({}).result(60)
     (pixels,) = make_pixels(1, batches.sizes)
@@ -136,7 +140,7 @@ def test_an_error_reaches_who_waits_and_the_next_image_is_run(model):
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 def test_what_waits_is_still_run_when_it_ends(model, workers, count):
-    batches = Batches(model, workers=workers)
+    batches = Batches(model, ignore, workers=workers)
     futures = [batches.submit(pixels) for pixels in make_pixels(count, batches.sizes)]
     batches.close()
     assert all(future.done() for future in futures)

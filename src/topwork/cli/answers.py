@@ -67,7 +67,7 @@ def evaluate(
             verdicts=verdicts,
             abstain_below=abstain_below,
             coverage=coverage,
-            listener=screen,
+            callback=screen,
         )
     show_evaluation(console, loaded, result)
     if as_json:

@@ -82,7 +82,7 @@ def inspect(
     with Screen(console) as screen:
         dataset = open_data(data, columns, folder, screen, strict=strict)
         found = run_inspection(dataset, settings, folder, screen, verdicts=verdicts)
-        screen.waiting("drawing the page")
+        screen.on_wait("drawing the page")
         html = found.to_html().encode()
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def embed(
     with Screen(console) as screen:
         dataset = open_data(data, columns, folder, screen, strict=strict, labelled=False)
         found = embedding.embed(dataset, settings, folder, screen)
-        screen.waiting("writing the table")
+        screen.on_wait("writing the table")
         embedding.write_vectors(output, found)
     rows, length = found.vectors.values.shape
     console.print(

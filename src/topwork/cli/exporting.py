@@ -87,7 +87,7 @@ def export(
             data=data,
             cache=open_store(store),
             keep_differing=keep_differing,
-            listener=screen,
+            callback=screen,
         )
     show_export(console, found)
     if as_json:

@@ -225,13 +225,13 @@ def open_data(
     """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
     from topwork.dataset import Dataset
 
-    screen.waiting(f"reading {data}")
+    screen.on_wait(f"reading {data}")
     return Dataset.open(
         data,
         strict=strict,
         labelled=labelled,
         cache=store,
-        on_received=screen.received,
+        callback=screen,
         **columns,
     )
 

@@ -80,7 +80,7 @@ def report(
     with Screen(console) as screen:
         answers = _find_answers(loaded, model, data, columns, split, folder, verdicts, screen)
         at_hand = sum(source is not None for source in answers.sources)
-        screen.waiting("drawing the page")
+        screen.on_wait("drawing the page")
         trials = model / TRIALS_PLOT
         html = render_report(
             loaded,
@@ -144,7 +144,7 @@ def _find_answers(
             f"the images of {model} are needed for this, and are not where they were"
             f"{_say_place(loaded)}; name them: topwork report MODEL DATA"
         )
-    found = evaluate(loaded, dataset, split, folder, verdicts=verdicts, listener=screen)
+    found = evaluate(loaded, dataset, split, folder, verdicts=verdicts, callback=screen)
     return found.answers
 
 

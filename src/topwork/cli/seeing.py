@@ -193,7 +193,7 @@ def compare(
     class Quiet(Screen):
         """Shows bars alone: what there is to say is the same for every model."""
 
-        def embedded(self, dataset: Any, vectors: Any) -> None:
+        def on_embedded(self, dataset: Any, vectors: Any) -> None:
             self._stop()
 
     names = name_models(models)
@@ -206,7 +206,7 @@ def compare(
     with Quiet(console) as screen:
         dataset = open_model_data(first, place, columns, folder, screen, strict=strict)
         found = comparison.compare(
-            loaded, names, dataset, split, folder, strict=strict, listener=screen
+            loaded, names, dataset, split, folder, strict=strict, callback=screen
         )
     show_skipped(console, found.skipped)
     show_comparison(console, found)

@@ -79,9 +79,16 @@ def serve(
     ] = True,
 ) -> None:
     """Serve models over HTTP, with a page for the browser."""
+    from topwork.callbacks import Callback
     from topwork.console import make_console
     from topwork.serve import Limits, Options, serve
     from topwork.serve.server import log_to_stderr
+
+    class Shown(Callback):
+        """Shows what is served, and where."""
+
+        def on_ready(self, ready: Ready) -> None:
+            _show(console, ready)
 
     limits = {
         "image_bytes": max_image_bytes,
@@ -103,7 +110,7 @@ def serve(
     )
     log_to_stderr()
     console = make_console(stderr=True)
-    serve(models, options, on_ready=lambda ready: _show(console, ready))
+    serve(models, options, Shown())
 
 
 def _show(console: Any, ready: Ready) -> None:

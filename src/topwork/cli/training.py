@@ -65,7 +65,7 @@ def _train(
 
     def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
         return pipeline.train(
-            dataset, settings, folder, verdicts=verdicts, listener=screen, will_save=True
+            dataset, settings, folder, verdicts=verdicts, callback=screen, will_save=True
         )
 
     _make_model(data, columns, path, settings.strict, store, as_json, recipe, overrides)
@@ -131,7 +131,7 @@ def tune(
             pinned=frozenset(values),
             journal=journal,
             verdicts=verdicts,
-            listener=screen,
+            callback=screen,
             will_save=True,
         )
 
@@ -156,6 +156,7 @@ def _make_model(
     from rich.text import Text
 
     from topwork.bundle import check_target
+    from topwork.callbacks import Callback
     from topwork.console import Screen, make_console, show_trained
     from topwork.interrupts import interrupt_waits
     from topwork.listing import Split
@@ -173,13 +174,16 @@ def _make_model(
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
 
-    def say_if_ending() -> None:
-        if interrupt_waits():
-            line = f"Model saved in {printable(path)}, without its curves and its report"
-            console.print(Text(line, style="bold"), soft_wrap=True)
+    class Ending(Callback):
+        """Says that the model is saved, if that is where it ends."""
+
+        def on_saved(self) -> None:
+            if interrupt_waits():
+                line = f"Model saved in {printable(path)}, without its curves and its report"
+                console.print(Text(line, style="bold"), soft_wrap=True)
 
     making = Making(command=said_command(), data=find_place(data))
-    saved = trained.save(path, making, say_if_ending)
+    saved = trained.save(path, making, Ending())
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())

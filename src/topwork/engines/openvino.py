@@ -213,7 +213,7 @@ def run_outputs(
     pixels: dict[str, Pixels],
     precision: Precision,
     outputs: Sequence[str | int],
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] | None = None,
 ) -> list[Floats] | None:
     """Runs a network file once and returns several of its outputs, (N, ...) float32 each.
 
@@ -239,7 +239,7 @@ def run_outputs(
         found: list[list[Floats]] = [[] for _ in ports]
         # One by one: what Keras exports may have the size of its batch written down.
         for row in zip(*(pixels[name] for name in names), strict=True):
-            if stop():
+            if stop is not None and stop():
                 return None
             given = compiled([image[None].astype(np.float32) for image in row])
             for values, port in zip(found, ports, strict=True):

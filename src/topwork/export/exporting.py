@@ -9,6 +9,7 @@ from typing import Any
 from topwork.agreement import LEAST_AGREEMENT
 from topwork.answers import Answers
 from topwork.bundle import OPENVINO_FILE, find_keras_file, load_model
+from topwork.callbacks import SILENT, Callback
 from topwork.child_process import ask_child
 from topwork.config import Precision
 from topwork.dataset import Dataset
@@ -37,7 +38,6 @@ from topwork.export.samples import (
 )
 from topwork.files import hash_file, open_beside, write_folder
 from topwork.leftovers import sweep
-from topwork.listener import Listener
 from topwork.listing import Skipped
 from topwork.model import Model
 
@@ -112,7 +112,7 @@ def export_model(
     data: Dataset | Path | str | None = None,
     cache: Path | None = None,
     keep_differing: bool = False,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
 ) -> Exported:
     """Exports a saved model, runs the export on real images, and keeps it if it agrees.
 
@@ -128,7 +128,7 @@ def export_model(
         cache: folder for what of the data comes from other machines or has to be unpacked.
         keep_differing: keep a file that does not agree, in a folder whose name ends in
             `-differs`, and say so in what is returned.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
 
     Raises:
         SettingsError: the format cannot do it, or a package or the data is missing.
@@ -142,7 +142,6 @@ def export_model(
     sweep(cache, folder.absolute(), path)
     check_target(path)
     _check_arithmetic(request)
-    listener = listener or Listener()
     loaded = load_model(folder)
     if loaded.precision is Precision.INT8 and request.format is not Format.OPENVINO:
         raise SettingsError(
@@ -150,10 +149,10 @@ def export_model(
             "openvino, or train it without --precision int8"
         )
     answers = read_answers(loaded, folder)
-    dataset = _open_data(loaded, data, cache, listener)
-    samples = read_checked(loaded, answers, dataset, listener.read)
+    dataset = _open_data(loaded, data, cache, callback)
+    samples = read_checked(loaded, answers, dataset, callback)
     int8 = request.numbers is Numbers.INT8
-    fitted = read_fitted(loaded, dataset, listener.read) if int8 else {}
+    fitted = read_fitted(loaded, dataset, callback) if int8 else {}
     job = _Job(loaded, folder, request, fitted)
 
     aside = path.with_name(path.name + DIFFERS)
@@ -162,7 +161,7 @@ def export_model(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_beside(path) as new:
-            found = _export(job, new, samples, answers, listener)
+            found = _export(job, new, samples, answers, callback)
             if found.fault is not None and not keep_differing:
                 refuse(request.traits.title, f"{found.fault}; --keep-differing keeps it aside")
             place = path if found.fault is None else aside
@@ -179,14 +178,14 @@ def _move_all(source: Path, target: Path) -> None:
 
 
 def _export(
-    job: _Job, new: Path, samples: Samples, answers: Answers, listener: Listener
+    job: _Job, new: Path, samples: Samples, answers: Answers, callback: Callback
 ) -> Exported:
     """Fills a folder with an export, whether or not it agrees."""
     traits = job.request.traits
-    listener.waiting(f"writing {traits.title}")
+    callback.on_wait(f"writing {traits.title}")
     facts = describe_export(job.model, job.folder, job.request)
     write_export(job, new, write_facts(facts))
-    listener.waiting(f"running {traits.title} on {counted(len(samples.rows), 'image')}")
+    callback.on_wait(f"running {traits.title} on {counted(len(samples.rows), 'image')}")
     found = _compare(job, new, samples, answers)
     fault = find_fault(found, job.request.numbers)
     files = sorted(file for file in new.rglob("*") if file.is_file())
@@ -226,18 +225,18 @@ def _check_arithmetic(request: Request) -> None:
 
 
 def _open_data(
-    model: Model, data: Dataset | Path | str | None, cache: Path | None, listener: Listener
+    model: Model, data: Dataset | Path | str | None, cache: Path | None, callback: Callback
 ) -> Dataset:
     if isinstance(data, Dataset):
         return data
     place = model.find_data() if data is None else str(data)
-    listener.waiting(f"reading {place}")
+    callback.on_wait(f"reading {place}")
     columns: dict[str, Any] = {**model.data.columns}
     return Dataset.open(
         place,
         labelled=False,
         cache=cache,
-        on_received=listener.received,
+        callback=callback,
         **columns,
     )
 

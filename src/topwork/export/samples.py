@@ -6,7 +6,7 @@ data is by name, and what is found is used if its bytes are still the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from topwork import warm_up
 from topwork.answers import Answers, load_answers
 from topwork.bundle import RETRAIN
+from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.errors import DatasetError, ImageError, ModelError
 from topwork.heads import Floats
@@ -63,7 +64,7 @@ def read_answers(model: Model, folder: Path) -> Answers:
 
 
 def read_checked(
-    model: Model, answers: Answers, dataset: Dataset, on_read: Callable[[int, int], None]
+    model: Model, answers: Answers, dataset: Dataset, callback: Callback = SILENT
 ) -> Samples:
     """Returns a model's validation images: all of them, or `MOST_CHECKED` spread over them.
 
@@ -71,24 +72,22 @@ def read_checked(
         model: the model.
         answers: its answers to them.
         dataset: where the images are.
-        on_read: called with how many are read, and of how many.
+        callback: hears how many are read, and of how many.
 
     Raises:
         DatasetError: none of them is in the dataset.
     """
     chosen = _spread(np.arange(len(answers)), MOST_CHECKED)
-    return _read(model, answers.names, answers.hashes, chosen, dataset, on_read, "validation")
+    return _read(model, answers.names, answers.hashes, chosen, dataset, callback, "validation")
 
 
-def read_fitted(
-    model: Model, dataset: Dataset, on_read: Callable[[int, int], None]
-) -> dict[str, Pixels]:
+def read_fitted(model: Model, dataset: Dataset, callback: Callback = SILENT) -> dict[str, Pixels]:
     """Returns training images of a model: all of them, or `MOST_FITTED` spread over them.
 
     Args:
         model: the model.
         dataset: where the images are.
-        on_read: called with how many are read, and of how many.
+        callback: hears how many are read, and of how many.
 
     Returns:
         (N, S, S, 3) uint8 for the name of each input.
@@ -98,7 +97,7 @@ def read_fitted(
     """
     images = model.images
     chosen = _spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
-    return _read(model, images.names, images.hashes, chosen, dataset, on_read, "training").pixels
+    return _read(model, images.names, images.hashes, chosen, dataset, callback, "training").pixels
 
 
 def _spread(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
@@ -113,7 +112,7 @@ def _read(
     hashes: Sequence[str],
     chosen: NDArray[np.int64],
     dataset: Dataset,
-    on_read: Callable[[int, int], None],
+    callback: Callback,
     what: str,
 ) -> Samples:
     warm_up.networks()
@@ -138,7 +137,7 @@ def _read(
         else:
             found.append(result)
             rows.append(row)
-        on_read(count, len(chosen))
+        callback.on_read(count, len(chosen))
     if not found:
         first = f"; the first, {skipped[0].path}, is {skipped[0].reason}" if skipped else ""
         raise DatasetError(

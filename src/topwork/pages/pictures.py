@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from topwork import warm_up
+from topwork.callbacks import SILENT, Callback
 from topwork.config import Interpolation
 from topwork.errors import ImageError
 from topwork.images import Source, decode, find_formats, read_bytes
@@ -21,7 +22,6 @@ THREADS = 4
 _ORIENTATION = 274  # EXIF 2.32: the tag; 5 to 8 exchange width and height
 
 Thumbnails = Callable[[int], bytes]
-OnProgress = Callable[[int, int], None]
 
 
 class Header(NamedTuple):
@@ -133,18 +133,18 @@ class Pictures:
             self.found[place] = None
         return place in self.found
 
-    def draw(self, on_progress: OnProgress = lambda done, total: None) -> None:
+    def draw(self, callback: Callback = SILENT) -> None:
         """Makes all pictures that were asked for.
 
         Args:
-            on_progress: called in the caller's thread with how many are made, and of how many.
+            callback: hears, in the caller's thread, how many are made, and of how many.
         """
         warm_up.pictures()
         places = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
             for done, uri in enumerate(pool.map(self._encode, places), 1):
                 self.found[places[done - 1]] = uri
-                on_progress(done, len(places))
+                callback.on_drawn(done, len(places))
 
     def _encode(self, place: int) -> str | None:
         try:

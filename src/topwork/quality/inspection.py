@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork import warm_up
+from topwork.callbacks import SILENT, Callback
 from topwork.columns import make_columns, prepare_networks
 from topwork.config import Settings
 from topwork.corrections import correct
@@ -22,7 +23,6 @@ from topwork.hashing import hash_images
 from topwork.heads import Floats
 from topwork.inspections import remember
 from topwork.labels import SEPARATOR
-from topwork.listener import Listener
 from topwork.listing import Split
 from topwork.pages.pictures import make_thumbnail
 from topwork.quality.doubts import cross_predict, rank_classes, rank_labels, rank_numbers
@@ -274,7 +274,7 @@ def inspect(
     dataset: Dataset,
     settings: Settings,
     store: Path,
-    listener: Listener | None = None,
+    callback: Callback = SILENT,
     *,
     verdicts: Verdicts | None = None,
 ) -> Inspection:
@@ -284,42 +284,39 @@ def inspect(
         dataset: images with labels, divided or not; all splits are looked at.
         settings: the base; its vectors are those that `train` makes with the same settings.
         store: where vectors, figures and networks are kept.
-        listener: hears how it gets on.
+        callback: hears how it gets on.
         verdicts: what the user made of suspects before, applied first.
 
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    listener = listener or Listener()
     _check_labels(dataset)
     warm_up.inspecting()
     if verdicts is not None:
-        dataset, correction = correct(
-            dataset, verdicts, strict=settings.strict, on_read=listener.read
-        )
-        listener.corrected(correction)
-    listener.found(dataset)
-    listener.waiting(f"preparing {settings.base}")
+        dataset, correction = correct(dataset, verdicts, strict=settings.strict, callback=callback)
+        callback.on_corrected(correction)
+    callback.on_found(dataset)
+    callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
-    fitted = fit_networks(stack, dataset, settings, store, listener)
-    dataset = hash_images(fitted.dataset, settings.strict, listener.read)
+    fitted = fit_networks(stack, dataset, settings, store, callback)
+    dataset = hash_images(fitted.dataset, settings.strict, callback)
     dataset, vectors = embed_columns(
         dataset,
         make_columns(fitted.stack, fitted.settings, store),
         strict=settings.strict,
         # Neighbours and held-out heads look at all of them, again and again.
         held_bytes=math.inf,
-        on_progress=listener.progressed,
+        callback=callback,
     )
-    listener.embedded(dataset, vectors)
+    callback.on_embedded(dataset, vectors)
     divided = dataset.divided_groups()
     hashes, values = vectors.hashes, vectors.values[:]
-    measures = measure(dataset.sources, hashes, store, on_progress=listener.measured)
-    listener.waiting("looking for copies")
-    pairs = recall_duplicates(hashes, values, dataset.sources, store, on_progress=listener.compared)
+    measures = measure(dataset.sources, hashes, store, callback=callback)
+    callback.on_wait("looking for copies")
+    pairs = recall_duplicates(hashes, values, dataset.sources, store, callback=callback)
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
-    listener.waiting("comparing labels with vectors")
+    callback.on_wait("comparing labels with vectors")
     # Only a hint is wanted where there are labels to compare.
     chances = _predict(dataset, values, settings.seed)
     suspects = _rank(dataset, chances)

@@ -5,7 +5,7 @@ Measured once per image: the figures are kept in the store under the hash of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 
 from topwork import warm_up
 from topwork.backlog import PART_VECTORS
+from topwork.callbacks import SILENT, Callback
 from topwork.config import Interpolation
 from topwork.errors import ImageError, StoreError
 from topwork.images import RECIPE, Source, decode, image_hash, read_bytes
@@ -51,8 +52,6 @@ _MODES = (
 )  # fmt: skip
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "MPO", "HEIF")
 OTHER = "other"
-
-OnRead = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def measure(
     hashes: Sequence[str],
     store: Path,
     *,
-    on_progress: OnRead = lambda done, total: None,
+    callback: Callback = SILENT,
 ) -> Measures:
     """Measures images, or finds their figures in the store.
 
@@ -107,8 +106,8 @@ def measure(
         sources: N images.
         hashes: N, SHA-256 of each image's bytes, hex.
         store: the store's folder.
-        on_progress: called in the caller's thread after every image that was read, with how many
-            were and how many have to be.
+        callback: hears, in the caller's thread after every image that was read, how many were
+            and how many have to be.
 
     Returns:
         The figures; images that cannot be read or decoded any more are in its `failed`.
@@ -129,7 +128,7 @@ def measure(
     failed: dict[str, str] = {}
     for _ in range(ATTEMPTS):
         kept.refresh()
-        _complete(kept, sources, hashes, failed, on_progress)
+        _complete(kept, sources, hashes, failed, callback)
         there = [place for place, image in enumerate(hashes) if image not in failed]
         try:
             figures = kept.read([hashes[place] for place in there])
@@ -200,7 +199,7 @@ def _complete(
     sources: Sequence[Source],
     hashes: Sequence[str],
     failed: dict[str, str],
-    on_progress: OnRead,
+    callback: Callback,
 ) -> None:
     """Measures what the store lacks and has not failed, and writes it in parts."""
     places: dict[str, list[int]] = {}
@@ -223,7 +222,7 @@ def _complete(
                 failed[image] = str(result)
             else:
                 finished.append((image, result))
-            on_progress(done, len(work))
+            callback.on_measured(done, len(work))
             if len(finished) >= PART_VECTORS:
                 _write(kept, finished)
                 finished = []

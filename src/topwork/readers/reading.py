@@ -10,12 +10,13 @@ import os
 import posixpath
 import sys
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from topwork.callbacks import SILENT, Callback
 from topwork.config import DataSettings
 from topwork.errors import DatasetError, ImageError
 from topwork.images import Source
@@ -41,7 +42,7 @@ def read_data(
     *,
     strict: bool,
     labelled: bool,
-    on_received: Callable[[int], None] = lambda count: None,
+    callback: Callback = SILENT,
 ) -> Listing:
     """Lists the images of a folder, table, archive or URL; see `Dataset.open`.
 
@@ -51,14 +52,14 @@ def read_data(
         cache: folder for what comes from other machines or has to be unpacked.
         strict: raise at the first file or row that cannot be used.
         labelled: whether every image needs a label.
-        on_received: called with how many bytes came from other machines, now and when images are
+        callback: hears how many bytes came from other machines, now and when images are
             read; from any thread.
 
     Raises:
         DatasetError: nothing can be read there, or it contradicts itself.
         SettingsError: a package for such data is missing.
     """
-    remote = Remote(cache / "remote", on_received=on_received)
+    remote = Remote(cache / "remote", callback=callback)
     reader = _Reader(settings, cache, remote, strict, labelled)
     if place == STDIN:
         return reader.read_table("stdin", sys.stdin.buffer.read(), reader.beside(Path()))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
+from topwork.callbacks import SILENT, Callback
 from topwork.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.images import Readable
 from topwork.remote import urls
@@ -77,7 +78,7 @@ class Remote:
         cache: Path,
         *,
         options: Mapping[str, Any] | None = None,
-        on_received: Callable[[int], None] = lambda count: None,
+        callback: Callback = SILENT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Connects to nothing yet.
@@ -85,11 +86,11 @@ class Remote:
         Args:
             cache: folder for what is downloaded; made when it is needed, and shared by runs.
             options: for a protocol such as `s3`, arguments of its fsspec file system.
-            on_received: called with `received` whenever it has grown, from any thread.
+            callback: hears `received` whenever it has grown, from any thread.
             sleep: waits between two tries, in seconds.
         """
         self.cache = cache
-        self._on_received = on_received
+        self._callback = callback
         self.received = 0
         self._options = dict(options or {})
         self._sleep = sleep
@@ -220,7 +221,7 @@ class Remote:
                             raise self._unwritable(error) from None
                         with self._guard:
                             self.received += len(data)
-                            self._on_received(self.received)
+                            self._callback.on_received(self.received)
                         if most_bytes is not None and part.size > most_bytes:
                             part.restart(Version())
                             raise _too_large(most_bytes)

@@ -7,11 +7,12 @@ bounded, so that data of any size makes a page of a few megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from topwork.answers import Answers
+from topwork.callbacks import SILENT, Callback
 from topwork.errors import ImageError
 from topwork.explain import Explainer
 from topwork.metrics import ClassReport, LabelReport, NumberReport
@@ -46,8 +47,6 @@ PICTURES = 300
 # One image is run at a time, by all cores; another is decoded meanwhile.
 MAP_THREADS = 2
 
-OnProgress = Callable[[int, int], None]
-
 
 def render_report(
     model: Model,
@@ -57,7 +56,7 @@ def render_report(
     explainer: Explainer | None = None,
     inspection: Mapping[str, Any] | None = None,
     trials_png: bytes | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    callback: Callback = SILENT,
 ) -> str:
     """Renders what a person should see of a model.
 
@@ -69,8 +68,8 @@ def render_report(
         explainer: of the model, for the maps; None for none.
         inspection: what an inspection of its images found, as `Inspection.summary` has it.
         trials_png: the plot of what was compared to choose the head.
-        on_progress: called in the caller's thread with how many small pictures are made, and of
-            how many.
+        callback: hears, in the caller's thread, how many small pictures are made, and of how
+            many.
 
     Returns:
         HTML.
@@ -101,7 +100,7 @@ def render_report(
         behind = find_groups(found)
         groups = list(behind.values())
         content |= _list_answers(found, behind)
-        pictures = _draw_pictures(found.answers, worst, unsure, groups, on_progress)
+        pictures = _draw_pictures(found.answers, worst, unsure, groups, callback)
         if explainer is not None:
             _add_maps(explainer, found.answers, worst.rows)
     return load_template("report/page.html.j2").render(
@@ -144,7 +143,7 @@ def _draw_pictures(
     worst: Cases,
     unsure: Cases | None,
     groups: Sequence[Group],
-    on_progress: OnProgress,
+    callback: Callback,
 ) -> Pictures:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
 
@@ -159,7 +158,7 @@ def _draw_pictures(
     for case in (case for cases in lists if cases is not None for case in cases.rows):
         if answers.sources[case.place] is not None:
             pictures.add(case.place)
-    pictures.draw(on_progress)
+    pictures.draw(callback)
     return pictures
 
 

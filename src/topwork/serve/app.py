@@ -37,16 +37,16 @@ def make_app(
     service: Service,
     options: Options,
     *,
+    on_ready: Callable[[], None],
     local_host: str | None = None,
-    on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Makes the application.
 
     Args:
         service: the models.
         options: who may ask.
-        local_host: as for `Checks`.
         on_ready: called when requests are taken.
+        local_host: as for `Checks`.
     """
 
     @contextlib.asynccontextmanager

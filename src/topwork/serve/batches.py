@@ -43,7 +43,7 @@ class Batches:
     def __init__(
         self,
         model: Model,
-        on_batch: Callable[[int], None] = lambda count: None,
+        on_batch: Callable[[int], None],
         workers: int | None = None,
     ) -> None:
         self.sizes = tuple(sorted({member.space.image_size for member in model.members}))

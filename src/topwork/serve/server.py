@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork import interrupts
+from topwork.callbacks import SILENT, Callback
 from topwork.errors import SettingsError
 from topwork.leftovers import sweep
 from topwork.serve.limits import Limits
@@ -67,27 +68,27 @@ class Ready:
 def serve(
     models: Sequence[Path],
     options: Options,
-    on_ready: Callable[[Ready], None] = lambda ready: None,
+    callback: Callback = SILENT,
 ) -> None:
     """Serves models until a signal stops it: answers what it has received, then returns.
 
     Args:
         models: folders of trained models; the first is meant where a request names none.
         options: how.
-        on_ready: called when requests are taken.
+        callback: hears when requests are taken.
 
     Raises:
         SettingsError: an option is wrong, the address is taken, or the extra `serve` is missing.
         ModelError: a folder is not a model, or is damaged.
         NetworkError: a network cannot be compiled.
     """
-    server, listener = make_server(models, options, on_ready)
+    server, listener = make_server(models, options, callback)
     with interrupts.release():
         server.run(sockets=[listener])
 
 
 def make_server(
-    models: Sequence[Path], options: Options, on_ready: Callable[[Ready], None]
+    models: Sequence[Path], options: Options, callback: Callback = SILENT
 ) -> tuple[QuietServer, socket.socket]:
     """Opens models and returns a server for them, and the socket that it is to listen on.
 
@@ -120,7 +121,7 @@ def make_server(
         service,
         options,
         local_host=options.host if local and options.api_key is None else None,
-        on_ready=lambda: on_ready(ready),
+        on_ready=lambda: callback.on_ready(ready),
     )
     config = uvicorn.Config(
         app,
