@@ -171,9 +171,8 @@ def test_a_lock_that_was_made_anew_is_not_removed(tmp_path, monkeypatch):
     assert locks(tmp_path) == ["a.lock", "elsewhere"]
 
 
-def test_a_lock_that_is_taken_anew_meanwhile_is_not_lost(tmp_path, monkeypatch):
+def test_a_lock_that_is_taken_anew_meanwhile_is_not_lost(tmp_path):
     """Many take and give back one name while others remove what seems to be nobody's."""
-    monkeypatch.setattr(claims_module, "SETTLED_S", -1.0)
     failed, until_s = [], time.monotonic() + 2
     holders = set()
 
@@ -188,7 +187,7 @@ def test_a_lock_that_is_taken_anew_meanwhile_is_not_lost(tmp_path, monkeypatch):
 
     def remove():
         while time.monotonic() < until_s:
-            remove_free(tmp_path)
+            remove_free(tmp_path, settled_s=-1.0)
 
     threads = [threading.Thread(target=take, args=(n,)) for n in range(3)]
     threads += [threading.Thread(target=remove) for _ in range(2)]

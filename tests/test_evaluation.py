@@ -73,13 +73,12 @@ def test_evaluate_names_the_splits_there_are(trained, flat_trained, flat, photos
 
 
 @pytest.mark.parametrize("count", [1, 5, 13])
-def test_predictions_come_in_chunks_and_in_order(trained, monkeypatch, count):
-    monkeypatch.setattr(evaluation, "PREDICT_CHUNK", 4)
+def test_predictions_come_in_chunks_and_in_order(trained, count):
     colours = list(COLOURS.values())
     images = [encode(picture(colours[n % 3], seed=n)) for n in range(count)]
     if count > 4:
         images[3] = b"broken"
-    chunks = list(evaluation.predict(trained.model, images))
+    chunks = list(evaluation.predict(trained.model, images, chunk=4))
     assert [start for start, _ in chunks] == list(range(0, count, 4))
     logits = np.full((count, 3), np.nan, np.float32)
     failed = {}
@@ -99,12 +98,10 @@ def test_probabilities_are_the_softmax_of_the_logits(trained):
     np.testing.assert_allclose(found.probabilities, wanted, atol=1e-6)
 
 
-def test_predictions_without_the_store_equal_those_with_it(trained, photos, store, monkeypatch):
+def test_predictions_without_the_store_equal_those_with_it(trained, photos, store):
     dataset = Dataset.from_folder(photos)
-    monkeypatch.setattr(evaluation, "FEW", 10_000)
-    direct = evaluation.predict_all(trained.model, dataset, store)
-    monkeypatch.setattr(evaluation, "FEW", 0)
-    stored = evaluation.predict_all(trained.model, dataset, store)
+    direct = evaluation.predict_all(trained.model, dataset, store, few=10_000)
+    stored = evaluation.predict_all(trained.model, dataset, store, few=0)
     np.testing.assert_allclose(direct, stored, rtol=0, atol=1e-4)
 
 

@@ -119,6 +119,11 @@ def age(path, seconds=60):
     os.utime(path, ns=(then, then))
 
 
+def hash_at_once(path, record):
+    """Remembers also what was just changed."""
+    return hash_unchanged(path, record, settled_ns=-1)
+
+
 @pytest.fixture
 def reads(monkeypatch):
     """Names of the files that are hashed."""
@@ -129,7 +134,6 @@ def reads(monkeypatch):
         return hash_(path)
 
     monkeypatch.setattr(files, "hash_file", spy)
-    monkeypatch.setattr(files, "SETTLED_NS", -1)
     return names
 
 
@@ -137,12 +141,12 @@ def test_a_file_that_is_unchanged_is_hashed_once(tmp_path, reads):
     path, record = tmp_path / "weights", tmp_path / "store" / "known.json"
     path.write_bytes(b"one")
     wanted = hashlib.sha256(b"one").hexdigest()
-    assert hash_unchanged(path, record) == hash_unchanged(path, record) == wanted
+    assert hash_at_once(path, record) == hash_at_once(path, record) == wanted
     assert reads == ["weights"]
     other = tmp_path / "other"
     other.write_bytes(b"two")
-    assert hash_unchanged(other, record) == hashlib.sha256(b"two").hexdigest()
-    assert hash_unchanged(path, record) == wanted
+    assert hash_at_once(other, record) == hashlib.sha256(b"two").hexdigest()
+    assert hash_at_once(path, record) == wanted
     assert reads == ["weights", "other"]
 
 
@@ -151,7 +155,7 @@ def test_a_file_that_was_changed_is_hashed_again(tmp_path, reads, change):
     path, record = tmp_path / "weights", tmp_path / "known.json"
     path.write_bytes(b"one")
     age(path)
-    hash_unchanged(path, record)
+    hash_at_once(path, record)
     facts = path.stat()
     if change == "file":
         (tmp_path / "new").write_bytes(b"two")
@@ -161,7 +165,7 @@ def test_a_file_that_was_changed_is_hashed_again(tmp_path, reads, change):
         age(path, 120)
     else:
         path.write_bytes(b"two" if change == "content" else b"four")
-    assert hash_unchanged(path, record) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert hash_at_once(path, record) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert reads == ["weights", "weights"]
 
 
@@ -178,7 +182,7 @@ def test_a_record_that_is_damaged_is_written_anew(tmp_path, reads, content):
     path.write_bytes(b"one")
     record.write_text(content.replace("%s", str(path)))
     for _ in range(2):
-        assert hash_unchanged(path, record) == hashlib.sha256(b"one").hexdigest()
+        assert hash_at_once(path, record) == hashlib.sha256(b"one").hexdigest()
     assert reads == ["weights"]
 
 
@@ -187,9 +191,9 @@ def test_a_record_that_cannot_be_written_costs_nothing(tmp_path, reads):
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     record = tmp_path / "store" / "known.json"
-    assert hash_unchanged(path, record) == hashlib.sha256(b"one").hexdigest()
+    assert hash_at_once(path, record) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(FileNotFoundError):
-        hash_unchanged(tmp_path / "none", record)
+        hash_at_once(tmp_path / "none", record)
 
 
 def test_a_folder_that_cannot_be_put_back_is_kept(tmp_path, monkeypatch):

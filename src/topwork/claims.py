@@ -108,11 +108,12 @@ class Claims:
         file.close()
 
 
-def remove_free(folder: Path) -> None:
+def remove_free(folder: Path, *, settled_s: float = SETTLED_S) -> None:
     """Removes the locks that killed processes left: those that nobody holds.
 
     Args:
         folder: of claims; nothing need be there.
+        settled_s: how old a lock must be; younger ones stay.
     """
     if not fcntl:
         return
@@ -125,7 +126,7 @@ def remove_free(folder: Path) -> None:
         # What cannot be locked or removed stays.
         with contextlib.suppress(OSError):
             facts = lock.stat(follow_symlinks=False)
-            if facts.st_size == 0 and time.time() - facts.st_mtime > SETTLED_S:
+            if facts.st_size == 0 and time.time() - facts.st_mtime > settled_s:
                 _remove_if_free(lock.path)
 
 

@@ -232,14 +232,21 @@ def check_abstain(model: Model, share: float | None) -> None:
         raise SettingsError(f"abstain_below: must be 0 to 1, received {share}")
 
 
-def predict(model: Model, sources: Sequence[Source]) -> Iterator[tuple[int, Predictions]]:
+def predict(
+    model: Model, sources: Sequence[Source], *, chunk: int = PREDICT_CHUNK
+) -> Iterator[tuple[int, Predictions]]:
     """Predicts any number of images, a chunk at a time.
+
+    Args:
+        model: the model.
+        sources: the images.
+        chunk: how many are predicted at once.
 
     Yields:
         The place of the chunk's first image, and its predictions.
     """
-    for start in range(0, len(sources), PREDICT_CHUNK):
-        yield start, model.predict(sources[start : start + PREDICT_CHUNK])
+    for start in range(0, len(sources), chunk):
+        yield start, model.predict(sources[start : start + chunk])
 
 
 def answer(
@@ -296,13 +303,19 @@ def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list
     return said
 
 
-def predict_all(model: Model, dataset: Dataset, store: Path) -> Floats:
+def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats:
     """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
+
+    Args:
+        model: the model.
+        dataset: the images.
+        store: where vectors are kept.
+        few: fewer images than this are predicted without the store.
 
     Raises:
         DatasetError: an image cannot be used.
     """
-    if len(dataset) < FEW:
+    if len(dataset) < few:
         found = model.predict(dataset.sources)
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits

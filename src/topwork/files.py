@@ -90,7 +90,7 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_unchanged(path: Path, record: Path) -> str:
+def hash_unchanged(path: Path, record: Path, *, settled_ns: int = SETTLED_NS) -> str:
     """Returns the SHA-256 of a file, hex; one that is known and unchanged is not read.
 
     A file counts as unchanged while its path, size, inode and time of change are the same; one
@@ -99,6 +99,7 @@ def hash_unchanged(path: Path, record: Path) -> str:
     Args:
         path: the file.
         record: JSON file of the hashes that are known; written if it can be.
+        settled_ns: how long ago the file must have changed to be remembered.
 
     Raises:
         OSError: the file cannot be read.
@@ -114,7 +115,7 @@ def hash_unchanged(path: Path, record: Path) -> str:
         case [found, str(digest)] if found == mark:
             return digest
     digest = hash_file(path)
-    if time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns) > SETTLED_NS:
+    if time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns) > settled_ns:
         content = json.dumps(known | {name: [mark, digest]}, indent=1).encode()
         with contextlib.suppress(OSError):
             record.parent.mkdir(parents=True, exist_ok=True)

@@ -73,11 +73,15 @@ def paired_interval(both: int, worse: int, better: int, neither: int) -> tuple[f
     return max(low, -1.0), min(high, 1.0)
 
 
-def flip_signs(gains: Floats) -> float:
+def flip_signs(gains: Floats, *, block: int = BLOCK) -> float:
     """Returns how often chance alone makes the mean of N gains as large, either way.
 
     If two models are alike, every gain might as well be a loss: signs are dealt out anew, in all
     ways where there are few, else many times.
+
+    Args:
+        gains: (N,).
+        block: signs that are dealt out at once.
 
     Source: Fisher, "The Design of Experiments", 1935, section 21; for the share, Phipson and
         Smyth, "Permutation p-values should never be zero", 2010.
@@ -90,7 +94,7 @@ def flip_signs(gains: Floats) -> float:
         return float((np.abs((2 * ways - 1) @ gains) >= least).mean())
     random, reached, left = np.random.default_rng(0), 0, DEALS
     while left:
-        deals = min(left, max(1, BLOCK // count))
+        deals = min(left, max(1, block // count))
         signs = 2.0 * random.integers(0, 2, (deals, count), np.int8) - 1
         reached += int((np.abs(signs @ gains) >= least).sum())
         left -= deals

@@ -26,10 +26,10 @@ def answers(model, saved):
     return samples.read_answers(model, saved)
 
 
-def read(model, answers, folder):
+def read(model, answers, folder, **options):
     recorder = Recorder()
     dataset = Dataset.open(folder, labelled=False)
-    found = samples.read_checked(model, answers, dataset, recorder)
+    found = samples.read_checked(model, answers, dataset, recorder, **options)
     return found, recorder.told["on_read"]
 
 
@@ -71,9 +71,8 @@ def test_other_data_is_refused(model, answers, flat):
         read(model, answers, flat)
 
 
-def test_many_images_are_spread_over_all(model, answers, photos, monkeypatch):
-    monkeypatch.setattr(samples, "MOST_CHECKED", 5)
-    found, _ = read(model, answers, photos)
+def test_many_images_are_spread_over_all(model, answers, photos):
+    found, _ = read(model, answers, photos, most=5)
     assert found.rows.tolist() == [0, 3, 6, 8, 11]
 
 

@@ -4,7 +4,6 @@ from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from topwork.errors import TopworkError
-from topwork.heads import solved
 from topwork.heads.solved import TOLERANCE, solve
 from topwork.task import Task
 
@@ -141,25 +140,23 @@ def test_numbers_are_those_of_scikit_learn(outputs, weighing, penalty):
 
 
 @pytest.mark.parametrize(("task", "outputs"), KINDS)
-def test_the_answer_does_not_depend_on_how_often_all_images_occur(task, outputs, monkeypatch):
-    monkeypatch.setattr(solved, "TOLERANCE", 1e-7)
+def test_the_answer_does_not_depend_on_how_often_all_images_occur(task, outputs):
     vectors, targets = make(task, outputs, 60)
     often = np.tile(np.arange(60), 7)
-    once = solve(task, vectors, targets, outputs, 0.05)
-    more = solve(task, vectors[often], targets[often], outputs, 0.05)
+    once = solve(task, vectors, targets, outputs, 0.05, tolerance=1e-7)
+    more = solve(task, vectors[often], targets[often], outputs, 0.05, tolerance=1e-7)
     np.testing.assert_allclose(once.logits(vectors), more.logits(vectors), atol=1e-4)
 
 
 @pytest.mark.parametrize(("task", "outputs"), KINDS)
-def test_a_weight_is_as_good_as_copies_and_none_as_good_as_absence(task, outputs, monkeypatch):
-    monkeypatch.setattr(solved, "TOLERANCE", 1e-7)
+def test_a_weight_is_as_good_as_copies_and_none_as_good_as_absence(task, outputs):
     vectors, targets = make(task, outputs, 80)
     copies = np.random.default_rng(3).choice([1, 2, 4, 0], 80)
     copies[:outputs] = copies[:2] = 1  # every class stays
     weights = (copies / copies.mean()).astype(np.float32)
     rows = np.repeat(np.arange(80), copies)
-    weighted = solve(task, vectors, targets, outputs, 0.05, weights)
-    copied = solve(task, vectors[rows], targets[rows], outputs, 0.05)
+    weighted = solve(task, vectors, targets, outputs, 0.05, weights, tolerance=1e-7)
+    copied = solve(task, vectors[rows], targets[rows], outputs, 0.05, tolerance=1e-7)
     np.testing.assert_allclose(weighted.logits(vectors), copied.logits(vectors), atol=2e-4)
 
 
@@ -203,10 +200,7 @@ def test_images_without_weight_do_not_make_a_label_undecided():
 
 
 @pytest.mark.parametrize(("task", "outputs"), LOGISTIC)
-def test_an_optimum_that_is_not_reached_is_an_error_that_says_what_to_do(
-    task, outputs, monkeypatch
-):
-    monkeypatch.setattr(solved, "STEPS", 2)
+def test_an_optimum_that_is_not_reached_is_an_error_that_says_what_to_do(task, outputs):
     wanted = r"penalty 0\.001 did not .* in 2 steps; try a larger --penalty, or --normalize"
     with pytest.raises(TopworkError, match=wanted):
-        solve(task, *make(task, outputs, 300), outputs, 0.001)
+        solve(task, *make(task, outputs, 300), outputs, 0.001, steps=2)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from topwork.errors import ImageError
 from topwork.pages.pictures import make_thumbnail
-from topwork.quality import page
 from topwork.quality.page import render_page
 
 LISTS = ("pairs", "suspects", "outliers", "oddities", "alike", "shifts", "skipped")
@@ -60,8 +59,8 @@ def thumbnail(place):
     return make_thumbnail(encode(picture(seed=place)), 16)
 
 
-def read(findings, thumbnails=thumbnail, title="Findings"):
-    return Reader(render_page(findings, thumbnails, title))
+def read(findings, thumbnails=thumbnail, title="Findings", **options):
+    return Reader(render_page(findings, thumbnails, title, **options))
 
 
 def test_everything_that_was_found_is_said():
@@ -167,10 +166,9 @@ def test_each_picture_is_there_once_and_has_its_name():
     assert labels.count("photo 1") == 5
 
 
-def test_there_are_at_most_so_many_pictures_and_rows(monkeypatch):
-    monkeypatch.setattr(page, "PICTURES", 10)
+def test_there_are_at_most_so_many_pictures_and_rows():
     findings = make_findings(300, leaks=100) | {"suspects_total": 512}
-    found = read(findings)
+    found = read(findings, most_pictures=10)
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
     assert "not shown" in found.text
     assert "512 labels in doubt" in found.text

@@ -10,9 +10,9 @@ from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, multivariate_h
 from sklearn.neighbors import NearestNeighbors
 
 from topwork.errors import DatasetError, SettingsError
-from topwork.quality import shape
 from topwork.quality.shape import (
     LIMIT,
+    _chance,
     find_alike,
     find_outliers,
     find_shifts,
@@ -30,12 +30,11 @@ def near(count, seed=0):
 
 
 @pytest.mark.parametrize("block", [1, 200, 1 << 24])
-def test_distances_are_those_of_scikit_learn(block, monkeypatch):
-    monkeypatch.setattr(shape, "BLOCK", block)
+def test_distances_are_those_of_scikit_learn(block):
     vectors = near(150)
     vectors[[3, 20, 149]] *= [[-1], [0.01], [-7]]
     vectors[20, 4] = 9
-    found = find_outliers(vectors, count=150, neighbours=7)
+    found = find_outliers(vectors, count=150, neighbours=7, block=block)
     tree = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(vectors)
     means = tree.kneighbors()[0].mean(axis=1)
     above = means - np.median(means)
@@ -46,7 +45,7 @@ def test_distances_are_those_of_scikit_learn(block, monkeypatch):
         assert outlier.distance == pytest.approx(means[outlier.place], abs=1e-5)
         assert outlier.score == pytest.approx(scores[outlier.place], rel=1e-3)
     assert [o.score for o in found] == sorted((o.score for o in found), reverse=True)
-    assert find_outliers(vectors, count=2, neighbours=7) == found[:2]
+    assert find_outliers(vectors, count=2, neighbours=7, block=block) == found[:2]
 
 
 def test_an_image_is_compared_with_its_own_class():
@@ -202,7 +201,7 @@ def test_rare_classes_are_compared_by_dealing_out_anew(counts):
     unlike = ((ways - totals * size / totals.sum()) ** 2 @ (1 / totals)).round(9)
     chances = multivariate_hypergeom.pmf(ways, totals, size)
     exact = chances[unlike >= unlike[(ways == counts[1]).all(axis=1)]].sum()
-    assert shape._chance(counts) == pytest.approx(exact, abs=0.0005 + 0.1 * exact)
+    assert _chance(counts) == pytest.approx(exact, abs=0.0005 + 0.1 * exact)
 
 
 def test_a_new_class_is_found_though_it_is_rare():

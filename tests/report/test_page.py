@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from topwork.explain import Explainer
 from topwork.model import Making, SearchFacts
-from topwork.report import page, render_report, tables
+from topwork.report import render_report
 from topwork.task import Task
 
 FINDINGS = {
@@ -223,11 +223,10 @@ def test_any_name_makes_a_whole_page(make, names, name):
     assert not set("\u202e\u2066\x00\x1b\x07") & set(html)
 
 
-def test_many_classes_are_bounded(make, monkeypatch):
-    monkeypatch.setattr(tables, "MOST_ROWS", 200)
+def test_many_classes_are_bounded(make):
     names = tuple(f"class {n}" for n in range(300))
     made = make(Task.CLASSES, 1500, names=names, sources=False, noise=4)
-    html = render_report(made.model, made.answers, title="t")
+    html = render_report(made.model, made.answers, title="t", most_rows=200)
     found = Reader(html)
     assert len(html) < 2e6
     assert "These are the first 40 of" in found.text
@@ -236,15 +235,14 @@ def test_many_classes_are_bounded(make, monkeypatch):
     assert any(a.get("href", "").startswith("#images-") for _, a in found.tags)
 
 
-def test_there_are_at_most_so_many_pictures(make, monkeypatch):
-    monkeypatch.setattr(page, "PICTURES", 10)
-    found = read(make(Task.CLASSES, 60))
+def test_there_are_at_most_so_many_pictures(make):
+    found = read(make(Task.CLASSES, 60), most_pictures=10)
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
     assert "not shown" in found.text
     # Those that are not at hand take nobody's place.
     made = make(Task.CLASSES, 60)
     answers = replace(made.answers, sources=(*made.answers.sources[:30], *[None] * 30))
-    found = read(replace(made, answers=answers))
+    found = read(replace(made, answers=answers), most_pictures=10)
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
 
 

@@ -64,20 +64,26 @@ def read_answers(model: Model, folder: Path) -> Answers:
 
 
 def read_checked(
-    model: Model, answers: Answers, dataset: Dataset, callback: Callback = SILENT
+    model: Model,
+    answers: Answers,
+    dataset: Dataset,
+    callback: Callback = SILENT,
+    *,
+    most: int = MOST_CHECKED,
 ) -> Samples:
-    """Returns a model's validation images: all of them, or `MOST_CHECKED` spread over them.
+    """Returns a model's validation images: all of them, or `most` spread over them.
 
     Args:
         model: the model.
         answers: its answers to them.
         dataset: where the images are.
         callback: hears how many are read, and of how many.
+        most: see above.
 
     Raises:
         DatasetError: none of them is in the dataset.
     """
-    chosen = _spread(np.arange(len(answers)), MOST_CHECKED)
+    chosen = _spread(np.arange(len(answers)), most)
     return _read(model, answers.names, answers.hashes, chosen, dataset, callback, "validation")
 
 

@@ -15,6 +15,7 @@ from topwork.errors import TopworkError
 from topwork.heads.dense import Dense, Floats, Head
 from topwork.task import Task
 
+# The most steps that a regression takes, and how small its slope must be where it ends.
 STEPS = 2000
 TOLERANCE = 1e-4
 
@@ -26,6 +27,9 @@ def solve(
     outputs: int,
     penalty: float,
     weights: Floats | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    steps: int = STEPS,
 ) -> Head:
     """Finds the head with the least mean loss + penalty / 2 · (sum of squared weights).
 
@@ -42,6 +46,8 @@ def solve(
         penalty: above 0.
         weights: how much each image counts, (N,) with a mean of 1; for many labels it may be
             (N, C), for each label in turn.
+        tolerance: how small the slope must be where a regression ends.
+        steps: the most that a regression may take.
 
     Returns:
         The head: kernel (D, C), bias (C,) float32.
@@ -55,12 +61,12 @@ def solve(
         case Task.CLASSES:
             # Two classes get one logit there, whose penalty is half of that of two opposite ones.
             factor = 2 if outputs == 2 else 1
-            kernel, bias = _regress(vectors, targets, penalty, weights, factor)
+            kernel, bias = _regress(vectors, targets, penalty, weights, tolerance, steps, factor)
             if outputs == 2:
                 kernel, bias = (np.concatenate([-a / 2, a / 2], axis=-1) for a in (kernel, bias))
         case Task.BINARY | Task.LABELS:
             columns = [
-                _regress_one(vectors, targets[:, n], penalty, _column(weights, n))
+                _regress_one(vectors, targets[:, n], penalty, _column(weights, n), tolerance, steps)
                 for n in range(outputs)
             ]
             kernel, bias = (
@@ -80,6 +86,8 @@ def _regress(
     labels: NDArray[Any],
     penalty: float,
     weights: Floats | None,
+    tolerance: float,
+    steps: int,
     factor: float = 1,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns the kernel and bias of a logistic regression; one logit for two classes.
@@ -91,32 +99,37 @@ def _regress(
 
     total = len(vectors) if weights is None else float(weights.sum())
     problem = LogisticRegression(
-        C=factor / (penalty * total), max_iter=STEPS, tol=TOLERANCE, warm_start=True
+        C=factor / (penalty * total), max_iter=steps, tol=tolerance, warm_start=True
     )
     with contextlib.suppress(ConvergenceWarning):
         # Single precision is twice as fast, but stops early where vectors are large.
         problem.fit(vectors, labels, weights)
         problem.fit(vectors.astype(np.float64), labels, weights)
-    if not hasattr(problem, "n_iter_") or problem.n_iter_.max() >= STEPS:
-        raise TopworkError(say_unsolved(penalty))
+    if not hasattr(problem, "n_iter_") or problem.n_iter_.max() >= steps:
+        raise TopworkError(say_unsolved(penalty, steps))
     return problem.coef_.T, problem.intercept_
 
 
-def say_unsolved(penalty: float) -> str:
-    """Returns what to say of a regression that did not reach its optimum."""
+def say_unsolved(penalty: float, steps: int = STEPS) -> str:
+    """Returns what to say of a regression that did not reach its optimum in so many steps."""
     return (
-        f"logistic regression with penalty {penalty:g} did not reach its optimum in {STEPS} "
+        f"logistic regression with penalty {penalty:g} did not reach its optimum in {steps} "
         "steps; try a larger --penalty, or --normalize"
     )
 
 
 def _regress_one(
-    vectors: Floats, present: Floats, penalty: float, weights: Floats | None
+    vectors: Floats,
+    present: Floats,
+    penalty: float,
+    weights: Floats | None,
+    tolerance: float,
+    steps: int,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns the kernel (D, 1) and bias (1,) for one label, also where all images agree on it."""
     found = np.unique(present[weights > 0] if weights is not None else present)
     if len(found) == 2:
-        return _regress(vectors, present, penalty, weights)
+        return _regress(vectors, present, penalty, weights, tolerance, steps)
     # Without an example of the other kind the optimum lies at infinity: as if there were one.
     sure = np.log(len(vectors) + 1.0)
     bias = np.array([sure if found.size and found[0] > 0 else -sure])

@@ -43,7 +43,9 @@ CLASSES = 40
 Finding = Mapping[str, Any]
 
 
-def render_page(inspection: Finding, thumbnails: Thumbnails, title: str) -> str:
+def render_page(
+    inspection: Finding, thumbnails: Thumbnails, title: str, *, most_pictures: int = PICTURES
+) -> str:
     """Renders an inspection.
 
     Args:
@@ -51,6 +53,7 @@ def render_page(inspection: Finding, thumbnails: Thumbnails, title: str) -> str:
         thumbnails: makes a small JPEG, PNG or WebP of the image in a place; called once for each
             that is shown, in any thread. An `ImageError` leaves the picture empty.
         title: of the page.
+        most_pictures: the most pictures that it shows.
 
     Returns:
         HTML.
@@ -60,7 +63,7 @@ def render_page(inspection: Finding, thumbnails: Thumbnails, title: str) -> str:
     if pairs is not None:
         lists["leaks"] = [pair for pair in pairs if pair["leak"]]
         lists["pairs"] = [pair for pair in pairs if not pair["leak"]]
-    pictures = Pictures(thumbnails, PICTURES)
+    pictures = Pictures(thumbnails, most_pictures)
     sections = {name: _cut(name, found, inspection) for name, found in lists.items()}
     for name in ("leaks", "suspects", "pairs", "oddities", "outliers"):
         for finding in sections[name].rows or ():

@@ -51,6 +51,7 @@ def find_outliers(
     *,
     count: int = 10,
     neighbours: int = 10,
+    block: int = BLOCK,
 ) -> list[Outlier]:
     """Finds the images that are far from all others, the farthest first.
 
@@ -63,6 +64,7 @@ def find_outliers(
             image that is alone is not judged.
         count: most outliers to name.
         neighbours: how many of the nearest, fewer where there are not so many.
+        block: similarities that are computed at once.
 
     Raises:
         DatasetError: no vectors, vectors that are not finite, or labels that do not fit.
@@ -80,7 +82,7 @@ def find_outliers(
     for label in np.unique(own):
         places = np.flatnonzero(own == label)
         if len(places) > 1:
-            distances[places] = _distances(vectors[places], neighbours)
+            distances[places] = _distances(vectors[places], neighbours, block)
             above[places] = distances[places] - np.median(distances[places])
             scales[places] = robust_scale(above[places])
     # That of a few images alone would be chance: none is below that of all.
@@ -222,7 +224,7 @@ def check_rows(vectors: NDArray[Any], name: str) -> None:
         )
 
 
-def _distances(vectors: NDArray[np.float32], neighbours: int) -> NDArray[np.float32]:
+def _distances(vectors: NDArray[np.float32], neighbours: int, block: int) -> NDArray[np.float32]:
     """Returns each vector's mean cosine distance to its nearest ones, (N,), N at least 2."""
     # Brought near 1 first, so that no square overflows or vanishes.
     largest = np.abs(vectors).max(axis=1, keepdims=True)
@@ -230,7 +232,7 @@ def _distances(vectors: NDArray[np.float32], neighbours: int) -> NDArray[np.floa
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     units /= np.where(lengths > 0, lengths, 1)
     count, near = len(units), min(neighbours, len(units) - 1)
-    rows = max(1, BLOCK // count)
+    rows = max(1, block // count)
     means = np.empty(count, np.float32)
     for start in range(0, count, rows):
         likeness = units[start : start + rows] @ units.T

@@ -36,6 +36,7 @@ from topwork.report.judging import Judged, judge
 from topwork.report.maps import draw_maps
 from topwork.report.tables import (
     FIRST,
+    MOST_ROWS,
     list_classes,
     list_labels,
     list_numbers,
@@ -53,6 +54,8 @@ def render_report(
     answers: Answers | None,
     *,
     title: str,
+    most_pictures: int = PICTURES,
+    most_rows: int = MOST_ROWS,
     explainer: Explainer | None = None,
     inspection: Mapping[str, Any] | None = None,
     trials_png: bytes | None = None,
@@ -65,6 +68,8 @@ def render_report(
         answers: what it says of some images, at least one; None if that is not known. Pictures
             are shown of those that have a source; one that cannot be read stays empty.
         title: of the page.
+        most_pictures: the most pictures of images that it shows.
+        most_rows: the most classes, labels or numbers that have a row.
         explainer: of the model, for the maps; None for none.
         inspection: what an inspection of its images found, as `Inspection.summary` has it.
         trials_png: the plot of what was compared to choose the head.
@@ -99,8 +104,8 @@ def render_report(
         worst, unsure = find_worst(found), find_unsure(found)
         behind = find_groups(found)
         groups = list(behind.values())
-        content |= _list_answers(found, behind)
-        pictures = _draw_pictures(found.answers, worst, unsure, groups, callback)
+        content |= _list_answers(found, behind, most_rows)
+        pictures = _draw_pictures(found.answers, worst, unsure, groups, most_pictures, callback)
         if explainer is not None:
             _add_maps(explainer, found.answers, worst.rows)
     return load_template("report/page.html.j2").render(
@@ -119,17 +124,19 @@ def render_report(
     )
 
 
-def _list_answers(found: Judged, behind: Mapping[tuple[int, int], Group]) -> dict[str, Any]:
+def _list_answers(
+    found: Judged, behind: Mapping[tuple[int, int], Group], most_rows: int
+) -> dict[str, Any]:
     rows: Any = None
     confusion = None
     match found.report:
         case ClassReport():
-            rows = list_classes(found.classes, found.report)
+            rows = list_classes(found.classes, found.report, most=most_rows)
             confusion = make_confusion(found.classes, found.report, behind)
         case LabelReport():
-            rows = list_labels(found.classes, found.report, behind)
+            rows = list_labels(found.classes, found.report, behind, most=most_rows)
         case NumberReport():
-            rows = list_numbers(found.classes, found.report)
+            rows = list_numbers(found.classes, found.report, most=most_rows)
     return {
         "rows": rows,
         "confusion": confusion,
@@ -143,6 +150,7 @@ def _draw_pictures(
     worst: Cases,
     unsure: Cases | None,
     groups: Sequence[Group],
+    most: int,
     callback: Callback,
 ) -> Pictures:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
@@ -153,7 +161,7 @@ def _draw_pictures(
             raise ImageError("it is not at hand")
         return make_thumbnail(source)
 
-    pictures = Pictures(make, PICTURES)
+    pictures = Pictures(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
     for case in (case for cases in lists if cases is not None for case in cases.rows):
         if answers.sources[case.place] is not None:

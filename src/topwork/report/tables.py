@@ -102,19 +102,23 @@ class Confusion:
     total: int
 
 
-def list_classes(classes: Sequence[str], report: ClassReport) -> list[ClassRow]:
-    """Returns a row per class, the least found first, classes without images last."""
+def list_classes(
+    classes: Sequence[str], report: ClassReport, *, most: int = MOST_ROWS
+) -> list[ClassRow]:
+    """Returns a row for at most so many classes, the least found first, without images last."""
     right = np.diag(report.confusion).tolist()
     support, said = report.support.tolist(), report.confusion.sum(axis=0).tolist()
     rows = [
         ClassRow(name, Share(right[n], support[n]), Share(right[n], said[n]))
         for n, name in enumerate(classes)
     ]
-    return sorted(rows, key=_by_recall)[:MOST_ROWS]
+    return sorted(rows, key=_by_recall)[:most]
 
 
-def list_labels(classes: Sequence[str], report: LabelReport, groups: Groups) -> list[ClassRow]:
-    """Returns a row per label, the lowest average precision first."""
+def list_labels(
+    classes: Sequence[str], report: LabelReport, groups: Groups, *, most: int = MOST_ROWS
+) -> list[ClassRow]:
+    """Returns a row for at most so many labels, the lowest average precision first."""
     f1, areas = report.f1.tolist(), report.average_precision.tolist()
     rows = [
         ClassRow(
@@ -128,13 +132,15 @@ def list_labels(classes: Sequence[str], report: LabelReport, groups: Groups) -> 
         )
         for n, name in enumerate(classes)
     ]
-    return sorted(rows, key=_by_area)[:MOST_ROWS]
+    return sorted(rows, key=_by_area)[:most]
 
 
-def list_numbers(names: Sequence[str], report: NumberReport) -> list[NumberRow]:
-    """Returns a row per number."""
+def list_numbers(
+    names: Sequence[str], report: NumberReport, *, most: int = MOST_ROWS
+) -> list[NumberRow]:
+    """Returns a row for at most so many numbers."""
     figures = zip(names, report.maes.tolist(), report.r2s.tolist(), strict=True)
-    return [NumberRow(*row) for row in figures][:MOST_ROWS]
+    return [NumberRow(*row) for row in figures][:most]
 
 
 def make_confusion(classes: Sequence[str], report: ClassReport, groups: Groups) -> Confusion:
