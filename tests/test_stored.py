@@ -37,9 +37,9 @@ def fill(root, values, *, part=7, base="fake", order=None):
     return store
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 5 * 10)
+def lay_in_blocks(stores, hashes):
+    """Reads few rows at a time."""
+    return lay_out(stores, hashes, block_bytes=4 * 5 * 10)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def root(values, tmp_path_factory):
 def stored(root):
     store = VectorStore(root, SPACE, 5)
     store.refresh()
-    return lay_out([store], make_hashes(100))
+    return lay_in_blocks([store], make_hashes(100))
 
 
 rows = st.lists(st.integers(-100, 99), max_size=60).map(lambda some: np.array(some, np.int64))
@@ -96,7 +96,7 @@ def test_networks_stand_side_by_side_whatever_the_order_in_their_stores(tmp_path
         fill(tmp_path, values),
         fill(tmp_path, other, part=33, base="other", order=np.arange(100)[::-1]),
     ]
-    found = lay_out(stores, make_hashes(100))
+    found = lay_in_blocks(stores, make_hashes(100))
     np.testing.assert_array_equal(found[:], np.concatenate([values, other], axis=1))
 
 
@@ -105,7 +105,9 @@ def test_images_may_be_there_twice_and_the_store_may_have_more(root, values):
     store.refresh()
     chosen = [3, 3, 50, 3, 99]
     hashes = make_hashes(100)
-    np.testing.assert_array_equal(lay_out([store], [hashes[n] for n in chosen])[:], values[chosen])
+    np.testing.assert_array_equal(
+        lay_in_blocks([store], [hashes[n] for n in chosen])[:], values[chosen]
+    )
 
 
 def test_the_store_is_read_part_by_part(tmp_path, values, monkeypatch):
@@ -119,7 +121,7 @@ def test_the_store_is_read_part_by_part(tmp_path, values, monkeypatch):
         return read(images)
 
     monkeypatch.setattr(store, "read", watch)
-    lay_out([store], make_hashes(100))
+    lay_in_blocks([store], make_hashes(100))
     assert seen == sorted(seen)
     assert len(seen) == 100
 
@@ -184,12 +186,12 @@ def test_a_key_says_what_the_vectors_are_without_reading_them(root, stored, tmp_
     store = VectorStore(root, SPACE, 5)
     store.refresh()
     hashes = make_hashes(100)
-    assert key_of(lay_out([store], hashes)) == stored.key
+    assert key_of(lay_in_blocks([store], hashes)) == stored.key
     others = [
         key_of(values),
-        key_of(lay_out([store], hashes[:-1])),
-        key_of(lay_out([store], hashes[::-1])),
-        key_of(lay_out([fill(tmp_path, values, base="other")], hashes)),
+        key_of(lay_in_blocks([store], hashes[:-1])),
+        key_of(lay_in_blocks([store], hashes[::-1])),
+        key_of(lay_in_blocks([fill(tmp_path, values, base="other")], hashes)),
         key_of(stored.select(np.arange(99))),
         key_of(stored.select(np.arange(100) > 0)),
         key_of(stored.scaled(values[0], values[1])),
@@ -207,7 +209,7 @@ def test_all_damaged_parts_are_found_at_once(tmp_path, values):
         data[60] ^= 255
         part.write_bytes(data)
     with pytest.raises(DamagedPartError):
-        lay_out([store], make_hashes(100))
+        lay_in_blocks([store], make_hashes(100))
     assert len(store.set_aside) == 2
 
 
@@ -223,7 +225,7 @@ def open_files(folder):
 def test_its_file_has_no_name_and_ends_with_it(tmp_path, values):
     store = fill(tmp_path, values)
     there = sorted(tmp_path.rglob("*"))
-    found = lay_out([store], make_hashes(100))
+    found = lay_in_blocks([store], make_hashes(100))
     assert sorted(tmp_path.rglob("*")) == there
     assert len(open_files(tmp_path)) == 1
     few = found.select([1, 2])
@@ -240,7 +242,7 @@ def test_without_room_for_the_file_it_says_how_much_is_needed(tmp_path, values, 
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StoreError, match=r"100 vectors of 5 .* --store") as caught:
-        lay_out([store], make_hashes(100))
+        lay_in_blocks([store], make_hashes(100))
     assert str(store.folder) in str(caught.value)
 
 
@@ -259,11 +261,11 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path, values, monkeypatch):
 
     monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: Full())
     with pytest.raises(StoreError, match="no space left"):
-        lay_out([store], make_hashes(100))
+        lay_in_blocks([store], make_hashes(100))
 
 
 def test_a_file_that_was_cut_is_an_error_and_no_other_vectors(tmp_path, values):
-    found = lay_out([fill(tmp_path, values)], make_hashes(100))
+    found = lay_in_blocks([fill(tmp_path, values)], make_hashes(100))
     found._files[0]._file.truncate(4 * 5 * 50)
     with pytest.raises(StoreError, match="its end is missing"):
         found[:]

@@ -428,14 +428,12 @@ def train_alone(place):
     ("limits", "sizes"),
     [
         ({}, [4, 1]),
-        ({"MOST_HEADS": 2}, [2, 2, 1]),
+        ({"most_heads": 2}, [2, 2, 1]),
         # Of 64 · 10 weights, or 64 · 12 with an inner layer, at least one head at a time.
-        ({"MOST_WEIGHTS": 64 * 12}, [1, 1, 1, 1, 1]),
+        ({"most_weights": 64 * 12}, [1, 1, 1, 1, 1]),
     ],
 )
 def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
-    for name, value in limits.items():
-        monkeypatch.setattr(training, name, value)
     train, found = training.train_side_by_side, []
 
     def spy(examples, part, recipes, *others):
@@ -446,7 +444,7 @@ def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypa
     given = case("classes")
     recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
     examples, part = join(given["training"], given["validation"])
-    fits = train_heads(examples, part, recipes, 10, seed=3)
+    fits = train_heads(examples, part, recipes, 10, seed=3, **limits)
     assert found == sizes
     assert [fit.settings for fit in fits] == recipes
     assert [fit.best_epoch for fit in fits].count(0) == 1

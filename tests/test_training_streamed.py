@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topwork import side_by_side
-from topwork import stored as stored_module
 from topwork.config import HeadKind, Settings
 from topwork.labelled import Labelled, Part
 from topwork.stored import StoredVectors, _put_down
@@ -47,13 +45,9 @@ def make(task, *, seed=0, views=1, weights=False, noise=1.0):
     return examples, Part(np.stack(rows), np.pad(held_out, (0, 5), constant_values=-1))
 
 
-def store(examples, folder):
-    return replace(examples, vectors=_put_down(examples.vectors, folder))
-
-
-def set_block(monkeypatch, rows):
-    for module in (stored_module, side_by_side):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4 * LENGTH * rows)
+def store(examples, folder, rows=10_000):
+    """Lays down vectors, to be read so many rows at a time."""
+    return replace(examples, vectors=_put_down(examples.vectors, folder, 4 * LENGTH * rows))
 
 
 def recipe(**options):
@@ -99,16 +93,13 @@ def test_with_one_block_the_history_is_that_of_vectors_in_memory(task, options, 
 
 
 @pytest.mark.parametrize("rows", [16, 64])
-def test_with_many_blocks_the_accuracy_is_as_good_though_images_lie_class_by_class(
-    tmp_path, monkeypatch, rows
-):
-    set_block(monkeypatch, rows)
+def test_with_many_blocks_the_accuracy_is_as_good_though_images_lie_class_by_class(tmp_path, rows):
     differences = []
     for seed in range(6):
         examples, part = make(Task.CLASSES, seed=seed, noise=0.3)
         settings = [recipe(epochs=12)]
         (held,) = train_heads(examples, part, settings, 6, seed=seed)
-        (streamed,) = train_heads(store(examples, tmp_path), part, settings, 6, seed=seed)
+        (streamed,) = train_heads(store(examples, tmp_path, rows), part, settings, 6, seed=seed)
         differences.append(max(streamed.curve["val_accuracy"]) - max(held.curve["val_accuracy"]))
         np.testing.assert_allclose(streamed.curve["loss"], held.curve["loss"], rtol=0.05)
     # One image of 90 is 0.011.
@@ -121,7 +112,6 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
 ):
     from topwork.heads import streamed
 
-    set_block(monkeypatch, 40)
     examples, part = make(Task.CLASSES)
     examples.vectors[:, 0] = np.arange(len(examples.vectors))
     seen, sizes = [], []
@@ -133,7 +123,7 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
         return run(state, knobs, block, order, *rest, **options)
 
     monkeypatch.setattr(streamed, "run_batches", watch)
-    train_heads(store(examples, tmp_path), part, [recipe(epochs=2)], 6)
+    train_heads(store(examples, tmp_path, 40), part, [recipe(epochs=2)], 6)
     # 40 rows are two batches of 16; 300 images are 18 batches and 12 more.
     assert [len(block) for block in seen] == 2 * ([32] * 9 + [12])
     assert np.concatenate(sizes).tolist() == 2 * ([16] * 18 + [12, 0])
@@ -147,10 +137,9 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
     }
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, monkeypatch):
-    set_block(monkeypatch, 40)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
     examples, part = make(Task.CLASSES)
-    stored = store(examples, tmp_path)
+    stored = store(examples, tmp_path, 40)
     curves = [
         train_heads(stored, part, [recipe(dropout=0.2)], 6, seed=seed)[0].curve
         for seed in (1, 1, 2)
@@ -158,19 +147,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, mon
     assert curves[0] == curves[1] != curves[2]
 
 
-def test_held_out_figures_are_those_of_the_kept_head(tmp_path, monkeypatch):
-    set_block(monkeypatch, 32)
+def test_held_out_figures_are_those_of_the_kept_head(tmp_path):
     examples, part = make(Task.CLASSES)
-    (fit,) = train_heads(store(examples, tmp_path), part, [recipe(normalize=True)], 6)
+    (fit,) = train_heads(store(examples, tmp_path, 32), part, [recipe(normalize=True)], 6)
     rows = part.held_out[part.held_out >= 0]
     right = fit.head.logits(examples.vectors[rows]).argmax(axis=1) == examples.targets[rows]
     assert fit.curve["val_accuracy"][fit.best_epoch - 1] == pytest.approx(right.mean(), abs=1e-6)
 
 
-def test_a_rate_at_which_it_diverges_is_no_error_and_leaves_others_alone(tmp_path, monkeypatch):
-    set_block(monkeypatch, 32)
+def test_a_rate_at_which_it_diverges_is_no_error_and_leaves_others_alone(tmp_path):
     examples, part = make(Task.NUMBER)
-    stored = store(examples, tmp_path)
+    stored = store(examples, tmp_path, 32)
     recipes = [recipe(optimizer="sgd", learning_rate=rate) for rate in (10, 0.001)]
     bad, good = train_heads(stored, part, recipes, 2, task=Task.NUMBER)
     (alone,) = train_heads(stored, part, recipes[1:], 2, task=Task.NUMBER)
@@ -180,14 +167,15 @@ def test_a_rate_at_which_it_diverges_is_no_error_and_leaves_others_alone(tmp_pat
 
 @pytest.mark.parametrize("task", list(Task))
 @pytest.mark.parametrize("options", [{}, {"normalize": True, "class_weight": "balanced"}])
-def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path, monkeypatch):
-    set_block(monkeypatch, 32)
+def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path):
     if task is Task.NUMBER:
         options = {k: v for k, v in options.items() if k != "class_weight"}
     examples, part = make(task, views=2, weights=True)
     settings = recipe(head=HeadKind.LOGISTIC, penalty=0.03, **options)
     (wanted,) = train_heads(examples, part, [settings], OUTPUTS[task], task=task)
-    (found,) = train_heads(store(examples, tmp_path), part, [settings], OUTPUTS[task], task=task)
+    (found,) = train_heads(
+        store(examples, tmp_path, 32), part, [settings], OUTPUTS[task], task=task
+    )
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(found.curve[name], wanted.curve[name], rtol=1e-3)
     kernels = [fit.head.layers[0].kernel for fit in (found, wanted)]
@@ -195,7 +183,6 @@ def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path, m
 
 
 def test_training_never_reads_more_than_a_block(tmp_path, monkeypatch):
-    set_block(monkeypatch, 32)
     examples, part = make(Task.CLASSES, views=2)
     read, sizes = StoredVectors.__getitem__, []
 
@@ -205,7 +192,7 @@ def test_training_never_reads_more_than_a_block(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(StoredVectors, "__getitem__", watch)
-    given = store(examples, tmp_path)
+    given = store(examples, tmp_path, 32)
     for options in ({"normalize": True}, {"head": HeadKind.LOGISTIC, "penalty": 0.1}):
         train_heads(given, part, [recipe(**options)], 6)
     assert max(sizes) <= 32

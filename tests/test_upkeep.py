@@ -20,11 +20,7 @@ from topwork.claims import Claims
 from topwork.errors import StoreError
 from topwork.store import VectorStore
 
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(upkeep, "LARGE_VECTORS", 16)
-    monkeypatch.setattr(upkeep, "FEW_PARTS", 5)
+SMALL = upkeep.Limits(vectors=16, few_parts=5)
 
 
 def fill(root, count=40, size=3):
@@ -48,29 +44,28 @@ def check_whole(root, count=40):
 
 def test_small_parts_become_large_ones_with_the_same_vectors(tmp_path):
     store = fill(tmp_path)
-    assert upkeep.compact(store) == 14 - 3
+    assert upkeep.compact(store, SMALL) == 14 - 3
     assert sizes(tmp_path) == [10, 15, 15]
     assert np.array_equal(store.read(hashes(40)), vectors(40))
     check_whole(tmp_path)
     # The large ones are left alone, and one alone is too.
-    assert upkeep.compact(store) == 0
+    assert upkeep.compact(store, SMALL) == 0
     assert sizes(tmp_path) == [10, 15, 15]
     assert not [*(store.folder / "claims").iterdir()]
 
 
-def test_large_parts_are_bounded_in_bytes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(upkeep, "LARGE_BYTES", 4 * LENGTH * 6)
-    upkeep.compact(fill(tmp_path, size=2))
+def test_large_parts_are_bounded_in_bytes_too(tmp_path):
+    upkeep.compact(fill(tmp_path, size=2), replace(SMALL, bytes=4 * LENGTH * 6))
     assert max(sizes(tmp_path)) == 6
     check_whole(tmp_path)
 
 
 def test_only_many_small_parts_are_tidied_up(tmp_path):
     store = fill(tmp_path, 15)
-    upkeep.tidy(store)
+    upkeep.tidy(store, SMALL)
     assert sizes(tmp_path) == [3] * 5
     store.write(hashes(3, 15), vectors(3))
-    upkeep.tidy(store)
+    upkeep.tidy(store, SMALL)
     assert sizes(tmp_path) == [3, 15]
 
 
@@ -82,9 +77,9 @@ def test_a_full_disk_keeps_nobody_from_what_is_there(tmp_path, monkeypatch):
 
     with monkeypatch.context() as full:
         full.setattr(pq, "write_table", refuse)
-        upkeep.tidy(store)
+        upkeep.tidy(store, SMALL)
         with pytest.raises(StoreError, match="No space left on device"):
-            upkeep.compact(store)
+            upkeep.compact(store, SMALL)
     assert np.array_equal(store.read(hashes(40)), vectors(40))
     assert sizes(tmp_path) == [1] + [3] * 13
     assert len(check_whole(tmp_path)) == 40
@@ -93,7 +88,7 @@ def test_a_full_disk_keeps_nobody_from_what_is_there(tmp_path, monkeypatch):
 def test_a_vector_that_is_there_twice_is_kept_once(tmp_path):
     store = fill(tmp_path, 8, 4)
     store.write(hashes(8)[2:6], vectors(8)[2:6])
-    assert upkeep.compact(store) == 2
+    assert upkeep.compact(store, SMALL) == 2
     assert sizes(tmp_path) == [8]
     check_whole(tmp_path, 8)
 
@@ -102,7 +97,7 @@ def test_a_part_that_holds_all_of_the_others_is_not_removed(tmp_path):
     """Its name is that of the large part, which would have the same content."""
     store = open_store(tmp_path)
     names = [store.write(hashes(4)[:n], vectors(4)[:n]) for n in (4, 2, 3)]
-    upkeep.compact(store)
+    upkeep.compact(store, SMALL)
     assert len(sizes(tmp_path)) == 1
     assert len(names) == 3
     check_whole(tmp_path, 4)
@@ -112,7 +107,7 @@ def test_readers_and_writers_of_before_survive_it(tmp_path):
     writer = fill(tmp_path)
     reader, late = open_store(tmp_path), open_store(tmp_path)
     parts, _ = reader.locate(hashes(40))
-    upkeep.compact(writer)
+    upkeep.compact(writer, SMALL)
     assert np.array_equal(reader.locate(hashes(40))[0], parts), "numbers hold until a refresh"
     assert np.array_equal(reader.read(hashes(40)), vectors(40))
     assert np.array_equal(reader.read(hashes(5)), vectors(40)[:5])
@@ -127,9 +122,9 @@ def test_two_do_not_compact_at_once(tmp_path):
     store = fill(tmp_path)
     with Claims(store.claims_folder) as claims:
         claims.take("compaction")
-        assert upkeep.compact(open_store(tmp_path)) == 0
+        assert upkeep.compact(open_store(tmp_path), SMALL) == 0
     assert len(sizes(tmp_path)) == 14
-    assert upkeep.compact(open_store(tmp_path)) == 11
+    assert upkeep.compact(open_store(tmp_path), SMALL) == 11
 
 
 def test_damaged_parts_are_set_aside_and_the_others_joined(tmp_path):
@@ -137,7 +132,7 @@ def test_damaged_parts_are_set_aside_and_the_others_joined(tmp_path):
     part = sorted(store.folder.glob("part-*"))[4]
     part.write_bytes(part.read_bytes()[:-50] + bytes(50))
     images = pq.read_table(sorted(store.folder.glob("part-*"))[0])["image"].to_pylist()
-    upkeep.compact(store)
+    upkeep.compact(store, SMALL)
     assert len(store.set_aside) == 1
     again = open_store(tmp_path)
     assert len(again) == 37
@@ -151,7 +146,7 @@ from pathlib import Path
 from test_upkeep import *
 from topwork.remote.folders import LocalFolder
 
-upkeep.LARGE_VECTORS, left = 16, int(sys.argv[2])
+left = int(sys.argv[2])
 def die(act):
     def run(*args):
         global left
@@ -161,7 +156,7 @@ def die(act):
         return act(*args)
     return run
 LocalFolder.write, LocalFolder.remove = die(LocalFolder.write), die(LocalFolder.remove)
-upkeep.compact(open_store(Path(sys.argv[1])))
+upkeep.compact(open_store(Path(sys.argv[1])), SMALL)
 """
 
 
@@ -171,7 +166,7 @@ def test_killed_at_any_step_nothing_is_lost(tmp_path, step):
     command = [sys.executable, "-c", KILLED, tmp_path, str(step)]
     killed = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False)
     assert killed.returncode == -signal.SIGKILL
-    upkeep.compact(check_whole(tmp_path))
+    upkeep.compact(check_whole(tmp_path), SMALL)
     assert len(sizes(tmp_path)) <= 4
     assert len(check_whole(tmp_path)) == 40
 
@@ -191,7 +186,7 @@ def test_processes_read_while_another_compacts(tmp_path):
     reader = context.Process(target=_read_on, args=(tmp_path, barrier, 300))
     reader.start()
     barrier.wait()
-    upkeep.compact(store)
+    upkeep.compact(store, SMALL)
     reader.join()
     assert reader.exitcode == 0
 

@@ -13,7 +13,7 @@ from topwork.heads import Floats, Head, init_head
 from topwork.heads.weights import balance
 from topwork.labelled import Fit, Ints, Labelled, Part
 from topwork.lookahead import in_threads
-from topwork.stored import BLOCK_BYTES, Indices, StoredVectors, make_rows
+from topwork.stored import Indices, StoredVectors, make_rows
 from topwork.task import Task
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _run_streamed(
     assert isinstance(vectors, StoredVectors)
     views, count = part.training.shape
     batch = min(recipe.batch_size, count)
-    most = max(BLOCK_BYTES // (4 * vectors.shape[1] * batch), 1)
+    most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
 
     def read_block(asked: tuple[Indices, Indices]) -> Block:

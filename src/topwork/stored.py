@@ -42,14 +42,18 @@ class StoredVectors:
     Attributes:
         key: what tells these vectors from others, without reading them.
         places: (N,) where each lies; rows at consecutive places are read together.
+        block_bytes: how much is read and worked on at once.
     """
 
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, files: Sequence[_File], places: Places, key: str) -> None:
+    def __init__(
+        self, files: Sequence[_File], places: Places, key: str, block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self.key = key
         self.places = places
+        self.block_bytes = block_bytes
         self._files = tuple(files)
         self._starts = _find_starts(files)
         self._scale: tuple[Floats, Floats] | None = None
@@ -99,12 +103,12 @@ class StoredVectors:
 
         Args:
             rows: (R,) which; None for all.
-            size: rows of a block; None for `BLOCK_BYTES`.
+            size: rows of a block; None for `block_bytes`.
 
         Yields:
             Places within `rows`; every one is in one block.
         """
-        size = size or max(BLOCK_BYTES // (4 * self.shape[1]), 1)
+        size = size or max(self.block_bytes // (4 * self.shape[1]), 1)
         order = np.argsort(self.places if rows is None else self.places[rows])
         for start in range(0, len(order), size):
             yield order[start : start + size]
@@ -128,12 +132,15 @@ class StoredVectors:
 Rows = Floats | StoredVectors
 
 
-def lay_out(stores: Sequence[VectorStore], hashes: Sequence[str]) -> StoredVectors:
+def lay_out(
+    stores: Sequence[VectorStore], hashes: Sequence[str], *, block_bytes: int = BLOCK_BYTES
+) -> StoredVectors:
     """Lays out the vectors of N images by several networks, side by side.
 
     Args:
         stores: of the networks; each has the vectors of all images.
         hashes: of the N images, at least one.
+        block_bytes: how much is read and worked on at once, now and later.
 
     Raises:
         DamagedPartError: parts turned out to be damaged; call `refresh` and look again.
@@ -147,7 +154,7 @@ def lay_out(stores: Sequence[VectorStore], hashes: Sequence[str]) -> StoredVecto
     damaged: list[str] = []
     first = 0
     for store in stores:
-        for block in _find_together(store, digests):
+        for block in _find_together(store, digests, block_bytes):
             # Of a part that was set aside the rest is missing.
             rows = block[~store.missing(digests[block])] if damaged else block
             try:
@@ -161,7 +168,7 @@ def lay_out(stores: Sequence[VectorStore], hashes: Sequence[str]) -> StoredVecto
     if damaged:
         raise DamagedPartError("; ".join(damaged))
     key = _digest(*(store.space.name for store in stores), digests)
-    return StoredVectors([file], places, key)
+    return StoredVectors([file], places, key, block_bytes)
 
 
 def lay(parts: Sequence[Rows]) -> Rows:
@@ -170,7 +177,9 @@ def lay(parts: Sequence[Rows]) -> Rows:
     if not stored:
         return np.concatenate([cast(Floats, part) for part in parts])
     laid = [
-        part if isinstance(part, StoredVectors) else _put_down(part, stored[0].folder)
+        part
+        if isinstance(part, StoredVectors)
+        else _put_down(part, stored[0].folder, stored[0].block_bytes)
         for part in parts
     ]
     files = list(dict.fromkeys(file for part in laid for file in part._files))
@@ -181,7 +190,8 @@ def lay(parts: Sequence[Rows]) -> Rows:
         pairs = zip(part._files, part._starts, strict=True)
         moved = np.array([starts[file] - start for file, start in pairs])
         places.append(part.places + moved[own])
-    return StoredVectors(files, np.concatenate(places), _digest(*(part.key for part in laid)))
+    key = _digest(*(part.key for part in laid))
+    return StoredVectors(files, np.concatenate(places), key, stored[0].block_bytes)
 
 
 def select(vectors: Rows, rows: Any) -> Rows:
@@ -298,17 +308,17 @@ def _find_starts(files: Sequence[_File]) -> list[int]:
     return [0, *np.cumsum([file.count for file in files]).tolist()][:-1]
 
 
-def _put_down(vectors: Floats, folder: Path) -> StoredVectors:
+def _put_down(vectors: Floats, folder: Path, block_bytes: int = BLOCK_BYTES) -> StoredVectors:
     file, places = _make_file(folder, *vectors.shape)
     file.write(places, vectors)
-    return StoredVectors([file], places, key_of(vectors))
+    return StoredVectors([file], places, key_of(vectors), block_bytes)
 
 
-def _find_together(store: VectorStore, digests: Digests) -> Iterator[Places]:
+def _find_together(store: VectorStore, digests: Digests, block_bytes: int) -> Iterator[Places]:
     """Yields rows that lie together in the store, about a block at a time."""
     parts, rows = store.locate(digests)
     order = np.lexsort((rows, parts))
-    size = max(BLOCK_BYTES // (4 * store.vector_length), 1)
+    size = max(block_bytes // (4 * store.vector_length), 1)
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

@@ -110,6 +110,8 @@ def train_heads(
     *,
     task: Task = Task.CLASSES,
     seed: int = 0,
+    most_heads: int = MOST_HEADS,
+    most_weights: int = MOST_WEIGHTS,
 ) -> list[Fit]:
     """Trains many heads on the same vectors; those of one shape side by side in one program.
 
@@ -121,6 +123,8 @@ def train_heads(
         task: decides the loss and the metric.
         seed: for the first weights, the order of the batches and the dropout; every head has
             the same, so that they can be compared.
+        most_heads: how many heads may be in one program.
+        most_weights: how many weights they may have in all, if there is more than one head.
 
     Returns:
         A fit for each recipe, in their order. A head that diverges leaves the others alone.
@@ -135,7 +139,9 @@ def train_heads(
         scaled, back = normalize(examples, part) if first.normalize else (examples, None)
         if task is Task.NUMBER:
             scaled, scale = scale_targets(scaled, part)
-        for some in _portions(places, examples.vectors.shape[1], first.inner_units or outputs):
+        size = examples.vectors.shape[1] * (first.inner_units or outputs)
+        portion = min(most_heads, max(1, most_weights // size))
+        for some in _portions(places, portion):
             chosen = [recipes[place] for place in some]
             for place, fit in zip(
                 some, train(scaled, part, chosen, outputs, task, seed), strict=True
@@ -153,8 +159,7 @@ def _shape(recipe: HeadSettings) -> tuple[Any, ...]:
     return recipe.head, recipe.normalize, *own
 
 
-def _portions(places: list[int], length: int, units: int) -> Iterator[list[int]]:
-    most = min(MOST_HEADS, max(1, MOST_WEIGHTS // (length * units)))
+def _portions(places: list[int], most: int) -> Iterator[list[int]]:
     for start in range(0, len(places), most):
         yield places[start : start + most]
 

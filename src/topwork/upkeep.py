@@ -30,6 +30,24 @@ LARGE_BYTES = 64 << 20
 # Small parts that are left alone: to open one takes about a third of a millisecond.
 FEW_PARTS = 64
 
+
+@dataclass(frozen=True)
+class Limits:
+    """When and how far parts are made larger.
+
+    Attributes:
+        vectors: the most vectors of a part.
+        bytes: the most bytes of its vectors.
+        few_parts: so many small parts are left alone.
+    """
+
+    vectors: int = LARGE_VECTORS
+    bytes: int = LARGE_BYTES
+    few_parts: int = FEW_PARTS
+
+
+LIMITS = Limits()
+
 # What a store holds besides vectors, by its folders.
 KINDS = {
     "bases": "built networks",
@@ -45,21 +63,25 @@ KINDS = {
 _OWNER = re.compile(r"(.+?)-\d+-[0-9a-f]{16}(?:-int8-[0-9a-f]{16})?$")
 
 
-def tidy(store: VectorStore) -> None:
+def tidy(store: VectorStore, limits: Limits = LIMITS) -> None:
     """Makes large parts of small ones if there are many and there is room for it."""
     store.refresh()
-    if len(_find_small(store)) > FEW_PARTS:
+    if len(_find_small(store, limits)) > limits.few_parts:
         # Whatever is wrong, all vectors are there.
         with contextlib.suppress(StoreError):
-            compact(store)
+            compact(store, limits)
 
 
-def compact(store: VectorStore) -> int:
+def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
     """Makes large parts of the small ones of a space.
 
     A large part is there before the small ones go, so it may be interrupted, and whoever reads
     meanwhile finds the vectors in the one or the other. Nothing is done if another process is at
     it.
+
+    Args:
+        store: the vectors of the space.
+        limits: how large the parts become.
 
     Returns:
         How many parts fewer there are.
@@ -74,8 +96,8 @@ def compact(store: VectorStore) -> int:
         before = len(store.part_sizes)
         groups: list[list[str]] = [[]]
         count = 0
-        for name, size in _find_small(store).items():
-            if count + size > _capacity(store):
+        for name, size in _find_small(store, limits).items():
+            if count + size > _capacity(store, limits):
                 groups.append([])
                 count = 0
             groups[-1].append(name)
@@ -86,13 +108,13 @@ def compact(store: VectorStore) -> int:
         return before - len(store.part_sizes)
 
 
-def _capacity(store: VectorStore) -> int:
-    return max(1, min(LARGE_VECTORS, LARGE_BYTES // (4 * store.vector_length)))
+def _capacity(store: VectorStore, limits: Limits) -> int:
+    return max(1, min(limits.vectors, limits.bytes // (4 * store.vector_length)))
 
 
-def _find_small(store: VectorStore) -> dict[str, int]:
+def _find_small(store: VectorStore, limits: Limits) -> dict[str, int]:
     """Returns the parts that are less than half full, with their sizes."""
-    half = _capacity(store) / 2
+    half = _capacity(store, limits) / 2
     return {name: size for name, size in store.part_sizes.items() if size < half}
 
 
