@@ -87,23 +87,20 @@ def test_the_verdict_says_what_the_curve_means(curve, words):
 
 
 class Clock:
-    def __init__(self):
-        self.now = 100.0
+    now = 100.0
 
-    def monotonic(self):
+    def __call__(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(console, "time", clock)
-    return clock
+def clock():
+    return Clock()
 
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds(clock):
     file = io.StringIO()
-    with Screen(Console(file=file, width=80)) as screen:
+    with Screen(Console(file=file, width=80), clock) as screen:
         screen.on_wait("preparing something")
         for done in range(1, 301):
             clock.now += 0.05
@@ -121,7 +118,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(clock):
 def test_a_terminal_sees_bar_rate_time_left_and_what_was_reused(clock):
     file = io.StringIO()
     screen_console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    with Screen(screen_console) as screen:
+    with Screen(screen_console, clock) as screen:
         screen.on_wait("preparing efficientnet-lite0")
         for done in range(1, 40):
             clock.now += 0.2
@@ -136,7 +133,7 @@ def test_a_terminal_sees_bar_rate_time_left_and_what_was_reused(clock):
 def test_each_network_and_view_counts_from_the_start(clock):
     """One after the other, and all of them are of one job."""
     file = io.StringIO()
-    with Screen(Console(file=file, width=80)) as screen:
+    with Screen(Console(file=file, width=80), clock) as screen:
         for seconds, count in ((0.125, 150), (0.5, 30)):
             for done in range(count + 1):
                 clock.now += seconds
@@ -151,7 +148,7 @@ def test_each_network_and_view_counts_from_the_start(clock):
 
 def test_a_search_without_an_end_says_how_many_heads_are_done(clock):
     file = io.StringIO()
-    with Screen(Console(file=file, width=80)) as screen:
+    with Screen(Console(file=file, width=80), clock) as screen:
         for done in range(0, 300, 2):
             clock.now += 0.1
             screen.on_tried(done, None)

@@ -219,13 +219,12 @@ class TestEqualImages:
         ]
 
 
-def test_many_copies_are_connected_by_as_few_pairs(monkeypatch):
-    monkeypatch.setattr(module, "_FINE_LOT", 3)
+def test_many_copies_are_connected_by_as_few_pairs():
     qualities = range(40, 60)
     sources = [jpeg(scene(1), quality) for quality in qualities]
     sources += [jpeg(ImageOps.mirror(scene(1)), quality) for quality in qualities]
     sources += [jpeg(scene(2)), jpeg(scene(2), 50)]
-    pairs = find(sources)
+    pairs = find(sources, fine_lot=3)
     assert len(pairs) == len(sources) - 2
     assert group_duplicates(pairs, len(sources)).tolist() == [0] * 40 + [1, 1]
     assert {pair.likeness for pair in pairs} == {NEAR, MIRRORED}

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from topwork import nearest as module
 from topwork.errors import SettingsError
-from topwork.nearest import nearest, similar_pairs, unit
+from topwork.nearest import Sizes, nearest, similar_pairs, unit
 
 
 def make_vectors(count, length=24, seed=0, spread=1.0):
@@ -39,19 +40,14 @@ def brute_nearest(queries, vectors, count, leave_out_self=False):
     return places, np.take_along_axis(found, places, axis=1)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 16)
-    monkeypatch.setattr(module, "CHUNK", 7)
+# Few vectors at once; and few are compared as many are.
+SMALL = Sizes(block=16, chunk=7)
+SKETCHED = Sizes(block=64, sketches=(2, 4, 8), sample=60, sketch_from=2)
 
 
 @pytest.fixture
 def sketched(monkeypatch):
-    """Few vectors are compared as many are; the lengths of the sketches that were used."""
-    monkeypatch.setattr(module, "SKETCH_FROM", 2)
-    monkeypatch.setattr(module, "SKETCHES", (2, 4, 8))
-    monkeypatch.setattr(module, "SAMPLE", 60)
-    monkeypatch.setattr(module, "BLOCK", 64)
+    """The lengths of the sketches that were used."""
     made = []
     sketch = module._sketch
 
@@ -67,18 +63,20 @@ def sketched(monkeypatch):
 class TestNearest:
     @pytest.mark.parametrize("count", [1, 3, 40])
     @pytest.mark.parametrize("leave_out_self", [False, True])
-    def test_finds_what_brute_force_finds(self, small_blocks, count, leave_out_self):
+    def test_finds_what_brute_force_finds(self, count, leave_out_self):
         vectors = make_vectors(100)
-        places, similarity = nearest(vectors, vectors, count, leave_out_self=leave_out_self)
+        places, similarity = nearest(
+            vectors, vectors, count, leave_out_self=leave_out_self, sizes=SMALL
+        )
         wanted, high = brute_nearest(vectors, vectors, count, leave_out_self)
         assert places.dtype == np.int64
         assert similarity.dtype == np.float32
         np.testing.assert_array_equal(places, wanted)
         np.testing.assert_allclose(similarity, high, atol=1e-6)
 
-    def test_queries_may_be_others(self, small_blocks):
+    def test_queries_may_be_others(self):
         queries, vectors = make_vectors(33, seed=1), make_vectors(50, seed=2)
-        places, _ = nearest(queries, vectors, 5)
+        places, _ = nearest(queries, vectors, 5, sizes=SMALL)
         np.testing.assert_array_equal(places, brute_nearest(queries, vectors, 5)[0])
 
     def test_length_does_not_count(self):
@@ -87,15 +85,15 @@ class TestNearest:
         found, wanted = nearest(vectors, scaled, 4), nearest(vectors, vectors, 4)
         np.testing.assert_array_equal(found[0], wanted[0])
 
-    def test_equal_vectors_come_by_place(self, small_blocks):
+    def test_equal_vectors_come_by_place(self):
         vectors = np.tile(make_vectors(3, length=1280), (30, 1))
-        places, similarity = nearest(vectors, vectors, 30)
+        places, similarity = nearest(vectors, vectors, 30, sizes=SMALL)
         np.testing.assert_array_equal(places[1], np.arange(1, 90, 3))
         assert (similarity[1] == similarity[1, 0]).all()
 
-    def test_equal_vectors_come_by_place_without_oneself(self, small_blocks):
+    def test_equal_vectors_come_by_place_without_oneself(self):
         vectors = np.tile(make_vectors(1), (40, 1))
-        places, _ = nearest(vectors, vectors, 3, leave_out_self=True)
+        places, _ = nearest(vectors, vectors, 3, leave_out_self=True, sizes=SMALL)
         assert places[:3].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3]]
 
     def test_zeros_are_like_nothing(self):
@@ -171,10 +169,10 @@ class TestIndex:
         pytest.importorskip("usearch.index", reason="needs the extra index")
 
     @pytest.mark.parametrize("leave_out_self", [False, True])
-    def test_finds_nearly_all(self, small_blocks, leave_out_self):
+    def test_finds_nearly_all(self, leave_out_self):
         vectors = make_vectors(400)
         places, similarity = nearest(
-            vectors, vectors, 5, leave_out_self=leave_out_self, index_from=400
+            vectors, vectors, 5, leave_out_self=leave_out_self, index_from=400, sizes=SMALL
         )
         wanted, _ = brute_nearest(vectors, vectors, 5, leave_out_self)
         assert np.mean(places == wanted) > 0.98
@@ -230,9 +228,9 @@ def test_without_the_index_the_search_is_exact(monkeypatch):
 
 class TestSimilarPairs:
     @pytest.mark.parametrize("threshold", [-1, 0.5, 0.9, 0.99])
-    def test_finds_what_brute_force_finds(self, small_blocks, threshold):
+    def test_finds_what_brute_force_finds(self, threshold):
         vectors = make_vectors(100)
-        pairs = similar_pairs(vectors, threshold)
+        pairs = similar_pairs(vectors, threshold, sizes=SMALL)
         assert pairs.dtype == np.int64
         np.testing.assert_array_equal(pairs, brute_pairs(vectors, threshold))
 
@@ -243,45 +241,46 @@ class TestSimilarPairs:
         near = make_vectors(150, seed=1, spread=spread * 0.05)
         vectors = np.concatenate([vectors, vectors + near - near.mean(axis=0)])
         np.testing.assert_array_equal(
-            similar_pairs(vectors, threshold), brute_pairs(vectors, threshold)
+            similar_pairs(vectors, threshold, sizes=SKETCHED), brute_pairs(vectors, threshold)
         )
         assert sketched
 
     def test_sketches_are_used_where_they_leave_few_pairs(self, sketched):
         wide = make_vectors(600, spread=4.0)
-        assert len(similar_pairs(wide, 0.995)) == len(brute_pairs(wide, 0.995))
+        assert len(similar_pairs(wide, 0.995, sizes=SKETCHED)) == len(brute_pairs(wide, 0.995))
         assert sketched[-1] is not None
         # Of no direction more than of any other: short sketches say nothing.
         even = np.random.default_rng(0).normal(size=(600, 200)).astype(np.float32)
         even[1] = even[0] * 1.1
-        assert similar_pairs(even, 0.5).tolist() == [[0, 1]]
+        assert similar_pairs(even, 0.5, sizes=SKETCHED).tolist() == [[0, 1]]
         assert sketched[-1] is None
 
-    def test_sketches_that_leave_too_much_lose_no_pair(self, sketched, monkeypatch):
+    def test_sketches_that_leave_too_much_lose_no_pair(self, monkeypatch):
         # The poorest sketch there is: it sets nothing apart.
         monkeypatch.setattr(module, "_sketch", lambda *args: np.zeros((len(args[0]), 1), "f4"))
         vectors = make_vectors(200)
-        np.testing.assert_array_equal(similar_pairs(vectors, 0.95), brute_pairs(vectors, 0.95))
+        pairs = similar_pairs(vectors, 0.95, sizes=SKETCHED)
+        np.testing.assert_array_equal(pairs, brute_pairs(vectors, 0.95))
 
-    def test_a_sketch_never_sets_vectors_farther_apart(self, sketched, monkeypatch):
-        monkeypatch.setattr(module, "SKETCH_LEAVES", 1.0)
+    def test_a_sketch_never_sets_vectors_farther_apart(self):
         vectors = make_vectors(200)
         vectors[5] = 0
-        short = module._sketch(vectors, np.linalg.norm(vectors.astype(float), axis=1), 0.9)
+        norms = np.linalg.norm(vectors.astype(float), axis=1)
+        short = module._sketch(vectors, norms, 0.9, replace(SKETCHED, sketch_leaves=1.0))
         whole = unit(vectors).astype(np.float64)
         apart = np.linalg.norm(whole[:, None] - whole, axis=2)
         seen = np.linalg.norm(short[:, None].astype(np.float64) - short, axis=2)
         assert (seen <= apart + 1e-6).all()
         assert seen.max() > 0.5 * apart.max()
 
-    def test_zeros_are_in_no_pair(self, small_blocks):
+    def test_zeros_are_in_no_pair(self):
         vectors = np.zeros((40, 3), np.float32)
         vectors[[3, 30]] = 1
-        assert similar_pairs(vectors, 0.5).tolist() == [[3, 30]]
+        assert similar_pairs(vectors, 0.5, sizes=SMALL).tolist() == [[3, 30]]
 
-    def test_equal_vectors_reach_a_cosine_of_one(self, small_blocks):
+    def test_equal_vectors_reach_a_cosine_of_one(self):
         vectors = np.tile(make_vectors(1, length=1280), (3, 1)) * np.float32([[1], [1], [0.5]])
-        assert similar_pairs(vectors, 1.0).tolist() == [[0, 1], [0, 2], [1, 2]]
+        assert similar_pairs(vectors, 1.0, sizes=SMALL).tolist() == [[0, 1], [0, 2], [1, 2]]
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_no_pairs_of_fewer_than_two(self, count):

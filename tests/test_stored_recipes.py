@@ -13,7 +13,7 @@ from topwork.config import Search, Settings
 from topwork.dataset import Dataset
 from topwork.duplicates import find_duplicates, group_duplicates, recall_duplicates
 from topwork.examples import prepare_examples
-from topwork.nearest import nearest, similar_pairs
+from topwork.nearest import Sizes, nearest, similar_pairs
 from topwork.neighbours import open_gallery
 from topwork.stored import StoredVectors, _put_down
 from topwork.trials import Journal
@@ -21,7 +21,7 @@ from topwork.trials import Journal
 
 @pytest.fixture
 def stored(monkeypatch):
-    monkeypatch.setattr(examples, "HELD_BYTES", 0)
+    monkeypatch.setitem(examples.prepare_examples.__kwdefaults__, "held_bytes", 0)
     monkeypatch.setitem(vectors.embed_columns.__kwdefaults__, "held_bytes", 0)
 
 
@@ -30,9 +30,9 @@ def dataset(photos):
     return Dataset.from_folder(photos)
 
 
-def prepare(dataset, settings, store):
+def prepare(dataset, settings, store, **options):
     stack = prepare_networks(settings, store)
-    return prepare_examples(dataset, stack, settings, store)
+    return prepare_examples(dataset, stack, settings, store, **options)
 
 
 def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, stored):
@@ -46,13 +46,12 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
     assert found.model.images == trained.model.images
 
 
-def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, store, monkeypatch):
+def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, store):
     settings = Settings.create(
         base="efficientnet-lite0@64,efficientnet-lite0@32", views=1, precision="f32"
     )
     held = prepare(dataset, settings, store)
-    monkeypatch.setattr(examples, "HELD_BYTES", 0)
-    found = prepare(dataset, settings, store)
+    found = prepare(dataset, settings, store, held_bytes=0)
     assert isinstance(held.examples.vectors, np.ndarray)
     assert isinstance(found.examples.vectors, StoredVectors)
     np.testing.assert_array_equal(found.examples.vectors[:], held.examples.vectors)
@@ -99,13 +98,10 @@ def test_evaluation_and_its_choice_of_a_split(flat, flat_trained, store, stored)
         np.testing.assert_allclose(found.answers.logits, logits, rtol=1e-5)
 
 
-def test_the_table_is_the_same_in_several_groups(
-    dataset, small, store, tmp_path, monkeypatch, stored
-):
-    monkeypatch.setattr(embedding, "ROW_GROUP", 7)
+def test_the_table_is_the_same_in_several_groups(dataset, small, store, tmp_path, stored):
     found = embedding.embed(dataset, small, store)
     assert isinstance(found.vectors.values, StoredVectors)
-    embedding.write_vectors(tmp_path / "v.parquet", found)
+    embedding.write_vectors(tmp_path / "v.parquet", found, row_group=7)
     file = pq.ParquetFile(tmp_path / "v.parquet")
     assert file.num_row_groups == -(-len(dataset) // 7)
     table = file.read()
@@ -149,18 +145,17 @@ def make_alike():
 
 
 class TestPairs:
-    def test_they_are_those_of_vectors_in_memory(self, tmp_path, monkeypatch):
+    def test_they_are_those_of_vectors_in_memory(self, tmp_path):
         values = make_alike()
-        monkeypatch.setattr("topwork.nearest.BLOCK", 50)
         stored = _put_down(values, tmp_path)
         for start in (10_000, 100):
-            monkeypatch.setattr("topwork.nearest.SKETCH_FROM", start)
-            wanted = similar_pairs(values, 0.95)
+            sizes = Sizes(block=50, sketch_from=start)
+            wanted = similar_pairs(values, 0.95, sizes=sizes)
             assert len(wanted) > 200
-            np.testing.assert_array_equal(similar_pairs(stored, 0.95), wanted)
+            np.testing.assert_array_equal(similar_pairs(stored, 0.95, sizes=sizes), wanted)
         for mine, other in zip(
-            nearest(stored, stored, 3, leave_out_self=True),
-            nearest(values, values, 3, leave_out_self=True),
+            nearest(stored, stored, 3, leave_out_self=True, sizes=Sizes(block=50)),
+            nearest(values, values, 3, leave_out_self=True, sizes=Sizes(block=50)),
             strict=True,
         ):
             np.testing.assert_array_equal(mine, other)

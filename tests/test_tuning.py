@@ -2,7 +2,6 @@ import json
 import math
 from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,12 +106,18 @@ def trainer(monkeypatch):
     return made
 
 
-@pytest.fixture
-def clock(monkeypatch):
+class Clock:
     """A clock that stands still until told."""
-    now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(tuning, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
+
+    seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
 
 
 def differing(recipe, other):
@@ -208,7 +213,7 @@ def timed(trainer, clock, tuner, pace):
 def test_stages_are_tried_as_far_as_the_time_is_expected_to_allow(
     monkeypatch, trainer, clock, seconds
 ):
-    tuner = make_tuner(budget=Budget(seconds=seconds))
+    tuner = make_tuner(budget=Budget(seconds=seconds), clock=clock)
     # The first stage takes a second.
     first = 3 * sum(tuner._cost(start(learning_rate=rate)) for rate in RATES)
     monkeypatch.setattr(tuning, "train_heads", timed(trainer, clock, tuner, 1 / first))
@@ -227,17 +232,17 @@ def test_stages_are_tried_as_far_as_the_time_is_expected_to_allow(
 
 
 def test_the_first_stage_is_tried_even_if_the_time_is_over(trainer, clock):
-    tuner = make_tuner(budget=Budget(seconds=5))
+    tuner = make_tuner(budget=Budget(seconds=5), clock=clock)
     clock.seconds += 10
     search(tuner, start())
     assert [trial.settings.learning_rate for trial in tuner.trials] == list(RATES)
 
 
-def test_heads_that_are_known_cost_no_time(monkeypatch, trainer, clock, tmp_path):
+def test_heads_that_are_known_cost_no_time(trainer, clock, tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
     whole = make_tuner(journal=journal)
     search(whole, start())
-    again = make_tuner(journal=journal, budget=Budget(seconds=1e-3))
+    again = make_tuner(journal=journal, budget=Budget(seconds=1e-3), clock=clock)
     again._pace = 1.0
     search(again, start())
     assert again.trained == 0 and again.reused == whole.trained and again.left_out == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -55,10 +55,17 @@ def make_console(stderr: bool) -> Console:
 
 
 class Screen(Callback):
-    """Shows a recipe's progress on a console."""
+    """Shows a recipe's progress on a console.
 
-    def __init__(self, console: Console) -> None:
+
+    Args:
+        console: where it is shown.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._clock = clock
         self._bar: Progress | None = None
         self._spinner: Status | None = None
         self._counted, self._done = "", 0
@@ -124,7 +131,7 @@ class Screen(Callback):
     def on_run(self, progress: backlog.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
-        self._embedding_s = time.monotonic() - self._began
+        self._embedding_s = self._clock() - self._began
 
     def on_embedded(self, dataset: Dataset, vectors: Vectors) -> None:
         """Prints how many vectors are new and how many were there already."""
@@ -170,7 +177,7 @@ class Screen(Callback):
         self, what: str, done: int, total: int | None, note: str, unit: str = "images/s"
     ) -> None:
         """Moves a bar, or without a terminal says every ten seconds how far it is."""
-        now = time.monotonic()
+        now = self._clock()
         if what != self._counted:
             self._counted, self._began = what, now
             self._done = done + 1

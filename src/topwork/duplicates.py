@@ -108,6 +108,7 @@ def find_duplicates(
     sources: Sequence[Source],
     *,
     least_cosine: float = LEAST_COSINE,
+    fine_lot: int = _FINE_LOT,
     most: int | None = None,
     callback: Callback = SILENT,
 ) -> list[Pair]:
@@ -122,6 +123,7 @@ def find_duplicates(
         vectors: (N, D) float32 of the same images, held or stored.
         sources: where the bytes of each come from.
         least_cosine: pairs whose vectors are less alike are not looked at.
+        fine_lot: pairs whose pictures are compared closely at once.
         most: of more images than this, only those with the same bytes are found; None for any
             number.
         callback: hears, in the caller's thread, how many small pictures were made, and the most
@@ -146,7 +148,7 @@ def find_duplicates(
     if len(places) > 1:
         chosen = vectors if len(places) == len(vectors) else select(vectors, places)
         for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
-            comparison.compare(block)
+            comparison.compare(block, fine_lot)
     callback.on_compared(len(places), len(places))
     return sorted(same + comparison.named_pairs(), key=lambda pair: (pair.first, pair.second))
 
@@ -297,8 +299,8 @@ class _Comparison:
         self.made = 0
         self.fine = lru_cache(_KEPT)(self._make_fine)
 
-    def compare(self, block: Places) -> None:
-        """Finds the pairs of one picture among candidates, (P, 2)."""
+    def compare(self, block: Places, fine_lot: int) -> None:
+        """Finds the pairs of one picture among candidates, (P, 2), `fine_lot` at once."""
         for start in range(0, len(block), _LOT):
             lot = self._unconnected(block[start : start + _LOT])
             self._meet(np.unique(lot))
@@ -306,8 +308,8 @@ class _Comparison:
             if not len(lot):
                 continue
             lot = lot[self._correlate(lot) >= LEAST_CORRELATION]
-            for place in range(0, len(lot), _FINE_LOT):
-                self._confirm(self._unconnected(lot[place : place + _FINE_LOT]))
+            for place in range(0, len(lot), fine_lot):
+                self._confirm(self._unconnected(lot[place : place + fine_lot]))
 
     def named_pairs(self) -> list[Pair]:
         """Returns the pairs with the places of the whole data."""

@@ -98,7 +98,7 @@ def check_table(path: Path) -> None:
         raise SettingsError(f"output: must end in {SUFFIX}, received {path}")
 
 
-def write_vectors(path: Path, embedded: Embedded) -> None:
+def write_vectors(path: Path, embedded: Embedded, *, row_group: int = ROW_GROUP) -> None:
     """Writes a Parquet table with a row for each image.
 
     Its columns are `image` (the name), `sha256`, `label` (text; none for images without), `split`,
@@ -108,6 +108,7 @@ def write_vectors(path: Path, embedded: Embedded) -> None:
     Args:
         path: the file; one that is there is replaced, all at once.
         embedded: from `embed`.
+        row_group: rows that a reader has to take at once.
 
     Raises:
         SettingsError: another suffix.
@@ -135,12 +136,12 @@ def write_vectors(path: Path, embedded: Embedded) -> None:
 
     def write_table(file: BinaryIO) -> None:
         with pq.ParquetWriter(file, schema) as writer:
-            for start in range(0, len(values), ROW_GROUP):
-                rows = slice(start, start + ROW_GROUP)
+            for start in range(0, len(values), row_group):
+                rows = slice(start, start + row_group)
                 some = pa.array(values[rows].ravel())
                 column = pa.FixedSizeListArray.from_arrays(some, length)
-                group = table.slice(start, ROW_GROUP).append_column(schema.field("vector"), column)
-                writer.write_table(group, row_group_size=ROW_GROUP)
+                group = table.slice(start, row_group).append_column(schema.field("vector"), column)
+                writer.write_table(group, row_group_size=row_group)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,8 @@ def prepare_examples(
     settings: Settings,
     store: Path,
     callback: Callback = SILENT,
+    *,
+    held_bytes: float = HELD_BYTES,
 ) -> Prepared:
     """Runs the networks over all images, and over the views of the training images.
 
@@ -67,6 +69,7 @@ def prepare_examples(
         store: where vectors are kept.
         callback: hears what `vectors.embed` says, for each network and view in turn, and
             `duplicates.find_duplicates`.
+        held_bytes: vectors that take more, with those of all views, are not held in memory.
 
     Raises:
         DatasetError: no image can be used, or none of some class.
@@ -75,7 +78,7 @@ def prepare_examples(
     columns = make_columns(stack, settings, store)
     whole = dataset
     # What is held is so for all views together.
-    held_bytes = HELD_BYTES / (1 + settings.views)
+    held_bytes /= 1 + settings.views
     dataset, vectors = embed_columns(
         dataset,
         columns,

@@ -9,6 +9,7 @@ so that equal vectors are exactly as near.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,30 @@ SKETCH_FROM = 4096
 SKETCH_LEAVES = 0.005
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How many vectors are worked on at once, and when sketches are worth it.
+
+    Attributes:
+        block: rows and columns of one product.
+        chunk: vectors that are multiplied one by one at a time.
+        sketches: lengths of the sketches that are tried, ascending.
+        sample: how many vectors they are tried on.
+        sketch_from: from so many vectors on they are tried.
+        sketch_leaves: the largest share of the pairs that they may leave.
+    """
+
+    block: int = BLOCK
+    chunk: int = CHUNK
+    sketches: tuple[int, ...] = SKETCHES
+    sample: int = SAMPLE
+    sketch_from: int = SKETCH_FROM
+    sketch_leaves: float = SKETCH_LEAVES
+
+
+SIZES = Sizes()
+
+
 def nearest(
     queries: Rows,
     vectors: Rows,
@@ -48,6 +73,7 @@ def nearest(
     *,
     leave_out_self: bool = False,
     index_from: int = INDEX_FROM,
+    sizes: Sizes = SIZES,
 ) -> tuple[Places, Floats]:
     """Returns the vectors with the highest cosine to each query.
 
@@ -60,6 +86,7 @@ def nearest(
         count: how many to find for each query, at least 1.
         leave_out_self: the queries are the vectors, and none is its own neighbour.
         index_from: see above.
+        sizes: how many vectors are worked on at once.
 
     Returns:
         places: (Q, K) int64 rows of `vectors`, best first, equal ones by place; K is `count`, or
@@ -69,7 +96,8 @@ def nearest(
     Raises:
         SettingsError: arrays of other shapes or with NaN or infinity, or a count below 1.
     """
-    asked, norms = _norms(queries, "queries"), _norms(vectors, "vectors")
+    asked = _norms(queries, "queries", sizes.chunk)
+    norms = _norms(vectors, "vectors", sizes.chunk)
     if queries.shape[1] != vectors.shape[1] or (leave_out_self and len(asked) != len(norms)):
         raise SettingsError(
             f"queries and vectors must be as long, and as many if none is to find itself; "
@@ -82,23 +110,24 @@ def nearest(
     similarity = np.zeros((len(asked), count), np.float32)
     if not places.size:
         return places, similarity
-    search = _Search(queries, asked, vectors, norms, count, leave_out_self)
+    search = _Search(queries, asked, vectors, norms, count, leave_out_self, sizes)
     index = None
     if min(len(asked), len(norms)) >= index_from:
         index = _make_index(vectors)
-    for start in range(0, len(asked), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(asked)))
+    for start in range(0, len(asked), sizes.block):
+        rows = np.arange(start, min(start + sizes.block, len(asked)))
         found = search.through(index, rows) if index is not None else search.exactly(rows)
         places[rows], similarity[rows] = found
     return places, similarity
 
 
-def similar_pairs(vectors: Rows, threshold: float) -> Places:
+def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Places:
     """Returns all pairs of vectors whose cosine reaches a threshold: none is missed.
 
     Args:
         vectors: (N, D).
         threshold: -1..1.
+        sizes: how many vectors are worked on at once.
 
     Returns:
         (P, 2) int64 places i < j, ascending.
@@ -106,14 +135,14 @@ def similar_pairs(vectors: Rows, threshold: float) -> Places:
     Raises:
         SettingsError: an array of another shape or with NaN or infinity, or such a threshold.
     """
-    blocks = list(similar_blocks(vectors, threshold))
+    blocks = list(similar_blocks(vectors, threshold, sizes=sizes))
     if not blocks:
         return np.zeros((0, 2), np.int64)
     pairs = np.concatenate(blocks)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def similar_blocks(vectors: Rows, threshold: float) -> Iterator[Places]:
+def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Iterator[Places]:
     """Yields what `similar_pairs` returns in parts, so that memory stays bounded.
 
     Many vectors are compared by sketches first, short vectors that are never farther apart than
@@ -122,36 +151,41 @@ def similar_blocks(vectors: Rows, threshold: float) -> Iterator[Places]:
     Yields:
         (P, 2) int64 places i < j, at least one.
     """
-    norms = _norms(vectors, "vectors")
+    norms = _norms(vectors, "vectors", sizes.chunk)
+    block = sizes.block
     if not -1 <= threshold <= 1:
         raise SettingsError(f"threshold: must be a cosine, -1 to 1, received {threshold}")
-    sketch = _sketch(vectors, norms, threshold) if len(norms) >= SKETCH_FROM else None
+    sketch = None
+    if len(norms) >= sizes.sketch_from:
+        sketch = _sketch(vectors, norms, threshold, sizes)
     # |a - b|² <= 2 - 2 cos for vectors of length 1 or 0. With h = |s|²/2 of a sketch s, the
     # product of (s, -h, 1) with (s', 1, -h') is -|s - s'|²/2, which has to reach cos - 1.
     least = threshold - ROUNDING - (1 if sketch is not None else 0)
 
     def whole(start: int) -> Floats:
-        return _unit(vectors[start : start + BLOCK], norms[start : start + BLOCK])
+        return _unit(vectors[start : start + block], norms[start : start + block])
 
     def take(start: int, flip: bool) -> Floats:
         if sketch is None:
             return whole(start)
-        part = sketch[start : start + BLOCK]
+        part = sketch[start : start + block]
         half = np.einsum("nd,nd->n", part, part)[:, None] / 2
         ones = np.ones_like(half)
         return np.concatenate([part, ones, -half] if flip else [part, -half, ones], axis=1)
 
-    for start in range(0, len(norms), BLOCK):
+    for start in range(0, len(norms), block):
         rows = take(start, False)
-        for other in range(start, len(norms), BLOCK):
+        for other in range(start, len(norms), block):
             reached = rows @ take(other, True).T >= least
             if start == other:
                 reached = np.triu(reached, 1)
-            if sketch is not None and np.count_nonzero(reached) > SKETCH_LEAVES * reached.size:
+            most = sizes.sketch_leaves * reached.size
+            if sketch is not None and np.count_nonzero(reached) > most:
                 reached &= whole(start) @ whole(other).T >= threshold - ROUNDING
             first, second = np.divmod(np.flatnonzero(reached), reached.shape[1])
             first, second = first + start, second + other
-            found = _cosines(vectors, norms, first, vectors, norms, second) >= threshold
+            cosines = _cosines(vectors, norms, first, vectors, norms, second, sizes.chunk)
+            found = cosines >= threshold
             if found.any():
                 yield np.stack([first[found], second[found]], axis=1)
 
@@ -172,18 +206,20 @@ class _Search:
         norms: NDArray[np.float64],
         count: int,
         leave_out_self: bool,
+        sizes: Sizes,
     ) -> None:
         self.queries, self.asked = queries, asked
         self.vectors, self.norms = vectors, norms
         self.count, self.leave_out_self = count, leave_out_self
+        self.sizes = sizes
 
     def exactly(self, rows: Places) -> tuple[Places, NDArray[np.float64]]:
         """Compares queries with all vectors; (R, K) places and cosines."""
         lot = _unit(self.queries[rows], self.asked[rows])
         best = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
         floor = np.full(len(rows), -np.inf, np.float32)
-        for start in range(0, len(self.norms), BLOCK):
-            stop = start + BLOCK
+        for start in range(0, len(self.norms), self.sizes.block):
+            stop = start + self.sizes.block
             cosines = lot @ _unit(self.vectors[start:stop], self.norms[start:stop]).T
             if self.leave_out_self:
                 own = np.flatnonzero((rows >= start) & (rows < stop))
@@ -232,7 +268,8 @@ class _Search:
         place: Places,
     ) -> tuple[Places, Places, NDArray[np.float64]]:
         """Adds candidates to the best of each query: row of it, place, cosine, in that order."""
-        cosine = _cosines(self.queries, self.asked, rows[row], self.vectors, self.norms, place)
+        pairs = self.queries, self.asked, rows[row], self.vectors, self.norms, place
+        cosine = _cosines(*pairs, self.sizes.chunk)
         row = np.concatenate([best[0], row])
         place = np.concatenate([best[1], place])
         cosine = np.concatenate([best[2], cosine])
@@ -255,7 +292,9 @@ def _make_index(vectors: Rows) -> Any | None:
     return index
 
 
-def _sketch(vectors: Rows, norms: NDArray[np.float64], threshold: float) -> Floats | None:
+def _sketch(
+    vectors: Rows, norms: NDArray[np.float64], threshold: float, sizes: Sizes
+) -> Floats | None:
     """Returns short vectors that are nowhere farther apart than the unit vectors are.
 
     The projection of a - m on orthonormal directions, and as one more value the length of what
@@ -272,28 +311,28 @@ def _sketch(vectors: Rows, norms: NDArray[np.float64], threshold: float) -> Floa
     """
     from sklearn.utils.extmath import randomized_svd
 
-    chosen = np.linspace(0, len(norms) - 1, 2 * SAMPLE).astype(np.int64)
+    chosen = np.linspace(0, len(norms) - 1, 2 * sizes.sample).astype(np.int64)
     sample = _unit(vectors[chosen], norms[chosen])
     # What they leave is counted on others than those that the directions were made for.
     sample, others = sample[::2], sample[1::2]
     middle = sample.mean(axis=0)
-    longest = min(SKETCHES[-1], vectors.shape[1])
+    longest = min(sizes.sketches[-1], vectors.shape[1])
     _, _, directions = randomized_svd(
         (sample - middle).astype(np.float64), longest, n_iter=2, random_state=0
     )
     directions = directions.astype(np.float32)
     apart = 2 - 2 * threshold
     upper = np.triu_indices(len(others), 1)
-    for length in SKETCHES:
+    for length in sizes.sketches:
         if length >= vectors.shape[1]:
             break
         tried = _project(others, middle, directions[:length])
         half = np.einsum("nd,nd->n", tried, tried) / 2
         distances = 2 * (half[:, None] + half - tried @ tried.T)[upper]
-        if np.count_nonzero(distances <= apart) <= SKETCH_LEAVES * len(distances):
+        if np.count_nonzero(distances <= apart) <= sizes.sketch_leaves * len(distances):
             sketch = np.empty((len(norms), length + 1), np.float32)
-            for start in range(0, len(norms), BLOCK):
-                rows = slice(start, start + BLOCK)
+            for start in range(0, len(norms), sizes.block):
+                rows = slice(start, start + sizes.block)
                 whole = _unit(vectors[rows], norms[rows])
                 sketch[rows] = _project(whole, middle, directions[:length])
             return sketch
@@ -307,7 +346,7 @@ def _project(vectors: Floats, middle: Floats, directions: Floats) -> Floats:
     return np.concatenate([short, rest[:, None]], axis=1)
 
 
-def _norms(vectors: Rows, name: str) -> NDArray[np.float64]:
+def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> NDArray[np.float64]:
     """Returns the lengths of vectors, (N,).
 
     Raises:
@@ -319,9 +358,9 @@ def _norms(vectors: Rows, name: str) -> NDArray[np.float64]:
             f"{vectors.shape}"
         )
     norms = np.zeros(len(vectors))
-    for start in range(0, len(vectors), CHUNK):
-        part = vectors[start : start + CHUNK].astype(np.float64)
-        norms[start : start + CHUNK] = np.sqrt((part * part).sum(axis=1))
+    for start in range(0, len(vectors), chunk):
+        part = vectors[start : start + chunk].astype(np.float64)
+        norms[start : start + chunk] = np.sqrt((part * part).sum(axis=1))
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise SettingsError(f"{name} must be finite, received NaN or infinity in row {bad[0]}")
@@ -339,12 +378,13 @@ def _cosines(
     right: Rows,
     right_norms: NDArray[np.float64],
     second: Places,
+    chunk: int,
 ) -> NDArray[np.float64]:
     """Returns the cosines of pairs of rows, (P,), each by itself in 64 bits."""
     cosines = np.zeros(len(first))
-    for start in range(0, len(first), CHUNK):
-        one, other = first[start : start + CHUNK], second[start : start + CHUNK]
+    for start in range(0, len(first), chunk):
+        one, other = first[start : start + chunk], second[start : start + chunk]
         products = (left[one].astype(np.float64) * right[other]).sum(axis=1)
         lengths = left_norms[one] * right_norms[other]
-        cosines[start : start + CHUNK] = products / np.where(lengths > 0, lengths, 1)
+        cosines[start : start + chunk] = products / np.where(lengths > 0, lengths, 1)
     return np.clip(cosines, -1, 1)

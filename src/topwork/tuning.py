@@ -105,6 +105,7 @@ class Tuner:
         trained: heads that were trained now.
         reused: heads that the journal had.
         left_out: recipes that the time did not allow.
+        clock: tells the time in seconds.
     """
 
     examples: Labelled
@@ -118,6 +119,7 @@ class Tuner:
     trained: int = 0
     reused: int = 0
     left_out: int = 0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         check_vectors(self.examples.vectors, "training")
@@ -127,7 +129,7 @@ class Tuner:
                 f"budget: must be at least {count} heads, one for each fold and seed, received "
                 f"{self.budget.heads}"
             )
-        self._started = time.monotonic()
+        self._started = self.clock()
         self._pace = 0.0
 
     @property
@@ -158,7 +160,7 @@ class Tuner:
     @property
     def seconds(self) -> float:
         """How long it has been going on."""
-        return time.monotonic() - self._started
+        return self.clock() - self._started
 
     def try_all(self, recipes: Sequence[HeadSettings]) -> None:
         """Tries each recipe on every replicate, as far as the budget goes.
@@ -207,10 +209,10 @@ class Tuner:
     def _run(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
         keys = {recipe: self._key(recipe, replicate) for recipe in recipes}
         missing = [recipe for recipe in recipes if keys[recipe] not in self.journal.known]
-        started = time.monotonic()
+        started = self.clock()
         fresh = dict(zip(missing, self._train(missing, replicate), strict=True))
         if missing:
-            self._pace = (time.monotonic() - started) / sum(map(self._cost, missing))
+            self._pace = (self.clock() - started) / sum(map(self._cost, missing))
         self.trained += len(missing)
         self.reused += len(recipes) - len(missing)
         self.journal.add(
