@@ -79,11 +79,11 @@ def test_every_image_gets_one_outcome_and_what_can_be_used_a_vector(work, ray, c
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_in_the_middle_costs_nothing(work, ray, monkeypatch, capfd):
-    monkeypatch.setattr(connection, "LEAST_IMAGES", 4)
+def test_a_worker_that_is_killed_in_the_middle_costs_nothing(work, ray, capfd):
+    cluster = Cluster(cores_per_worker=1, least_images=4)
     errands = add_slow(work, 32)
     found, killed = [], []
-    for place, error in run(work, errands):
+    for place, error in run(work, errands, cluster):
         found.append((place, error))
         if not killed:
             killed = find_workers()[:1]
@@ -97,10 +97,9 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(work, ray, monkeypa
 
 
 @pytest.mark.slow
-def test_to_leave_early_ends_the_work_and_keeps_what_is_written(work, ray, monkeypatch):
-    monkeypatch.setattr(connection, "LEAST_IMAGES", 2)
+def test_to_leave_early_ends_the_work_and_keeps_what_is_written(work, ray):
     errands = add_slow(work, 60)
-    with Cluster(cores_per_worker=1) as cluster:
+    with Cluster(cores_per_worker=1, least_images=2) as cluster:
         # Still referred to when this block is left.
         outcomes = run(work, errands, cluster)
         first = next(outcomes)

@@ -27,7 +27,6 @@ from topwork.store import VectorStore
 def _no_ray(monkeypatch, tmp_path):
     """A reference is here what it stands for; and a worker moves to where it is sent."""
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
-    monkeypatch.setattr(module, "SEEN_S", 0.1)
     monkeypatch.chdir(tmp_path)
 
 
@@ -44,9 +43,8 @@ def hire(work, *, network=None, **changes):
         vector_length=LENGTH,
         shape=Shape(1, 0, 1),
     )
-    return Worker(
-        replace(task, **changes), [_read_files(network or work.network, with_keras=False)]
-    )
+    files = _read_files(network or work.network, with_keras=False)
+    return Worker(replace(task, **changes), [files], seen_s=0.1)
 
 
 def ask(worker, *batches):

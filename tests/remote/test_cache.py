@@ -18,8 +18,7 @@ from servers import FileServer, s3_server
 
 from topwork.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.images import read_bytes
-from topwork.remote import buckets, urls
-from topwork.remote import cache as remote_module
+from topwork.remote import urls
 from topwork.remote.cache import Remote, is_url
 from topwork.remote.downloads import Entry, Version
 
@@ -51,8 +50,9 @@ def start(tmp_path):
     """Starts runs that share a cache; what they would have waited is in `waits`."""
     opened = []
 
-    def start_run(waits=None):
-        remote = Remote(tmp_path / "cache", sleep=(waits if waits is not None else []).append)
+    def start_run(waits=None, **options):
+        sleep = (waits if waits is not None else []).append
+        remote = Remote(tmp_path / "cache", sleep=sleep, **options)
         opened.append(remote)
         return remote
 
@@ -192,11 +192,10 @@ def test_a_table_keeps_its_suffix_and_a_redirect_is_followed(site, start):
     assert path.read_bytes() == b"a,b\n"
 
 
-def test_an_image_that_is_too_large_is_not_downloaded(site, start, monkeypatch, tmp_path):
-    monkeypatch.setattr(remote_module, "LARGEST_IMAGE", 1 << 20)
+def test_an_image_that_is_too_large_is_not_downloaded(site, start, tmp_path):
     site.files["/a"] = BIG
     for site.has_lengths in (True, False):
-        run = start()
+        run = start(largest_image_bytes=1 << 20)
         with pytest.raises(ImageError, match="larger than the 1 MiB"):
             run.source(f"{site.url}/a").read()
         assert run.received < 2 << 20
@@ -589,15 +588,14 @@ def watch(monkeypatch):
 def test_files_of_a_bucket_without_a_listing(bucket, start, monkeypatch):
     url, client, _ = bucket
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    monkeypatch.setattr(buckets, "PIECE", 1_000_000)
     client.put_object(Bucket="photos", Key="big.zip", Body=BIG)
-    assert start().fetch("s3://photos/big.zip").read_bytes() == BIG
-    later = start()
+    assert start(piece_bytes=1_000_000).fetch("s3://photos/big.zip").read_bytes() == BIG
+    later = start(piece_bytes=1_000_000)
     assert later.fetch("s3://photos/big.zip").read_bytes() == BIG
     assert later.received == 0
     client.put_object(Bucket="photos", Key="big.zip", Body=BIG[:-1])
     assert later.fetch("s3://photos/big.zip").read_bytes() == BIG, "one version in a run"
-    assert start().fetch("s3://photos/big.zip").read_bytes() == BIG[:-1]
+    assert start(piece_bytes=1_000_000).fetch("s3://photos/big.zip").read_bytes() == BIG[:-1]
 
 
 def test_what_is_wrong_with_a_bucket(bucket, start, monkeypatch):
@@ -626,11 +624,10 @@ def test_what_is_wrong_with_a_bucket(bucket, start, monkeypatch):
 def test_faults_of_a_bucket_pass(site, start, monkeypatch, fault):
     pytest.importorskip("s3fs")
     monkeypatch.setenv("AWS_ENDPOINT_URL", site.url)
-    monkeypatch.setattr(buckets, "PIECE", 1_000_000)
     site.files["/photos/big.zip"] = BIG
     site.faults["/photos/big.zip"] = [503, None, None, fault]
     waits = []
-    run = start(waits)
+    run = start(waits, piece_bytes=1_000_000)
     assert run.fetch("s3://photos/big.zip").read_bytes() == BIG
     assert run.received == len(BIG), "whole pieces are kept"
     assert len(waits) == 2
@@ -641,9 +638,8 @@ def test_faults_of_a_bucket_pass(site, start, monkeypatch, fault):
 def test_a_file_of_a_bucket_that_changes_meanwhile_starts_again(site, start, monkeypatch):
     pytest.importorskip("s3fs")
     monkeypatch.setenv("AWS_ENDPOINT_URL", site.url)
-    monkeypatch.setattr(buckets, "PIECE", 1_000_000)
     site.files["/photos/big.zip"] = BIG
-    run = start()
+    run = start(piece_bytes=1_000_000)
     server = run._server("s3://photos")
     read = server._system.cat_file
 

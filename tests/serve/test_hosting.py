@@ -30,9 +30,8 @@ def other(flat_trained, tmp_path_factory):
 
 
 @pytest.fixture
-def own(saved, tmp_path, monkeypatch):
-    """A model that a test may change, and a server that looks often."""
-    monkeypatch.setattr(hosting, "CHECK_EVERY_S", 0.05)
+def own(saved, tmp_path):
+    """A model that a test may change."""
     return Path(shutil.copytree(saved, tmp_path / "own.model"))
 
 
@@ -58,7 +57,7 @@ def has_figure(site, line):
 
 def test_a_replaced_model_is_taken_and_no_request_is_lost(open_site, own, other, caplog):
     caplog.set_level("INFO", "topwork.serve")
-    site, found, stop = open_site(own), [], threading.Event()
+    site, found, stop = open_site(own, check_every_s=0.05), [], threading.Event()
 
     def ask():
         while not stop.is_set():
@@ -94,7 +93,7 @@ def test_a_replaced_model_is_taken_and_no_request_is_lost(open_site, own, other,
 def test_a_damaged_one_is_refused_and_the_old_one_goes_on(
     open_site, own, other, tmp_path, caplog, way
 ):
-    site = open_site(own)
+    site = open_site(own, check_every_s=0.05)
     old = read_version(site)
     bad = Path(shutil.copytree(other, tmp_path / "bad"))
     if way == "cut":
@@ -120,7 +119,7 @@ def test_a_damaged_one_is_refused_and_the_old_one_goes_on(
 
 
 def test_files_that_are_written_over_do_not_reach_the_model_at_work(open_site, own, other):
-    site = open_site(own)
+    site = open_site(own, check_every_s=0.05)
     before = site.predict(IMAGE)[2]
     for file in own.iterdir():
         os.truncate(file, 10)
@@ -131,7 +130,7 @@ def test_files_that_are_written_over_do_not_reach_the_model_at_work(open_site, o
 
 
 def test_a_folder_that_is_gone_is_waited_for(open_site, own, other, caplog):
-    site = open_site(own)
+    site = open_site(own, check_every_s=0.05)
     old = read_version(site)
     shutil.rmtree(own)
     for _ in range(20):
@@ -199,14 +198,12 @@ def test_models_are_called_as_their_folders_are(tmp_path):
 def test_a_copy_that_is_at_work_looks_new(saved, tmp_path, monkeypatch):
     """Where nobody can ask for the server, what is a day old is taken for left behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(hosting, "CHECK_EVERY_S", 0.01)
-    monkeypatch.setattr(hosting, "TOUCH_EVERY_S", 0.01)
     shelf = hosting.Shelf({"a": saved}, Gauges(lambda: 0))
     (copy,) = tmp_path.iterdir()
     os.utime(copy, (0, 0))
 
     async def watch():
-        watching = asyncio.create_task(shelf.watch())
+        watching = asyncio.create_task(shelf.watch(0.01, 0.01))
         while not copy.stat().st_mtime:
             await asyncio.sleep(0.01)
         watching.cancel()

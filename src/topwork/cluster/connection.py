@@ -56,11 +56,19 @@ class Cluster:
             that, a Ray of our own on this machine.
         cores_per_worker: CPUs of each worker; if not given, `CORES`, or as many as the smallest
             machine has if that is fewer, or a GPU's share of them.
+        least_images: the fewest images of a batch, where there are so many.
     """
 
-    def __init__(self, address: str | None = None, *, cores_per_worker: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        cores_per_worker: int | None = None,
+        least_images: int = LEAST_IMAGES,
+    ) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
         self.cores_per_worker = cores_per_worker
+        self.least_images = least_images
         self._is_ours = False
         self._handler: Any = None
         self._runs: WeakSet[Generator[Outcome]] = WeakSet()
@@ -127,7 +135,7 @@ class Cluster:
                 shape=_measure(ray.nodes(), self.cores_per_worker, space.precision),
             )
             files = _read_files(network, with_keras=task.shape.gpus > 0)
-            batches = _deal(errands, task.shape.workers)
+            batches = _deal(errands, task.shape.workers, self.least_images)
             with contextlib.closing(_gather(ray, task, files, batches)) as answers:
                 for answer in answers:
                     outcomes = pickle.loads(answer)
@@ -244,9 +252,9 @@ def _measure(nodes: list[dict[str, Any]], wanted: int | None, precision: str) ->
     return Shape(each, 0, max(1, sum(count // each for count in cpus)))
 
 
-def _deal(errands: Sequence[Errand], workers: int) -> list[bytes]:
+def _deal(errands: Sequence[Errand], workers: int, least_images: int = LEAST_IMAGES) -> list[bytes]:
     share = -(-len(errands) // (ROUNDS * workers))
-    size = min(max(share, LEAST_IMAGES), BATCH_IMAGES)
+    size = min(max(share, least_images), BATCH_IMAGES)
     starts = range(0, len(errands), size)
     # Pickled together, images of the same archive or server share its connection.
     return [pickle.dumps(list(errands[start : start + size])) for start in starts]

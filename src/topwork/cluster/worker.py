@@ -115,10 +115,12 @@ class Worker:
     Args:
         task: what it is told.
         files: as for `Foreman`; a reference in a list stays one, and is fetched once a machine.
+        seen_s: how long it waits for what another machine wrote to a shared disk.
     """
 
-    def __init__(self, task: Task, files: list[Any]) -> None:
+    def __init__(self, task: Task, files: list[Any], seen_s: float = SEEN_S) -> None:
         self._task = task
+        self._seen_s = seen_s
         self._files = files
         self._engine: Engine | None = None
 
@@ -150,7 +152,7 @@ class Worker:
         with contextlib.suppress(OSError):
             os.chdir(task.folder)
         if task.mark is not None:
-            _look_for(task.mark, task.root)
+            _look_for(task.mark, task.root, self._seen_s)
         root = open_elsewhere(task.url) if task.url else task.root
         self._store = VectorStore(root, task.space, task.vector_length)
         (files,) = self._files
@@ -217,8 +219,8 @@ def open_engine(folder: Path, space: Space, shape: Shape) -> Engine:
     return OpenVINOEngine(path, space.image_size, precision, flip=flip, threads=shape.cores)
 
 
-def _look_for(mark: Path, root: Path) -> None:
-    until_s = time.monotonic() + SEEN_S
+def _look_for(mark: Path, root: Path, seen_s: float) -> None:
+    until_s = time.monotonic() + seen_s
     while not mark.exists():
         if time.monotonic() > until_s:
             raise StoreError(
@@ -226,7 +228,7 @@ def _look_for(mark: Path, root: Path) -> None:
                 f"{_here()} does not; choose a folder on a disk that they share, or a bucket such "
                 "as s3://bucket/prefix, with --store"
             )
-        time.sleep(SEEN_S / 20)
+        time.sleep(seen_s / 20)
 
 
 def _explain_missing(errands: list[Errand], outcomes: list[Outcome]) -> list[Outcome]:

@@ -13,10 +13,18 @@ PIECE = 8 << 20
 
 
 class Bucket:
-    """Object stores, such as S3, by their fsspec file systems."""
+    """Object stores, such as S3, by their fsspec file systems.
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
+    Args:
+        name: of the protocol.
+        options: arguments of its file system.
+        piece_bytes: how much of a file is asked for at once.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], piece_bytes: int = PIECE) -> None:
         import fsspec
+
+        self._piece_bytes = piece_bytes
 
         system = fsspec.get_filesystem_class(name)
         if name in {"s3", "s3a"}:
@@ -84,9 +92,9 @@ class Bucket:
             with mapped():
                 write(self._system.cat_file(path))
             return True
-        is_one_piece = part.size == 0 and version.size <= PIECE
+        is_one_piece = part.size == 0 and version.size <= self._piece_bytes
         while part.size < version.size:
-            last = min(version.size, part.size + PIECE)
+            last = min(version.size, part.size + self._piece_bytes)
             wanted = last - part.size
             with mapped():
                 data = self._system.cat_file(path, start=part.size, end=last)

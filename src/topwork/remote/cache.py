@@ -20,7 +20,7 @@ from topwork.callbacks import SILENT, Callback
 from topwork.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.images import Readable
 from topwork.remote import urls
-from topwork.remote.buckets import Bucket
+from topwork.remote.buckets import PIECE, Bucket
 from topwork.remote.downloads import Entry, Part, Version
 from topwork.remote.transfers import RefusedError, Server, TransientError
 from topwork.remote.urls import is_url, show
@@ -57,7 +57,7 @@ class _Image:
 
     def read(self) -> bytes:
         try:
-            path = self.remote.download(self.url, LARGEST_IMAGE)
+            path = self.remote.download(self.url, self.remote.largest_image_bytes)
         except RefusedError as error:
             raise ImageError(str(error)) from None
         try:
@@ -78,6 +78,8 @@ class Remote:
         cache: Path,
         *,
         options: Mapping[str, Any] | None = None,
+        largest_image_bytes: int = LARGEST_IMAGE,
+        piece_bytes: int = PIECE,
         callback: Callback = SILENT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -86,6 +88,8 @@ class Remote:
         Args:
             cache: folder for what is downloaded; made when it is needed, and shared by runs.
             options: for a protocol such as `s3`, arguments of its fsspec file system.
+            largest_image_bytes: larger images are refused.
+            piece_bytes: of a file in a bucket, how much is asked for at once.
             callback: hears `received` whenever it has grown, from any thread.
             sleep: waits between two tries, in seconds.
         """
@@ -93,6 +97,8 @@ class Remote:
         self._callback = callback
         self.received = 0
         self._options = dict(options or {})
+        self.largest_image_bytes = largest_image_bytes
+        self._piece_bytes = piece_bytes
         self._sleep = sleep
         self._began_s = time.time()
         self._guard = threading.Lock()
@@ -103,7 +109,7 @@ class Remote:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Connections and locks belong to their process.
-        return _reconnect, (self.cache, self._options)
+        return _reconnect, (self.cache, self._options, self.largest_image_bytes, self._piece_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -294,7 +300,9 @@ class Remote:
         package, wanted = _PACKAGES[name]
         options = dict(self._options.get(name, {}))
         try:
-            return Web(options) if urls.is_web(f"{name}://") else Bucket(name, options)
+            if urls.is_web(f"{name}://"):
+                return Web(options)
+            return Bucket(name, options, self._piece_bytes)
         except ImportError:
             raise SettingsError(
                 f"{name}:// needs the package {package}, which is not installed; "
@@ -306,5 +314,9 @@ def _too_large(most_bytes: int) -> RefusedError:
     return RefusedError(f"it is larger than the {most_bytes >> 20} MiB that an image may have")
 
 
-def _reconnect(cache: Path, options: Mapping[str, Any]) -> Remote:
-    return Remote(cache, options=options)
+def _reconnect(
+    cache: Path, options: Mapping[str, Any], largest_image_bytes: int, piece_bytes: int
+) -> Remote:
+    return Remote(
+        cache, options=options, largest_image_bytes=largest_image_bytes, piece_bytes=piece_bytes
+    )

@@ -51,7 +51,7 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(service.shelf.watch())
+        watching = asyncio.create_task(service.shelf.watch(options.check_every_s))
         on_ready()
         yield
         watching.cancel()

@@ -34,7 +34,6 @@ log = logging.getLogger("topwork.serve")
 
 CARD = "model.json"
 SUFFIX = ".model"
-CHECK_EVERY_S = 1.0
 # Much more often than what nobody can be asked about is removed.
 TOUCH_EVERY_S = 3600.0
 # Of a model's files those that no answer needs, and what is still being written.
@@ -225,13 +224,18 @@ class Shelf:
             hosted.users -= 1
             self._close_unused(hosted)
 
-    async def watch(self) -> None:
-        """Looks for replaced models for ever."""
+    async def watch(self, check_every_s: float, touch_every_s: float = TOUCH_EVERY_S) -> None:
+        """Looks for replaced models for ever.
+
+        Args:
+            check_every_s: how often.
+            touch_every_s: how often our copies are made to look new.
+        """
         before = dict(self._seen)
         touched_s = time.monotonic()
         while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            if time.monotonic() - touched_s > TOUCH_EVERY_S:
+            await asyncio.sleep(check_every_s)
+            if time.monotonic() - touched_s > touch_every_s:
                 touched_s = time.monotonic()
                 touch_scratch()
             for name, path in self._paths.items():

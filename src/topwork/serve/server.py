@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 15
+# How often it is looked whether a model was replaced.
+CHECK_EVERY_S = 1.0
 # Beyond the time to answer in, for what was received when the server was told to stop.
 STOP_S = 5.0
 
@@ -39,6 +41,7 @@ class Options:
         abstain_below: least top probability, 0..1, that counts as an answer.
         limits: how much is taken.
         access_log: whether each request is a line of the log.
+        check_every_s: how often it is looked whether a model was replaced.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +51,7 @@ class Options:
     abstain_below: float | None = None
     limits: Limits = field(default_factory=Limits.create)
     access_log: bool = True
+    check_every_s: float = CHECK_EVERY_S
 
 
 @dataclass(frozen=True)
