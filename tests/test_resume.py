@@ -20,9 +20,10 @@ from topwork.bundle import load_model
 # A slow machine that writes small parts, so that kills land between and within them.
 DRIVER = """
 import sys, time
-from topwork import backlog
+from topwork import vectors
+from topwork.backlog import Pace
 from topwork.engines import OpenVINOEngine
-backlog.PART_VECTORS = 16
+vectors.embed_columns.__kwdefaults__["pace"] = Pace(part_vectors=16)
 run = OpenVINOEngine.run
 def run_slowly(engine, images):
     for result in run(engine, images):

@@ -30,6 +30,7 @@ from test_vectors import (
 )
 
 from topwork import backlog
+from topwork.backlog import Pace
 from topwork.claims import Claims
 from topwork.dataset import Dataset
 from topwork.digests import parse_digests
@@ -47,7 +48,6 @@ from topwork.hashing import hash_images
 from topwork.vectors import embed
 from test_vectors import FakeEngine, open_store
 
-backlog.PART_VECTORS, backlog.STRETCH, backlog.POLL_S = 8, 4, 0.02
 # However many cores there are, one must not take everything.
 in_threads = backlog.in_threads
 backlog.in_threads = lambda function, items, *_, **__: in_threads(function, items, 8)
@@ -66,7 +66,9 @@ dataset = hash_images(Dataset.from_folder(root / "data"), False)
 hashes += dataset.hashes
 print("ready", flush=True)
 sys.stdin.readline()
-kept, found = embed(dataset, open_store(root), Engine())
+kept, found = embed(
+    dataset, open_store(root), Engine(), pace=backlog.Pace(part_vectors=8, stretch=4, poll_s=0.02)
+)
 print(len(kept), found.embedded, found.reused)
 """
 
@@ -166,21 +168,18 @@ def test_where_one_is_killed_the_other_finishes_everything(folder, tmp_path, sta
     assert np.array_equal(vectors.values, one_by_one(dataset.sources))
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(backlog, "STRETCH", 4)
-    monkeypatch.setattr(backlog, "POLL_S", 0.01)
+QUICK = Pace(stretch=4, poll_s=0.01)
 
 
 def claim_some(store, hashes, claims):
     """Claims every other stretch of images, and returns their places."""
-    stretches = backlog.plan(hashes, store)[::2]
+    stretches = backlog.plan(hashes, store, QUICK.stretch)[::2]
     for stretch in stretches:
         assert claims.take(stretch.name)
     return np.concatenate([stretch.places for stretch in stretches])
 
 
-def test_the_bar_moves_by_what_others_finish(tmp_path, images, quick):
+def test_the_bar_moves_by_what_others_finish(tmp_path, images):
     """And the images whose turn comes last keep their places."""
     dataset = Dataset.from_sources(images)
     hashes = [sha256(image).hexdigest() for image in images]
@@ -197,7 +196,7 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images, quick):
                 values = one_by_one([images[place] for place in share])
                 other.write([hashes[place] for place in share], values)
 
-        _, vectors = embed(dataset, store, engine, callback=Recorder(on_run=hear))
+        _, vectors = embed(dataset, store, engine, callback=Recorder(on_run=hear), pace=QUICK)
     assert np.array_equal(vectors.values, one_by_one(images))
     assert (engine.ran, vectors.embedded, vectors.reused) == (mine, mine, len(places))
     done = [step.done for step in steps]
@@ -207,55 +206,63 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images, quick):
     assert mine + 5 in done
 
 
-def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.05)
+def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images):
+    pace = replace(QUICK, patience_s=0.05)
     hashes = [sha256(image).hexdigest() for image in images]
     store, engine, steps = open_store(tmp_path), FakeEngine(), []
     with Claims(store.claims_folder) as claims:
         claim_some(store, hashes, claims)
-        callback = Recorder(on_run=steps.append)
-        _, vectors = embed(Dataset.from_sources(images), store, engine, callback=callback)
+        _, vectors = embed(
+            Dataset.from_sources(images),
+            store,
+            engine,
+            callback=Recorder(on_run=steps.append),
+            pace=pace,
+        )
     assert np.array_equal(vectors.values, one_by_one(images))
     assert engine.ran == 120
     check_progress(steps)
 
 
-def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images, quick):
+def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images):
     store = open_store(tmp_path)
     with pytest.raises(ZeroDivisionError):
         embed(
-            Dataset.from_sources(images), store, FakeEngine(breaks_at=50, error=ZeroDivisionError)
+            Dataset.from_sources(images),
+            store,
+            FakeEngine(breaks_at=50, error=ZeroDivisionError),
+            pace=QUICK,
         )
     assert not [*store.claims_folder.iterdir()]
-    _, vectors = embed(Dataset.from_sources(images), open_store(tmp_path), FakeEngine())
+    _, vectors = embed(Dataset.from_sources(images), open_store(tmp_path), FakeEngine(), pace=QUICK)
     assert vectors.reused == 50
 
 
-def test_what_is_written_is_given_back_before_the_end(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(backlog, "STRETCH", 2)
-    monkeypatch.setattr(backlog, "PART_VECTORS", 4)
+def test_what_is_written_is_given_back_before_the_end(tmp_path, images):
+    pace = replace(QUICK, stretch=2, part_vectors=4)
     store, held = open_store(tmp_path), []
 
     def hear(_):
         held.append(len([*store.folder.glob("claims/*.lock")]))
 
-    embed(Dataset.from_sources(images), store, FakeEngine(), callback=Recorder(on_run=hear))
+    callback = Recorder(on_run=hear)
+    embed(Dataset.from_sources(images), store, FakeEngine(), callback=callback, pace=pace)
     assert max(held) > 3
     assert held[-2] < 10
 
 
-def test_stretches_are_cut_at_the_same_images_whatever_is_there(tmp_path, images, quick):
+def test_stretches_are_cut_at_the_same_images_whatever_is_there(tmp_path, images):
     hashes = [sha256(image).hexdigest() for image in images]
-    whole = backlog.plan(hashes, open_store(tmp_path))
+    whole = backlog.plan(hashes, open_store(tmp_path), QUICK.stretch)
     assert np.array_equal(np.concatenate([s.places for s in whole]), np.arange(120))
     assert len(whole) > 10
     # Without the first images, in front of others, and with some that are there already.
-    rest = backlog.plan(hashes[50:], open_store(tmp_path))
+    rest = backlog.plan(hashes[50:], open_store(tmp_path), QUICK.stretch)
     assert {s.name for s in rest[1:]} < {s.name for s in whole}
     store = open_store(tmp_path)
     there = [n for n in range(120) if n % 3]
     store.write([hashes[n] for n in there], np.zeros((len(there), LENGTH), np.float32))
-    left = backlog.plan(hashes, store)
+    left = backlog.plan(hashes, store, QUICK.stretch)
     assert {s.name for s in left} <= {s.name for s in whole}
     assert np.array_equal(np.concatenate([s.places for s in left]), np.arange(0, 120, 3))
 
@@ -269,12 +276,14 @@ def test_of_equal_images_the_first_is_planned(tmp_path):
     assert parse_digests(hashes[:7]).shape == (7, 4)
 
 
-def test_threads_of_one_process_share_too(tmp_path, images, quick, monkeypatch):
-    monkeypatch.setattr(backlog, "PART_VECTORS", 8)
+def test_threads_of_one_process_share_too(tmp_path, images):
+    pace = replace(QUICK, part_vectors=8)
     engines, results = [FakeEngine(), FakeEngine()], []
 
     def run(engine):
-        results.append(embed(Dataset.from_sources(images), open_store(tmp_path), engine)[1])
+        results.append(
+            embed(Dataset.from_sources(images), open_store(tmp_path), engine, pace=pace)[1]
+        )
 
     threads = [threading.Thread(target=run, args=(engine,)) for engine in engines]
     for thread in threads:

@@ -18,7 +18,7 @@ from recorder import Recorder
 from test_store import SPACE
 
 from topwork import backlog, columns, errands
-from topwork.backlog import Column
+from topwork.backlog import Column, Pace
 from topwork.config import Interpolation, Precision, default_store
 from topwork.dataset import Dataset
 from topwork.engines import OpenVINOEngine
@@ -94,9 +94,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    monkeypatch.setattr(backlog, "PART_VECTORS", 4)
+SMALL_PARTS = Pace(part_vectors=4)
 
 
 def parts(store):
@@ -107,14 +105,14 @@ def sha(source):
     return sha256(Path(source).read_bytes() if isinstance(source, Path) else source).hexdigest()
 
 
-def test_vectors_are_those_made_one_by_one_in_the_order_of_the_images(folder, store, small_parts):
+def test_vectors_are_those_made_one_by_one_in_the_order_of_the_images(folder, store):
     dataset = Dataset.from_folder(folder)
     some = np.random.default_rng(0).random(len(dataset)) < 0.4
-    embed(dataset.select(some), store, FakeEngine())
+    embed(dataset.select(some), store, FakeEngine(), pace=SMALL_PARTS)
     order = np.random.default_rng(1).permutation(len(dataset))
     shuffled = Dataset.from_sources([dataset.sources[n] for n in order], dataset.labels[order])
     engine = FakeEngine()
-    same, vectors = embed(shuffled, store, engine)
+    same, vectors = embed(shuffled, store, engine, pace=SMALL_PARTS)
     assert same.sources is shuffled.sources
     assert same.hashes == vectors.hashes
     assert np.array_equal(vectors.values, one_by_one(shuffled.sources))
@@ -224,16 +222,14 @@ def test_progress_counts_every_image_good_or_bad(folder, store):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, NetworkError])
 @pytest.mark.parametrize("breaks_at", [0, 1, 4, 17, 29])
-def test_an_interrupted_run_keeps_what_was_finished(
-    folder, tmp_path, small_parts, error, breaks_at
-):
+def test_an_interrupted_run_keeps_what_was_finished(folder, tmp_path, error, breaks_at):
     dataset = Dataset.from_folder(folder)
     broken = FakeEngine(breaks_at=breaks_at, error=error)
     with pytest.raises(error):
-        embed(dataset, open_store(tmp_path), broken)
+        embed(dataset, open_store(tmp_path), broken, pace=SMALL_PARTS)
     before = {path: path.read_bytes() for path in parts(open_store(tmp_path))}
     store, engine = open_store(tmp_path), FakeEngine()
-    _, vectors = embed(dataset, store, engine)
+    _, vectors = embed(dataset, store, engine, pace=SMALL_PARTS)
     assert (engine.ran, vectors.reused) == (30 - breaks_at, breaks_at)
     assert np.array_equal(vectors.values, one_by_one(dataset.sources))
     images = [image for path in parts(store) for image in pq.read_table(path)["image"].to_pylist()]
@@ -252,9 +248,7 @@ def test_a_callback_that_breaks_loses_nothing(folder, store, tmp_path):
     assert vectors.reused == 7
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_parts_before(
-    folder, tmp_path, small_parts, monkeypatch
-):
+def test_a_full_disk_stops_the_run_and_keeps_the_parts_before(folder, tmp_path, monkeypatch):
     write, written = pq.write_table, []
 
     def fill_up(*args, **options):
@@ -266,16 +260,17 @@ def test_a_full_disk_stops_the_run_and_keeps_the_parts_before(
     with monkeypatch.context() as full:
         full.setattr(pq, "write_table", fill_up)
         with pytest.raises(StoreError, match=r"No space left on device.*12 vectors"):
-            embed(Dataset.from_folder(folder), open_store(tmp_path), FakeEngine())
-    _, vectors = embed(Dataset.from_folder(folder), open_store(tmp_path), FakeEngine())
+            embed(Dataset.from_folder(folder), open_store(tmp_path), FakeEngine(), pace=SMALL_PARTS)
+    _, vectors = embed(
+        Dataset.from_folder(folder), open_store(tmp_path), FakeEngine(), pace=SMALL_PARTS
+    )
     assert (vectors.embedded, vectors.reused) == (18, 12)
 
 
 @pytest.mark.parametrize(("size", "age_s", "count"), [(4, 99, 8), (1000, 99, 1), (1000, -1, 30)])
-def test_parts_are_written_by_size_and_by_age(folder, store, monkeypatch, size, age_s, count):
-    monkeypatch.setattr(backlog, "PART_VECTORS", size)
-    monkeypatch.setattr(backlog, "PART_AGE_S", age_s)
-    embed(Dataset.from_folder(folder), store, FakeEngine())
+def test_parts_are_written_by_size_and_by_age(folder, store, size, age_s, count):
+    pace = Pace(part_vectors=size, part_age_s=age_s)
+    embed(Dataset.from_folder(folder), store, FakeEngine(), pace=pace)
     assert len(parts(store)) == count
 
 
@@ -424,18 +419,18 @@ def test_many_equal_bad_files_are_decoded_once(store, monkeypatch):
     assert (len(kept), len(kept.skipped), len(tried)) == (1, 500, 2)
 
 
-def test_two_runs_at_once_may_share_a_store(folder, tmp_path, small_parts):
+def test_two_runs_at_once_may_share_a_store(folder, tmp_path):
     dataset, barrier = Dataset.from_folder(folder), threading.Barrier(2)
 
     def run(chosen):
         barrier.wait()
-        return embed(dataset.select(chosen), open_store(tmp_path), FakeEngine())
+        return embed(dataset.select(chosen), open_store(tmp_path), FakeEngine(), pace=SMALL_PARTS)
 
     halves = [np.arange(30) < 20, np.arange(30) >= 10]
     with ThreadPoolExecutor(2) as pool:
         for kept, vectors in pool.map(run, halves):
             assert np.array_equal(vectors.values, one_by_one(kept.sources))
-    _, vectors = embed(dataset, open_store(tmp_path), refuse_engine)
+    _, vectors = embed(dataset, open_store(tmp_path), refuse_engine, pace=SMALL_PARTS)
     assert np.array_equal(vectors.values, one_by_one(dataset.sources))
 
 
@@ -458,19 +453,19 @@ def test_an_image_whose_vector_is_not_finite_is_left_out(store):
         embed(Dataset.from_sources([dark]), store, BrokenEngine())
 
 
-def test_all_damaged_parts_are_computed_again_in_one_run(folder, tmp_path, small_parts):
+def test_all_damaged_parts_are_computed_again_in_one_run(folder, tmp_path):
     dataset = Dataset.from_folder(folder)
-    _, first = embed(dataset, open_store(tmp_path), FakeEngine())
+    _, first = embed(dataset, open_store(tmp_path), FakeEngine(), pace=SMALL_PARTS)
     for path in parts(open_store(tmp_path))[:6]:
         data = bytearray(path.read_bytes())
         data[data.index(pq.read_table(path)["vector"][0].values.to_numpy().tobytes())] ^= 1
         path.write_bytes(data)
     lost = sum(pq.read_metadata(p).num_rows for p in parts(open_store(tmp_path))[:6])
     store = open_store(tmp_path)
-    _, again = embed(dataset, store, FakeEngine())
+    _, again = embed(dataset, store, FakeEngine(), pace=SMALL_PARTS)
     assert np.array_equal(again.values, first.values)
     assert (again.embedded, len(store.set_aside)) == (lost, 6)
-    embed(dataset, open_store(tmp_path), refuse_engine)
+    embed(dataset, open_store(tmp_path), refuse_engine, pace=SMALL_PARTS)
 
 
 def test_a_disk_that_damages_what_is_written_is_an_error(folder, store, monkeypatch):

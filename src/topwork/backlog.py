@@ -46,6 +46,28 @@ TOGETHER = 4
 POLL_S = 0.25
 PATIENCE_S = 60.0
 
+
+@dataclass(frozen=True)
+class Pace:
+    """How much a job does at a time, and how long it waits.
+
+    Attributes:
+        part_vectors: vectors of a part.
+        part_age_s: a part that is older is written though it has fewer.
+        stretch: images that are claimed at a time, on average.
+        poll_s: how often it looks for what other processes finished.
+        patience_s: how long it waits for a sign of them.
+    """
+
+    part_vectors: int = PART_VECTORS
+    part_age_s: float = PART_AGE_S
+    stretch: int = STRETCH
+    poll_s: float = POLL_S
+    patience_s: float = PATIENCE_S
+
+
+PACE = Pace()
+
 # Lets others run images, who write their vectors to the store, and says how each went.
 Send = Callable[[Sequence[Errand]], Generator[Outcome]]
 
@@ -93,17 +115,22 @@ class Stretch:
     places: NDArray[np.intp]
 
 
-def plan(hashes: Sequence[str], store: VectorStore) -> list[Stretch]:
+def plan(hashes: Sequence[str], store: VectorStore, stretch: int = STRETCH) -> list[Stretch]:
     """Returns the first of each image that the store lacks, in their order.
 
     A stretch ends after an image whose hash says so, by chance: other runs cut at the same
     images, whatever they lack and whatever other images they have. It is not a share of all
     hashes, because archives and tables are read fast in their order alone.
+
+    Args:
+        hashes: of the images.
+        store: where their vectors are kept.
+        stretch: images of a stretch, on average.
     """
     digests = parse_digests(hashes)
     lacking = np.flatnonzero(store.missing(digests))
     lacking = lacking[find_firsts(digests[lacking])]
-    cuts = np.flatnonzero(digests[:, 1] % np.uint64(STRETCH) == 0) + 1
+    cuts = np.flatnonzero(digests[:, 1] % np.uint64(stretch) == 0) + 1
     number = np.searchsorted(cuts, lacking, side="right")
     starts = np.concatenate([[0], cuts])
     shares = np.split(lacking, np.flatnonzero(np.diff(number)) + 1)
@@ -126,6 +153,7 @@ class Job:
         failed: reasons by hash, of images that cannot be used.
         gone: reasons by place, of files that are not what they were; an equal one may be.
         claims: the stretches that are worked on.
+        pace: how much is done at a time.
     """
 
     dataset: Dataset
@@ -139,6 +167,7 @@ class Job:
     gone: dict[int, str] = field(default_factory=dict)
     progress: Progress = Progress(0, 0, 0)
     claims: Claims = field(default_factory=lambda: Claims(None))
+    pace: Pace = PACE
 
     @property
     def store(self) -> VectorStore:
@@ -150,7 +179,7 @@ class Job:
         again = True
         while again:
             self.store.refresh()
-            work = plan(self.hashes, self.store)
+            work = plan(self.hashes, self.store, self.pace.stretch)
             if not work:
                 break
             self._begin(work)
@@ -195,11 +224,11 @@ class Job:
                 count = sum(len(stretch.places) for stretch in work)
                 if count < before:
                     heard = time.monotonic()
-                elif time.monotonic() - heard > PATIENCE_S:
+                elif time.monotonic() - heard > self.pace.patience_s:
                     # Whoever claimed them does nothing; what is done twice is harmless.
                     self.claims.shared = False
                 elif work:
-                    time.sleep(POLL_S)
+                    time.sleep(self.pace.poll_s)
                     self.store.refresh()
 
     def _pass(self, work: list[Stretch], engine: Engine) -> list[Stretch]:
@@ -215,8 +244,8 @@ class Job:
                     continue
                 finished.append((place, vector))
                 self._step()
-                late = time.monotonic() - written > PART_AGE_S
-                if len(finished) >= PART_VECTORS or late:
+                late = time.monotonic() - written > self.pace.part_age_s
+                if len(finished) >= self.pace.part_vectors or late:
                     self._write(finished)
                     finished, written = [], time.monotonic()
         finally:

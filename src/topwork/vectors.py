@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.backlog import Column, Job
+from topwork.backlog import PACE, Column, Job, Pace
 from topwork.callbacks import SILENT, Callback
 from topwork.dataset import Dataset
 from topwork.engines import Engine
@@ -43,6 +43,7 @@ def embed(
     store: VectorStore,
     open_engine: Callable[[], Engine],
     *,
+    pace: Pace = PACE,
     hashes: Sequence[str] | None = None,
     strict: bool = False,
     callback: Callback = SILENT,
@@ -53,6 +54,7 @@ def embed(
         dataset: as for `embed_columns`; so are those that are not named here.
         store: where vectors of this base, size and preprocessing are kept.
         open_engine: compiles the base; called only if a vector is missing.
+        pace: how many images are run at a time.
         hashes: of the images.
         strict: raise at the first image that cannot be used.
         callback: hears how many images were read, and how many were run.
@@ -63,6 +65,7 @@ def embed(
     return embed_columns(
         dataset,
         [Column(store, open_engine)],
+        pace=pace,
         hashes=hashes,
         strict=strict,
         callback=callback,
@@ -73,6 +76,7 @@ def embed_columns(
     dataset: Dataset,
     columns: Sequence[Column],
     *,
+    pace: Pace = PACE,
     hashes: Sequence[str] | None = None,
     strict: bool = False,
     held_bytes: float = HELD_BYTES,
@@ -83,6 +87,7 @@ def embed_columns(
     Args:
         dataset: the images.
         columns: the networks, at least one, whose values lie side by side in this order.
+        pace: how many images are run at a time.
         hashes: SHA-256 of each image's bytes, if they are known already.
         strict: raise at the first image that cannot be used.
         held_bytes: vectors that take more are not held in memory.
@@ -106,7 +111,7 @@ def embed_columns(
     length = sum(store.vector_length for store in stores)
     made = [0] * len(columns)
     for _ in range(ATTEMPTS):
-        dataset, hashes = _complete(dataset, hashes, columns, made, strict, callback)
+        dataset, hashes = _complete(dataset, hashes, columns, made, pace, strict, callback)
         try:
             if 4 * len(hashes) * length > held_bytes:
                 values: Rows = lay_out(stores, hashes)
@@ -129,6 +134,7 @@ def _complete(
     hashes: Sequence[str],
     columns: Sequence[Column],
     made: list[int],
+    pace: Pace,
     strict: bool,
     callback: Callback,
 ) -> tuple[Dataset, list[str]]:
@@ -140,7 +146,7 @@ def _complete(
     while True:
         count = len(left)
         for place, column in enumerate(columns):
-            job = Job(dataset, left, column, strict, callback)
+            job = Job(dataset, left, column, strict, callback, pace=pace)
             job.complete()
             dataset, left = job.dataset, job.hashes
             made[place] += len(job.embedded)
