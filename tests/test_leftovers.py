@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 
 import pytest
 from leavings import (
@@ -168,12 +169,10 @@ def test_machines_and_containers_are_told_apart(monkeypatch, tmp_path):
     hosts.add(leftovers._find_host())
     machine = tmp_path / "machine-id"
     machine.write_text("1234\n")
-    monkeypatch.setattr(leftovers, "_MACHINE", machine)
-    hosts.add(leftovers._find_host())
+    hosts.add(leftovers._find_host(machine=machine))
     (tmp_path / "self" / "ns").mkdir(parents=True)
     (tmp_path / "self" / "ns" / "pid").symlink_to("pid:[1]")
-    monkeypatch.setattr(leftovers, "_PROC", tmp_path)
-    hosts.add(leftovers._find_host())
+    hosts.add(leftovers._find_host(tmp_path, machine))
     assert len(hosts) == 4
 
 
@@ -206,7 +205,9 @@ def test_a_number_that_no_process_can_have_is_unknown():
 
 @LINUX
 def test_without_proc_the_number_has_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(leftovers, "_PROC", tmp_path / "none")
+    for name in ("_find_host", "_find_boot", "_find_state"):
+        find = partial(getattr(leftovers, name), proc=tmp_path / "none")
+        monkeypatch.setattr(leftovers, name, find)
     name = name_beside("a")
     assert mark_of(name)[3] == "0"
     assert judge(f"{name}abcdefgh.tmp") is Owner.ALIVE
@@ -214,22 +215,20 @@ def test_without_proc_the_number_has_to_do(monkeypatch, tmp_path):
     assert judge(f"{change(name, pid=2**22 + 7)}abcdefgh.tmp") is Owner.DEAD
 
 
-def test_a_proc_that_counts_otherwise_tells_nothing(monkeypatch, tmp_path):
+def test_a_proc_that_counts_otherwise_tells_nothing(tmp_path):
     (tmp_path / "self").symlink_to("1")
     pid = os.getpid()
     (tmp_path / str(pid)).mkdir()
     (tmp_path / str(pid) / "stat").write_text(f"{pid} (x) Z {' '.join('123456789' * 3)}")
-    monkeypatch.setattr(leftovers, "_PROC", tmp_path)
-    assert leftovers._find_state(pid) == ("", 0)
+    assert leftovers._find_state(pid, tmp_path) == ("", 0)
 
 
 @pytest.mark.parametrize("content", ["", "1 (a", "1 (a) S", "1 (a) S " + "x " * 30, "\xff"])
-def test_a_state_that_cannot_be_read_is_no_state(monkeypatch, tmp_path, content):
+def test_a_state_that_cannot_be_read_is_no_state(tmp_path, content):
     (tmp_path / "self").symlink_to(str(os.getpid()))
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_bytes(content.encode("latin-1"))
-    monkeypatch.setattr(leftovers, "_PROC", tmp_path)
-    assert leftovers._find_state(7) == ("", 0)
+    assert leftovers._find_state(7, tmp_path) == ("", 0)
 
 
 def test_a_process_of_another_user_is_alive(monkeypatch):

@@ -57,7 +57,6 @@ def make_console(stderr: bool) -> Console:
 class Screen(Callback):
     """Shows a recipe's progress on a console.
 
-
     Args:
         console: where it is shown.
         clock: tells the time in seconds.

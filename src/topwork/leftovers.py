@@ -147,17 +147,17 @@ def _make_mark() -> str:
     return f"{_find_host()}-{_find_boot()}-{pid}-{_find_state(pid)[1]}"
 
 
-def _find_host() -> str:
+def _find_host(proc: Path = _PROC, machine: Path = _MACHINE) -> str:
     """Names the machine and, in a container, whose numbers of processes are counted."""
     try:
-        space = str((_PROC / "self/ns/pid").readlink())
+        space = str((proc / "self/ns/pid").readlink())
     except OSError:
         space = ""
-    return _shorten(f"{platform.node()}\0{_read(_MACHINE)}\0{space}")
+    return _shorten(f"{platform.node()}\0{_read(machine)}\0{space}")
 
 
-def _find_boot() -> str:
-    return _shorten(_read(_PROC / "sys/kernel/random/boot_id"))
+def _find_boot(proc: Path = _PROC) -> str:
+    return _shorten(_read(proc / "sys/kernel/random/boot_id"))
 
 
 def _find_booted_s() -> float:
@@ -177,13 +177,13 @@ def _shorten(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
-def _find_state(pid: int) -> tuple[str, int]:
+def _find_state(pid: int, proc: Path = _PROC) -> tuple[str, int]:
     """Returns the state of a process and when it started, in ticks; "" and 0 if unknown."""
     try:
         # Where other numbers are mounted than ours, they tell nothing.
-        if str((_PROC / "self").readlink()) != str(os.getpid()):
+        if str((proc / "self").readlink()) != str(os.getpid()):
             return "", 0
-        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        text = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
         # The name before it is the program's choice, with spaces and parentheses.
         fields = text.rpartition(")")[2].split()
         return fields[0], int(fields[19])

@@ -15,7 +15,6 @@ import pytest
 from topwork.bases import Weights, find_weights, get_base, list_bases, prepare
 from topwork.config import Precision
 from topwork.engines import OpenVINOEngine, keras_child
-from topwork.engines import keras as keras_module
 from topwork.engines.keras import KerasEngine, describe_device, has_accelerator
 from topwork.engines.ring import SLOTS
 from topwork.errors import NetworkError, SettingsError
@@ -405,14 +404,13 @@ def test_an_accelerator_needs_its_device_and_its_plugin(
         return types.SimpleNamespace(name=name)
 
     entries = [types.SimpleNamespace(name=name) for name in plugins if name != "libtpu"]
-    monkeypatch.setattr(keras_module, "DEVICES", tmp_path)
     monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
     monkeypatch.setattr(metadata, "distribution", find)
     for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert has_accelerator() is wanted
+    assert has_accelerator(tmp_path) is wanted
 
 
 def test_neither_keras_nor_jax_is_imported_here():

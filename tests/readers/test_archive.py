@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pictures import encode, picture
 
 from topwork.errors import DatasetError, ImageError
-from topwork.readers import archive, members
+from topwork.readers import members
 from topwork.readers.archive import is_archive, open_archive
+from topwork.readers.members import Limits
 
 FILES = {
     "cats/1.png": encode(picture(seed=1)),
@@ -76,9 +77,9 @@ def opened(tmp_path):
     return write_and_open
 
 
-def refusal(opened, data):
+def refusal(opened, data, **options):
     with pytest.raises(DatasetError) as error:
-        opened(data)
+        opened(data, **options)
     return str(error.value)
 
 
@@ -348,30 +349,23 @@ def test_a_bomb_is_refused_before_anything_is_read(opened, tmp_path, kind):
     assert not list(tmp_path.glob("cache/*"))
 
 
-def test_many_small_bombs_are_one(opened, monkeypatch):
-    monkeypatch.setattr(members, "LARGE_BYTES", 1000)
+def test_many_small_bombs_are_one(opened):
     data = zipped({f"{n}.png": bytes(999) for n in range(400)})
-    monkeypatch.setattr(members, "MOST_RATIO", 5)
-    assert "no images" in refusal(opened, data)
+    assert "no images" in refusal(opened, data, limits=Limits(large_bytes=1000, ratio=5))
 
 
-def test_limits_of_members_and_bytes(opened, monkeypatch):
-    monkeypatch.setattr(members, "MOST_MEMBERS", 3)
+def test_limits_of_members_and_bytes(opened):
     for kind in KINDS:
-        assert "labels.csv in it: there are more than 3 members" in refusal(
-            opened, pack(FILES, kind)
-        )
-    monkeypatch.undo()
-    for module in (members, archive):
-        monkeypatch.setattr(module, "MOST_BYTES", 1000)
+        said = refusal(opened, pack(FILES, kind), limits=Limits(members=3))
+        assert "labels.csv in it: there are more than 3 members" in said
     for kind in ("zip", "tar.gz"):
-        assert "more than 1,000 bytes" in refusal(opened, pack(FILES, kind))
+        said = refusal(opened, pack(FILES, kind), limits=Limits(bytes=1000))
+        assert "more than 1,000 bytes" in said
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_member_that_is_too_large_is_left_out(opened, monkeypatch, kind):
-    monkeypatch.setattr(archive, "MOST_MEMBER_BYTES", 20)
-    found = opened(pack(FILES, kind))
+def test_a_member_that_is_too_large_is_left_out(opened, kind):
+    found = opened(pack(FILES, kind), limits=Limits(member_bytes=20))
     assert contents(found) == {"labels.csv": FILES["labels.csv"]}
     assert all("more than 20" in reason for reason in reasons(found).values())
 
@@ -485,12 +479,12 @@ def test_impossible_sizes_in_a_tar_are_refused(opened):
     assert "cut off in 1.png" in refusal(opened, with_size(b"00000077777\0"))
 
 
-def test_a_huge_header_of_a_tar_is_refused(opened, monkeypatch):
-    monkeypatch.setattr(members, "MOST_HEADER_BYTES", 1024)
+def test_a_huge_header_of_a_tar_is_refused(opened):
+    limits = Limits(header_bytes=1024)
     data = tarred({"a/" * 400 + "1.png": b"x"}, format=tarfile.GNU_FORMAT)
-    assert opened(data).skipped
+    assert opened(data, limits=limits).skipped
     data = tarred({"a" * 3000: b"x"}, format=tarfile.GNU_FORMAT)
-    assert "a header of" in refusal(opened, data)
+    assert "a header of" in refusal(opened, data, limits=limits)
 
 
 @pytest.mark.parametrize(
@@ -521,12 +515,12 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         open_archive(tmp_path, tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(opened, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_says_what_to_do(opened, tmp_path):
     (tmp_path / "cache").write_text("a file is in the way")
     assert "choose another store, or pack it as zip" in refusal(opened, pack(FILES, "tar.xz"))
     (tmp_path / "cache").unlink()
-    monkeypatch.setattr(archive, "RESERVED_BYTES", 1 << 60)
-    assert "more bytes than the 0 that may be used" in refusal(opened, pack(FILES, "tar.xz"))
+    said = refusal(opened, pack(FILES, "tar.xz"), reserved_bytes=1 << 60)
+    assert "more bytes than the 0 that may be used" in said
     assert not list(tmp_path.glob("cache/*"))
 
 

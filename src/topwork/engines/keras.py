@@ -43,15 +43,19 @@ DEVICE_FILES = {
 DEVICES = Path("/dev")
 
 
-def has_accelerator() -> bool:
-    """Guesses whether JAX has a GPU or a TPU here, in milliseconds and without importing it."""
+def has_accelerator(devices: Path = DEVICES) -> bool:
+    """Guesses whether JAX has a GPU or a TPU here, in milliseconds and without importing it.
+
+    Args:
+        devices: where the system has its devices.
+    """
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms.split(",")[0].strip() == "cpu":
         return False
     there = {
         name
         for name, patterns in DEVICE_FILES.items()
-        if any(any(DEVICES.glob(pattern)) for pattern in patterns)
+        if any(any(devices.glob(pattern)) for pattern in patterns)
     }
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         there.discard("cuda")

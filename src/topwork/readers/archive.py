@@ -33,15 +33,13 @@ from topwork.images import Readable
 from topwork.leftovers import sweep_folder
 from topwork.listing import Skipped, check_strict, make_writable
 from topwork.readers.members import (
-    BOMB,
-    MOST_BYTES,
-    MOST_MEMBER_BYTES,
+    LIMITS,
     Found,
+    Limits,
     Member,
     Stamp,
     damaged,
     hostile,
-    is_bomb,
     is_tar,
     list_tar,
     list_zip,
@@ -128,32 +126,41 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def open_archive(path: Path, cache: Path, *, strict: bool = False) -> Archive:
+def open_archive(
+    path: Path,
+    cache: Path,
+    *,
+    strict: bool = False,
+    limits: Limits = LIMITS,
+    reserved_bytes: int = RESERVED_BYTES,
+) -> Archive:
     """Lists an archive; its content tells of which kind it is.
 
     Args:
         path: a zip or tar file; tar may be compressed with gzip, bzip2 or xz.
         cache: a folder for what compressed tars hold; made when it is needed.
         strict: raise at the first member that would be left out; see the module.
+        limits: how much it may hold.
+        reserved_bytes: so much of the disk the cache leaves to others.
 
     Raises:
         DatasetError: it is missing, no archive, damaged, or made to do harm; a cache cannot be
             written; `strict` and a member cannot be used.
     """
     try:
-        found = _list(path, cache)
+        found = _list(path, cache, limits, reserved_bytes)
     except FileNotFoundError:
         raise DatasetError(f"{path} must be a zip or tar file: there is no such file") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DatasetError(f"{path}: its index is too large for this machine's memory") from None
-    archive = _arrange(path, found)
+    archive = _arrange(path, found, limits)
     check_strict([Skipped(f"{path}/{item.path}", item.reason) for item in archive.skipped], strict)
     return archive
 
 
-def _list(path: Path, cache: Path) -> list[Found]:
+def _list(path: Path, cache: Path, limits: Limits, reserved_bytes: int) -> list[Found]:
     """Lists what an archive holds, of whichever kind it is.
 
     Raises:
@@ -167,30 +174,30 @@ def _list(path: Path, cache: Path) -> list[Found]:
         signs = (sign for sign in _COMPRESSIONS if start.startswith(sign))
         compression = _COMPRESSIONS.get(next(signs, b""))
         if compression is None and is_tar(start):
-            return list(list_tar(path, path, file))
+            return list(list_tar(path, path, file, limits))
         if compression is None and zipfile.is_zipfile(file):
-            return list(list_zip(path, file))
+            return list(list_zip(path, file, limits))
     if compression is None:
         raise DatasetError(
             f"{path} must be a zip or tar file: it is neither, or it is damaged or cut off"
         )
-    plain = _decompress(path, compression, cache)
+    plain = _decompress(path, compression, cache, limits, reserved_bytes)
     try:
         with plain.open("rb") as file:
-            return list(list_tar(path, plain, file))
+            return list(list_tar(path, plain, file, limits))
     except DatasetError:
         plain.unlink(missing_ok=True)
         raise
 
 
-def _arrange(path: Path, found: list[Found]) -> Archive:
+def _arrange(path: Path, found: list[Found], limits: Limits) -> Archive:
     """Makes safe names, and one member of each."""
     members, folders, skipped = dict[str, Member](), set[str](), list[Skipped]()
     for item in found:
         name = _clean(path, item.name)
         if is_litter(name) or not (name or item.content):
             continue
-        reason = _find_fault(name, item.content)
+        reason = _find_fault(name, item.content, limits)
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
@@ -222,7 +229,7 @@ def _clean(path: Path, name: str) -> str:
     return make_writable("/".join(part for part in name.split("/") if part not in ("", ".")))
 
 
-def _find_fault(name: str, content: Member | str | None) -> str | None:
+def _find_fault(name: str, content: Member | str | None, limits: Limits) -> str | None:
     """Returns why a member cannot be used, None if it can."""
     if isinstance(content, str):
         return content
@@ -230,12 +237,14 @@ def _find_fault(name: str, content: Member | str | None) -> str | None:
         return "it has no name"
     if name.count("/") > MOST_FOLDERS:
         return f"it lies more than {MOST_FOLDERS} folders deep"
-    if content is not None and content.size > MOST_MEMBER_BYTES:
-        return f"it has {content.size:,} bytes, more than {MOST_MEMBER_BYTES:,}"
+    if content is not None and content.size > limits.member_bytes:
+        return f"it has {content.size:,} bytes, more than {limits.member_bytes:,}"
     return None
 
 
-def _decompress(path: Path, compression: str, cache: Path) -> Path:
+def _decompress(
+    path: Path, compression: str, cache: Path, limits: Limits, reserved_bytes: int
+) -> Path:
     """Returns a compressed tar's content as a file in the cache, from an earlier run if it can.
 
     Raises:
@@ -251,8 +260,8 @@ def _decompress(path: Path, compression: str, cache: Path) -> Path:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep_folder(cache)
         _remove_older(cache, place)
-        room = shutil.disk_usage(cache).free - RESERVED_BYTES
-        write_file(plain, lambda file: _copy(path, compression, file, room))
+        room = shutil.disk_usage(cache).free - reserved_bytes
+        write_file(plain, lambda file: _copy(path, compression, file, room, limits))
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be decompressed into {cache}: {error.strerror or error}; make room "
@@ -261,16 +270,16 @@ def _decompress(path: Path, compression: str, cache: Path) -> Path:
     return plain
 
 
-def _copy(path: Path, compression: str, file: BinaryIO, room: int) -> None:
+def _copy(path: Path, compression: str, file: BinaryIO, room: int, limits: Limits) -> None:
     packed, written = path.stat().st_size, 0
     for chunk in _read_compressed(path, compression):
         if not written and not is_tar(chunk[:_START_BYTES]):
             raise DatasetError(f"{path} must be a zip or tar file: it is compressed and no tar")
         written += len(chunk)
-        if written > MOST_BYTES:
-            raise DatasetError(f"{path} is not read: it holds more than {MOST_BYTES:,} bytes")
-        if is_bomb(written, packed):
-            raise DatasetError(f"{path} is not read: {BOMB}")
+        if written > limits.bytes:
+            raise DatasetError(f"{path} is not read: it holds more than {limits.bytes:,} bytes")
+        if limits.is_bomb(written, packed):
+            raise DatasetError(f"{path} is not read: {limits.bomb}")
         if written > room:
             raise OSError(f"it has more bytes than the {max(0, room):,} that may be used")
         file.write(chunk)

@@ -34,7 +34,6 @@ LARGE_BYTES = 1 << 26
 # The names of a tar that do not fit its headers: no path of a file system is longer than 32 kB.
 MOST_HEADER_BYTES = 1 << 20
 
-BOMB = f"no images can be packed to less than 1/{MOST_RATIO} of their size"
 _LINK = "it is a link; pack what it leads to"
 _DEVICE = "it is a device or pipe, not a file"
 _STORED, _DEFLATED = 0, 8
@@ -45,6 +44,39 @@ _ENCRYPTED, _UTF8 = 1, 1 << 11
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may hold.
+
+    Attributes:
+        members: the most members.
+        bytes: the most bytes of all of them, where they are compressed.
+        member_bytes: the most bytes of one; a larger one is left out.
+        ratio: the most bytes to which one may have been packed, where there are many.
+        large_bytes: so many.
+        header_bytes: the most bytes of a tar's header.
+    """
+
+    members: int = MOST_MEMBERS
+    bytes: int = MOST_BYTES
+    member_bytes: int = MOST_MEMBER_BYTES
+    ratio: int = MOST_RATIO
+    large_bytes: int = LARGE_BYTES
+    header_bytes: int = MOST_HEADER_BYTES
+
+    @property
+    def bomb(self) -> str:
+        """What to say of an archive with a bomb in it."""
+        return f"no images can be packed to less than 1/{self.ratio} of their size"
+
+    def is_bomb(self, size: int, packed: int) -> bool:
+        """Whether so many bytes cannot be images if they were packed to so few."""
+        return size > self.large_bytes and size > self.ratio * packed
+
+
+LIMITS = Limits()
 
 
 class Stamp(NamedTuple):
@@ -115,12 +147,13 @@ class Found(NamedTuple):
     content: Member | str | None
 
 
-def list_zip(path: Path, file: BinaryIO) -> Iterator[Found]:
+def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
     """Lists the members of a zip file.
 
     Args:
         path: its path.
         file: the same, opened.
+        limits: how much it may hold.
 
     Raises:
         DatasetError: it is damaged or made to do harm.
@@ -134,7 +167,7 @@ def list_zip(path: Path, file: BinaryIO) -> Iterator[Found]:
     except Exception as error:
         # It takes a damaged index's numbers for what they say.
         raise damaged(path, error) from None
-    counter = _Counter(path, stamp.size)
+    counter = _Counter(path, stamp.size, limits)
     for info in infos:
         counter.add(info.orig_filename, info.file_size, info.compress_size)
     offsets = dict[int, int]()
@@ -196,12 +229,13 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 class _Headers:
     """A tar as its headers are read: none may ask for much."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, most_bytes: int) -> None:
         self.seek, self.tell = file.seek, file.tell
         self._file = file
+        self._most_bytes = most_bytes
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_HEADER_BYTES:
+        if not 0 <= size <= self._most_bytes:
             raise ValueError(f"a header of {size:,} bytes")
         return self._file.read(size)
 
@@ -217,22 +251,23 @@ def is_tar(block: bytes) -> bool:
     return True
 
 
-def list_tar(path: Path, plain: Path, file: BinaryIO) -> Iterator[Found]:
+def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
     """Lists the members of a tar file that is not compressed.
 
     Args:
         path: what to call it.
         plain: its path.
         file: the same, opened.
+        limits: how much it may hold.
 
     Raises:
         DatasetError: it is damaged or made to do harm.
     """
     stamp = Stamp.of(os.fstat(file.fileno()))
-    counter = _Counter(path, stamp.size)
+    counter = _Counter(path, stamp.size, limits)
     file.seek(0)
     try:
-        headers = cast(BinaryIO, _Headers(file))
+        headers = cast(BinaryIO, _Headers(file, limits.header_bytes))
         with tarfile.open(
             fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
@@ -288,27 +323,23 @@ def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: Stamp) -> Member | str
 class _Counter:
     """Refuses an archive with more in it than it honestly can have."""
 
-    def __init__(self, path: Path, archive_bytes: int) -> None:
-        self.path, self.archive_bytes = path, archive_bytes
+    def __init__(self, path: Path, archive_bytes: int, limits: Limits) -> None:
+        self.path, self.archive_bytes, self.limits = path, archive_bytes, limits
         self.members = self.size = 0
 
     def add(self, name: str, size: int, packed: int | None = None) -> None:
         """Counts a member; `packed` is None where nothing is compressed."""
+        limits = self.limits
         self.members += 1
-        if self.members > MOST_MEMBERS:
-            raise hostile(self.path, name, f"there are more than {MOST_MEMBERS:,} members")
+        if self.members > limits.members:
+            raise hostile(self.path, name, f"there are more than {limits.members:,} members")
         if packed is None:
             return
         self.size += size
-        if self.size > MOST_BYTES:
-            raise hostile(self.path, name, f"up to it there are more than {MOST_BYTES:,} bytes")
-        if is_bomb(size, packed) or is_bomb(self.size, self.archive_bytes):
-            raise hostile(self.path, name, BOMB)
-
-
-def is_bomb(size: int, packed: int) -> bool:
-    """Whether so many bytes cannot be images if they were packed to so few."""
-    return size > LARGE_BYTES and size > MOST_RATIO * packed
+        if self.size > limits.bytes:
+            raise hostile(self.path, name, f"up to it there are more than {limits.bytes:,} bytes")
+        if limits.is_bomb(size, packed) or limits.is_bomb(self.size, self.archive_bytes):
+            raise hostile(self.path, name, limits.bomb)
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
