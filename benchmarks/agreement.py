@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork import pipeline
-from topwork.agreement import compare_logits
-from topwork.bundle import load_model
-from topwork.config import Settings
-from topwork.dataset import Dataset
-from topwork.engines import run_file
-from topwork.images import read_pixels
-from topwork.runtime import import_openvino
+from topwork.bases.engines import run_file
+from topwork.core.config import Settings
+from topwork.core.runtime import import_openvino
+from topwork.data.dataset import Dataset
+from topwork.images.decode import read_pixels
+from topwork.models.agreement import compare_logits
+from topwork.models.folder import load_model
+from topwork.recipes import train as pipeline
 
 BASES = (
     ("xception", 150), ("xception", 224), ("xception", 299),

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from topwork.config import Precision
-from topwork.engines.openvino import hint
-from topwork.runtime import cores, import_openvino
+from topwork.bases.engines.openvino import hint
+from topwork.core.config import Precision
+from topwork.core.runtime import cores, import_openvino
 
 CHANNELS, SIDE, LAYERS = 1024, 28, 6
 ROUNDS = 7

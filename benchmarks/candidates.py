@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.columns import make_columns, prepare_networks
-from topwork.config import Settings, default_store
-from topwork.dataset import Dataset, Split
-from topwork.replicates import make_replicates
-from topwork.training import Labelled, Part
-from topwork.trials import rank
-from topwork.tuning import Tuner, search_auto
-from topwork.vectors import embed_columns
+from topwork.core.config import Settings, default_store
+from topwork.data.dataset import Dataset, Split
+from topwork.heads.train import Labelled, Part
+from topwork.heads.tuning.folds import make_replicates
+from topwork.heads.tuning.search import Tuner, search_auto
+from topwork.heads.tuning.trials import rank
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, prepare_networks
 
 CANDIDATES = (
     "efficientnet-lite0@160",

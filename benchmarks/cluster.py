@@ -18,18 +18,18 @@ from statistics import median
 
 import numpy as np
 
-from topwork.backlog import Progress
-from topwork.callbacks import Callback
-from topwork.cluster import Cluster
-from topwork.columns import make_space, prepare_networks
-from topwork.config import Precision, Settings, default_store
-from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.errands import Errand
-from topwork.images import image_hash, read_bytes
-from topwork.runtime import cores
-from topwork.store import VectorStore
-from topwork.vectors import embed
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.callbacks import Callback
+from topwork.core.config import Precision, Settings, default_store
+from topwork.core.runtime import cores
+from topwork.data.dataset import Dataset
+from topwork.images.decode import image_hash, read_bytes
+from topwork.vectors.cluster import Cluster
+from topwork.vectors.embed import embed
+from topwork.vectors.embed_job import Progress
+from topwork.vectors.errands import Errand
+from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.vectors.store import VectorStore
 
 Times = list[tuple[float, int]]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from topwork.columns import make_columns, prepare_networks
-from topwork.config import Interpolation, Settings, default_store
-from topwork.dataset import Dataset, Split
-from topwork.labelled import Labelled
-from topwork.training import train_head
-from topwork.vectors import embed_columns
+from topwork.core.config import Interpolation, Settings, default_store
+from topwork.data.dataset import Dataset, Split
+from topwork.heads.examples import Labelled
+from topwork.heads.train import train_head
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, prepare_networks
 
 FOLDS = 5
 

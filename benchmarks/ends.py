@@ -31,8 +31,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from topwork.bundle import load_model
-from topwork.errors import ModelError
+from topwork.core.errors import ModelError
+from topwork.models.folder import load_model
 
 COLOURS = {"blue": (40, 60, 200), "green": (30, 170, 60), "red": (200, 40, 40)}
 IMAGES, SIZE_PX, LIMIT_S = 20, 64, 300.0

@@ -23,17 +23,17 @@ from statistics import median
 import numpy as np
 from arithmetic import count_operations, measure_peak
 
-from topwork import images as decoding
-from topwork.columns import make_space, prepare_networks
-from topwork.config import Interpolation, Precision, Settings, default_store
-from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.engines.openvino import BATCH_SIZE
-from topwork.images import decode, image_hash, read_bytes
-from topwork.quantization import fit_networks
-from topwork.runtime import cores
-from topwork.store import Space, VectorStore
-from topwork.vectors import embed
+from topwork.bases.engines import OpenVINOEngine
+from topwork.bases.engines.openvino import BATCH_SIZE
+from topwork.core.config import Interpolation, Precision, Settings, default_store
+from topwork.core.runtime import cores
+from topwork.data.dataset import Dataset
+from topwork.images import decode as decoding
+from topwork.images.decode import decode, image_hash, read_bytes
+from topwork.vectors.embed import embed
+from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.vectors.quantize import fit_networks
+from topwork.vectors.store import Space, VectorStore
 
 ROUNDS = 5
 READY = 128  # decoded images that the base alone runs over, again and again

@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from topwork.bundle import load_model
-from topwork.config import Precision
-from topwork.dataset import Dataset
-from topwork.errors import TopworkError
-from topwork.export import Format, Input, Numbers, export_model
-from topwork.export.formats import TRAITS
-from topwork.export.openvino_file import open_runner, run_openvino
-from topwork.heads import decide
-from topwork.images import read_pixels
-from topwork.metrics import wilson_interval
+from topwork.core.config import Precision
+from topwork.core.errors import TopworkError
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import decide
+from topwork.images.decode import read_pixels
+from topwork.metrics.scores import wilson_interval
+from topwork.models.export import Format, Input, Numbers, export_model
+from topwork.models.export.formats import TRAITS
+from topwork.models.export.openvino_file import open_runner, run_openvino
+from topwork.models.folder import load_model
 
 BATCH, TIMED = 8, 8  # images, batches
 
@@ -182,7 +182,7 @@ def work(place: str, scratch: str, name: str) -> None:
 
 def open_file(place: Path, facts: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
     """Returns a function from a batch of each input to logits."""
-    from topwork.export import runtimes
+    from topwork.models.export import runtimes
 
     traits = TRAITS[Format(facts["format"])]
     path = str(place / (traits.file or ""))

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from topwork.columns import prepare_networks
-from topwork.config import Precision, Settings, default_store
-from topwork.dataset import Dataset
-from topwork.engines.keras import KerasEngine
-from topwork.images import read_pixels
-from topwork.lookahead import in_processes, in_threads
-from topwork.runtime import cores
+from topwork.bases.engines.keras import KerasEngine
+from topwork.core.config import Precision, Settings, default_store
+from topwork.core.parallel import in_processes, in_threads
+from topwork.core.runtime import cores
+from topwork.data.dataset import Dataset
+from topwork.images.decode import read_pixels
+from topwork.vectors.extractors import prepare_networks
 
 # The batches of Keras' own `fit`: its default, and what a device likes better.
 FIT_BATCHES = (32, 128)
@@ -123,7 +123,7 @@ def limit(folder: str, size: int, bf16: bool) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from topwork.engines.keras_child import describe_devices, load_model
+    from topwork.bases.engines.keras_child import describe_devices, load_model
 
     if not bf16:
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -153,7 +153,7 @@ def fit(folder: str, size: int, bf16: bool, batch: int, count: int) -> dict[str,
     """Returns images a second in the second epoch of stock Keras, base frozen."""
     import keras
 
-    from topwork.engines.keras_child import load_model
+    from topwork.bases.engines.keras_child import load_model
 
     base = load_model(Path(folder), bf16)
     base.trainable = False

@@ -30,7 +30,7 @@ import psutil
 from PIL import Image
 from serving import start
 
-from topwork.bundle import load_model
+from topwork.models.folder import load_model
 
 CLOSE = 1e-2
 GROWTH = 1.05

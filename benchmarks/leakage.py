@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from topwork.columns import make_columns, prepare_networks
-from topwork.config import Settings, default_store
-from topwork.dataset import Dataset
-from topwork.duplicates import Likeness, find_duplicates, group_duplicates
-from topwork.vectors import embed_columns
+from topwork.core.config import Settings, default_store
+from topwork.data.dataset import Dataset
+from topwork.vectors.duplicates import Likeness, find_duplicates, group_duplicates
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, prepare_networks
 
 PLANTED = 20
 CHANGED = 5

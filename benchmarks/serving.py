@@ -22,12 +22,12 @@ from statistics import median
 
 import numpy as np
 
-from topwork.bundle import load_model
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
-from topwork.images import decode
-from topwork.model import Model
-from topwork.runtime import cores
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Precision
+from topwork.core.runtime import cores
+from topwork.images.decode import decode
+from topwork.models.folder import load_model
+from topwork.models.model import Model
 
 START = "import sys, topwork.cli.serving; from topwork.cli import main; sys.exit(main())"
 SCRIPT = """

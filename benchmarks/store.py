@@ -74,7 +74,7 @@ def main() -> None:
         print(f"written in {time.perf_counter() - started:.0f} s")
         _measure(root, args.images, args.length)
         if args.compact:
-            from topwork.upkeep import compact_all
+            from topwork.vectors.maintenance import compact_all
 
             started = time.perf_counter()
             fewer = compact_all(root)
@@ -85,7 +85,7 @@ def main() -> None:
 def _fill(root: Path, count: int, length: int) -> None:
     import numpy as np
 
-    from topwork.store import Space, VectorStore
+    from topwork.vectors.store import Space, VectorStore
 
     store = VectorStore(root, Space("bench", "", 1, "1", "1", "sampled", "f32"), length)
     values = np.random.default_rng(0).normal(size=(_PART, length)).astype(np.float32)

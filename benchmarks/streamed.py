@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.backlog import PART_VECTORS
-from topwork.config import Settings
-from topwork.store import Space, VectorStore
-from topwork.stored import Rows, lay_out
-from topwork.training import Labelled, Part, train_heads
+from topwork.core.config import Settings
+from topwork.heads.train import Labelled, Part, train_heads
+from topwork.vectors.embed_job import PART_VECTORS
+from topwork.vectors.on_disk import Rows, lay_out
+from topwork.vectors.store import Space, VectorStore
 
 SPACE = Space("synthetic", "0" * 64, 224, "1", "1", "bilinear", "f32")
 HELD_OUT = 10

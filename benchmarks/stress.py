@@ -31,17 +31,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from topwork.bundle import load_model
-from topwork.errors import ModelError
+from topwork.core.errors import ModelError
+from topwork.models.folder import load_model
 
 BUSY, SIZE_PX, IMAGES = 2, 64, 12
 COLOURS = {"blue": (40, 60, 200), "green": (30, 170, 60), "red": (200, 40, 40)}
 # Where the stress begins: a function's module, and its name there.
 STARTS = {
-    "train": ("topwork.trained", "Trained.save"),
-    "predict": ("topwork.bundle", "load_model"),
-    "export": ("topwork.export", "export_model"),
-    "inspect": ("topwork.quality.inspection", "inspect"),
+    "train": ("topwork.recipes.result", "Trained.save"),
+    "predict": ("topwork.models.folder", "load_model"),
+    "export": ("topwork.models.export", "export_model"),
+    "inspect": ("topwork.inspection.inspect", "inspect"),
     "serve": ("topwork.serve.server", "make_server"),
 }
 HUNG = "Timeout ("

@@ -21,16 +21,16 @@ from statistics import median
 import numpy as np
 from scipy.stats import t as student
 
-from topwork.columns import make_columns, prepare_networks
-from topwork.config import HeadSettings, Settings, default_store
-from topwork.dataset import Dataset
-from topwork.labelled import Labelled
-from topwork.listing import Split
-from topwork.pipeline import train
-from topwork.quality.doubts import cross_predict, rank_classes, score_labels
-from topwork.task import Task
-from topwork.training import train_head
-from topwork.vectors import embed_columns
+from topwork.core.config import HeadSettings, Settings, default_store
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Split
+from topwork.heads.examples import Labelled
+from topwork.heads.train import train_head
+from topwork.inspection.label_issues import cross_predict, rank_classes, score_labels
+from topwork.recipes.train import train
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, prepare_networks
 
 SHARE = 0.05
 ROUNDS = 3

@@ -22,12 +22,12 @@ from statistics import median
 
 import numpy as np
 
-from topwork.columns import prepare_networks
-from topwork.config import Settings, default_store
-from topwork.dataset import Dataset, Split
-from topwork.examples import Prepared, prepare_examples
-from topwork.pipeline import tune
-from topwork.training import train_heads
+from topwork.core.config import Settings, default_store
+from topwork.data.dataset import Dataset, Split
+from topwork.heads.train import train_heads
+from topwork.recipes.prepare import Prepared, prepare_examples
+from topwork.recipes.train import tune
+from topwork.vectors.extractors import prepare_networks
 
 HEADS = 64
 ROUNDS = 5

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from pictures import COLOURS, fill, make_photos
 
-from topwork.config import Settings
+from topwork.core.config import Settings
 
 # No screen here; and no test may find what this machine's user has stored.
 os.environ["MPLBACKEND"] = "agg"
@@ -52,8 +52,8 @@ def small():
 
 @pytest.fixture(scope="session")
 def trained(photos, small, store):
-    from topwork import pipeline
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
+    from topwork.recipes import train as pipeline
 
     return pipeline.train(Dataset.from_folder(photos), small, store)
 
@@ -77,8 +77,8 @@ def flat(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def flat_trained(flat, small, store):
-    from topwork import pipeline
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
+    from topwork.recipes import train as pipeline
 
     return pipeline.train(Dataset.from_folder(flat), small, store)
 
@@ -86,8 +86,8 @@ def flat_trained(flat, small, store):
 @pytest.fixture(scope="session")
 def stacked(photos, store):
     """Two sizes of a base side by side, each the mean over mirror images, and an inner layer."""
-    from topwork import pipeline
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
+    from topwork.recipes import train as pipeline
 
     settings = Settings.create(
         base="efficientnet-lite0@64,efficientnet-lite0@32",

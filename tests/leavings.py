@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from topwork import leftovers
+from topwork.core import leftovers
 
 _MARK = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})-([0-9]+)-([0-9]+)-$")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from topwork.calibration import softmax
+from topwork.metrics.calibration import softmax
 
 
 def make_logits(count, classes=5, temperature=1.0, seed=0):

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from topwork.callbacks import Callback
+from topwork.core.callbacks import Callback
 
 NEWS = [name for name in vars(Callback) if name.startswith("on_")]
 

@@ -3,9 +3,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from topwork.answers import ANSWERS_FILE, Answers, load_answers, write_answers
-from topwork.errors import ModelError
-from topwork.task import Task
+from topwork.core.errors import ModelError
+from topwork.core.task import Task
+from topwork.models.predictions import ANSWERS_FILE, Answers, load_answers, write_answers
 
 
 def test_some_are_taken_in_the_order_asked():

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from topwork.arrow import make_lists, make_strings
+from topwork.core.arrow import make_lists, make_strings
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a", "", "größer 漢", "x" * 1000]])
@@ -32,7 +32,7 @@ def test_numbers_that_are_not_finite_stay_so():
 
 def test_pandas_is_not_imported():
     code = (
-        "import sys, numpy as np; from topwork.arrow import make_lists, make_strings;"
+        "import sys, numpy as np; from topwork.core.arrow import make_lists, make_strings;"
         "make_strings(['a']); make_lists(np.zeros((2, 3)));"
         "sys.exit('pandas' in sys.modules)"
     )

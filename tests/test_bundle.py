@@ -7,15 +7,15 @@ from pictures import encode, picture
 from recorder import Recorder
 from safetensors.numpy import load_file, save_file
 
-from topwork import evaluation
 from topwork.bases import reopen_keras_file
-from topwork.bundle import LOADED_FILES, copy_model, find_keras_file, load_model
-from topwork.config import Precision
-from topwork.dataset import Dataset
-from topwork.engines import run_file
-from topwork.errors import ModelError
-from topwork.images import image_hash, read_pixels
-from topwork.model import Making
+from topwork.bases.engines import run_file
+from topwork.core.config import Precision
+from topwork.core.errors import ModelError
+from topwork.data.dataset import Dataset
+from topwork.images.decode import image_hash, read_pixels
+from topwork.models import evaluate as evaluation
+from topwork.models.folder import LOADED_FILES, copy_model, find_keras_file, load_model
+from topwork.models.model import Making
 
 
 @pytest.fixture
@@ -343,8 +343,8 @@ def openvino_on_a_full_disk(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("place", "failure", "reason"),
     [
-        ("topwork.saving._write_json", full_disk, "No space left on device"),
-        ("topwork.saving.write_keras_file", full_disk, "No space left on device"),
+        ("topwork.models.save._write_json", full_disk, "No space left on device"),
+        ("topwork.models.save.write_keras_file", full_disk, "No space left on device"),
         ("openvino.save_model", openvino_on_a_full_disk, "needs 14 MB; .* MB are free"),
         ("tempfile.mkdtemp", full_disk, "No space left on device"),
     ],

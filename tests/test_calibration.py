@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logits import make_logits
 
-from topwork.calibration import (
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.metrics.calibration import (
     Calibration,
     abstain,
     as_pairs,
@@ -20,8 +21,7 @@ from topwork.calibration import (
     selective,
     softmax,
 )
-from topwork.conformal import conformal_threshold, coverage_of, label_sets, nonconformity
-from topwork.errors import DatasetError, SettingsError
+from topwork.metrics.conformal import conformal_threshold, coverage_of, label_sets, nonconformity
 
 COUNTS = st.integers(1, 80)
 CLASSES = st.integers(2, 6)

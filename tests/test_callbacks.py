@@ -3,7 +3,7 @@ import inspect
 import pytest
 from recorder import NEWS, Recorder
 
-from topwork.callbacks import SILENT, Callback
+from topwork.core.callbacks import SILENT, Callback
 
 
 @pytest.mark.parametrize("name", NEWS)

@@ -13,15 +13,15 @@ import numpy as np
 import psutil
 import pytest
 
-from topwork import child_process
-from topwork.child_process import ask_child, ask_keras
-from topwork.errors import ModelError, NetworkError, WeightsError
+from topwork.core import child_process
+from topwork.core.child_process import ask_child, ask_keras
+from topwork.core.errors import ModelError, NetworkError, WeightsError
 
 WAIT_S = 30
 Popen = subprocess.Popen
 
 # Children of their own, in place of the modules that import Keras.
-START = "from topwork.child_process import receive, reply, watch_parent; watch_parent();"
+START = "from topwork.core.child_process import receive, reply, watch_parent; watch_parent();"
 SLEEP = f"{START} import time; receive(); print('begun', flush=True); time.sleep(600)"
 
 
@@ -181,7 +181,7 @@ def test_every_module_that_answers_watches_its_parent(module):
 
 def test_the_parent_imports_none_of_it():
     code = (
-        "import sys, topwork.export; "
+        "import sys, topwork.models.export; "
         "print({'tensorflow', 'onnx', 'onnxruntime', 'nncf', 'ai_edge_litert', 'keras', 'jax'}"
         " & {*sys.modules})"
     )

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from topwork import claims as claims_module
-from topwork.claims import Claims, remove_free
+from topwork.core import locks as claims_module
+from topwork.core.locks import Claims, remove_free
 
 
 def locks(folder):

@@ -24,10 +24,10 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks as checks
 
 import topwork
-from topwork import pipeline
-from topwork.config import Preset, Settings
-from topwork.errors import DatasetError, ModelError, SettingsError
-from topwork.task import Task
+from topwork.core.config import Preset, Settings
+from topwork.core.errors import DatasetError, ModelError, SettingsError
+from topwork.core.task import Task
+from topwork.recipes import train as pipeline
 
 SMALL = {
     "image_size": 32,
@@ -298,7 +298,7 @@ def test_a_grid_search_finds_the_learning_rate(images, new_images):
 
 def test_a_grid_search_over_two_options_trains_only_heads(images, new_images, store, monkeypatch):
     make(store=store).fit(*images)
-    monkeypatch.setattr("topwork.columns.OpenVINOEngine", None)  # every vector is there
+    monkeypatch.setattr("topwork.vectors.extractors.OpenVINOEngine", None)  # every vector is there
     grid = {"learning_rate": [1e-6, 0.01], "weight_decay": [0.0, 0.1]}
     search = GridSearchCV(make(store=store), grid, cv=2).fit(*images)
     assert search.best_params_["learning_rate"] == 0.01
@@ -580,7 +580,7 @@ def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "chosen"), [("fitted", "jax"), ("loaded", "jax"), ("loaded", "")])
 def test_the_keras_model_gives_the_same_logits(kind, chosen, fitted, images, tmp_path):
-    from topwork.images import read_pixels
+    from topwork.images.decode import read_pixels
 
     if kind == "loaded":
         fitted.save(tmp_path / "classifier")

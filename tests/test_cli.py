@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pictures import COLOURS, encode, fill, picture
 
-from topwork import cli, pipeline
-from topwork.config import Preset, Search, Settings
-from topwork.errors import DatasetError
+from topwork import cli
+from topwork.core.config import Preset, Search, Settings
+from topwork.core.errors import DatasetError
+from topwork.recipes import train as pipeline
 
 SMALL = ("--image-size", 32, "--precision", "f32", "--learning-rate", 0.01)
 
@@ -569,7 +570,7 @@ def test_ctrl_c_says_that_nothing_is_lost(run, here, monkeypatch):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("topwork.examples.embed_columns", interrupt)
+    monkeypatch.setattr("topwork.recipes.prepare.embed_columns", interrupt)
     code, _, err = run("train", "photos", *SMALL)
     assert code == cli.INTERRUPTED
     assert err == "topwork: interrupted; finished vectors are kept, run again to go on\n"
@@ -579,7 +580,7 @@ def test_a_bug_is_not_hidden(run, here, monkeypatch):
     def break_down(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("topwork.examples.embed_columns", break_down)
+    monkeypatch.setattr("topwork.recipes.prepare.embed_columns", break_down)
     with pytest.raises(ZeroDivisionError):
         run("train", "photos", *SMALL)
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import COLOURS, encode, picture
 
-from topwork import pipeline
-from topwork.dataset import Dataset
-from topwork.duplicates import Likeness, Pair
-from topwork.quality import inspection
+from topwork.data.dataset import Dataset
+from topwork.inspection import inspect as inspection
+from topwork.recipes import train as pipeline
+from topwork.vectors.duplicates import Likeness, Pair
 
 SMALL = ("--image-size", 32, "--precision", "f32")
 TRAIN = (*SMALL, "--head", "logistic", "--penalty", 0.001)

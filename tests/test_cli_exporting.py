@@ -65,7 +65,7 @@ def test_errors_are_a_line(run, here, options, code, says):
 
 
 def test_a_missing_extra_is_said_before_anything_is_read(run, here, photos, monkeypatch):
-    monkeypatch.setattr("topwork.export.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("topwork.models.export.formats.find_spec", lambda name: None)
     code, _, err = run("export", "no.model", "--format", "onnx", "--data", photos)
     assert code == 2
     assert "pip install 'topwork[export]'" in err
@@ -81,7 +81,7 @@ def test_lost_images_are_listed(run, here, photos):
 
 
 def test_a_file_that_differs_is_kept_on_request(run, here, photos, monkeypatch):
-    from topwork.export import exporting
+    from topwork.models.export import exporting
 
     monkeypatch.setattr(exporting, "find_fault", lambda *_: "a logit differs by 0.3 of the largest")
     options = ("export", "colours.model", "--format", "numpy", "--data", photos)

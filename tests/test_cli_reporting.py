@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 import topwork.cli.reporting
-from topwork.bundle import load_model
-from topwork.inspections import remember
-from topwork.model import Making
+from topwork.inspection.cache import remember
+from topwork.models.folder import load_model
+from topwork.models.model import Making
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_validation_images_that_topwork_set_aside_are_found(run, flat_trained, f
 
 
 def test_divided_data_without_a_validation_split(run, photos, small, store, tmp_path):
-    from topwork import pipeline
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
+    from topwork.recipes import train as pipeline
 
     root = tmp_path / "photos"
     shutil.copytree(photos, root)

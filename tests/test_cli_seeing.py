@@ -9,16 +9,18 @@ import pytest
 from pictures import COLOURS, encode, picture
 from PIL import Image
 
-from topwork import bundle, comparison, pipeline
 from topwork.cli.seeing import name_models, name_pictures, show_comparison
-from topwork.comparison import Comparison, Difference, Entry, Odd
-from topwork.console import make_console
-from topwork.dataset import Dataset
-from topwork.errors import SettingsError
-from topwork.heads import Dense, Head
-from topwork.heatmap import is_ours
-from topwork.model import Making
-from topwork.task import Task
+from topwork.core.errors import SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import Dense, Head
+from topwork.models import compare as comparison
+from topwork.models import folder as bundle
+from topwork.models.compare import Comparison, Difference, Entry, Odd
+from topwork.models.heatmap import is_ours
+from topwork.models.model import Making
+from topwork.recipes import train as pipeline
+from topwork.recipes.progress import make_console
 
 
 @pytest.fixture

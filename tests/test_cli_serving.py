@@ -4,7 +4,7 @@ import pytest
 
 import topwork.cli.serving  # noqa: F401 (registers the command)
 from topwork.cli.serving import check_origin, find_key
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 
 def test_help_fits_and_says_what_the_limits_are(run):

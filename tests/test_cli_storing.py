@@ -13,7 +13,7 @@ from leavings import beside, fill, of_alive, of_unknown, scratch
 from test_store import LENGTH, SPACE, hashes, vectors
 
 from topwork.cli import storing
-from topwork.store import VectorStore
+from topwork.vectors.store import VectorStore
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,19 @@ from pictures import encode, picture
 from recorder import Recorder
 from test_vectors import LENGTH, FakeEngine, one_by_one, open_store
 
-from topwork import columns, files
-from topwork.backlog import Column
-from topwork.columns import choose_engine, choose_precision, make_columns, prepare_networks
-from topwork.config import EngineKind, Precision, Settings
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, ImageError, SettingsError
-from topwork.vectors import embed_columns
+from topwork.core import files
+from topwork.core.config import EngineKind, Precision, Settings
+from topwork.core.errors import DatasetError, ImageError, SettingsError
+from topwork.data.dataset import Dataset
+from topwork.vectors import extractors as columns
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.embed_job import Column
+from topwork.vectors.extractors import (
+    choose_engine,
+    choose_precision,
+    make_columns,
+    prepare_networks,
+)
 
 
 @pytest.fixture

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from pictures import COLOURS, encode, picture
 
-from topwork import comparison, evaluation, pipeline
-from topwork.answers import Answers
-from topwork.comparison import align, check_models, compare, score_images
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, SettingsError
-from topwork.evaluation import Evaluation, Sureness
-from topwork.paired import mcnemar
-from topwork.task import Task
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.metrics.significance import mcnemar
+from topwork.models import compare as comparison
+from topwork.models import evaluate as evaluation
+from topwork.models.compare import align, check_models, compare, score_images
+from topwork.models.evaluate import Evaluation, Sureness
+from topwork.models.predictions import Answers
+from topwork.recipes import train as pipeline
 
 # Answers.
 

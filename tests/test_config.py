@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from topwork.bases import parse_bases
-from topwork.config import PRESETS, HeadSettings, Search, Settings, default_store
-from topwork.errors import SettingsError
+from topwork.core.config import PRESETS, HeadSettings, Search, Settings, default_store
+from topwork.core.errors import SettingsError
 
 
 @pytest.mark.parametrize(

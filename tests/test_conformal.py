@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from logits import make_logits
 
-from topwork.calibration import softmax
-from topwork.conformal import (
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.metrics.calibration import softmax
+from topwork.metrics.conformal import (
     Residuals,
     conformal_threshold,
     coverage_of,
@@ -17,7 +18,6 @@ from topwork.conformal import (
     nonconformity,
     thinned,
 )
-from topwork.errors import DatasetError, SettingsError
 
 COUNTS = st.integers(1, 80)
 CLASSES = st.integers(2, 6)

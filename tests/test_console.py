@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from topwork import console
-from topwork.backlog import Progress
-from topwork.config import Settings
-from topwork.conformal import find_residuals
-from topwork.console import (
+from topwork.core.config import Settings
+from topwork.core.task import Task
+from topwork.data.apply_fixes import Correction
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Skipped
+from topwork.heads.examples import Fit
+from topwork.heads.tuning.trials import Trial
+from topwork.metrics.conformal import find_residuals
+from topwork.metrics.history import History
+from topwork.metrics.scores import report_classes, report_labels, report_numbers
+from topwork.recipes import progress as console
+from topwork.recipes.progress import (
     Screen,
     next_command,
     shape_lines,
@@ -22,16 +29,9 @@ from topwork.console import (
     show_trials,
     verdict,
 )
-from topwork.corrections import Correction
-from topwork.dataset import Dataset
-from topwork.duplicates import Likeness, Pair
-from topwork.history import History
-from topwork.labelled import Fit
-from topwork.listing import Skipped
-from topwork.metrics import report_classes, report_labels, report_numbers
-from topwork.task import Task
-from topwork.trials import Trial
-from topwork.vectors import Vectors
+from topwork.vectors.duplicates import Likeness, Pair
+from topwork.vectors.embed import Vectors
+from topwork.vectors.embed_job import Progress
 
 
 def history(val_loss, val_accuracy, best, loss=(0.9, 0.5, 0.3), accuracy=(0.6, 0.8, 0.95)):

@@ -5,15 +5,15 @@ import pytest
 from pictures import COLOURS, fill
 from recorder import Recorder
 
-from topwork.config import DataSettings
-from topwork.corrections import Correction, correct
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError
-from topwork.hashing import hash_images
-from topwork.images import image_hash
-from topwork.listing import Listing, Skipped
-from topwork.task import Task
-from topwork.verdicts import Verdict, Verdicts
+from topwork.core.config import DataSettings
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.apply_fixes import Correction, correct
+from topwork.data.dataset import Dataset
+from topwork.data.fix_list import Verdict, Verdicts
+from topwork.data.hashing import hash_images
+from topwork.data.listing import Listing, Skipped
+from topwork.images.decode import image_hash
 
 LIST = Path("doubts.csv")
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, picture
 
-from topwork.config import DataSettings, Interpolation
-from topwork.dataset import Dataset, SplitMade
-from topwork.errors import DatasetError, SettingsError
-from topwork.images import decode, read_bytes
-from topwork.listing import Listing, Skipped, Split
-from topwork.readers.folder import list_images
-from topwork.task import Task
+from topwork.core.config import DataSettings, Interpolation
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset, SplitMade
+from topwork.data.listing import Listing, Skipped, Split
+from topwork.data.readers.folder import list_images
+from topwork.images.decode import decode, read_bytes
 
 FLAT = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
 

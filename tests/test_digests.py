@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.digests import Locations, find_firsts, parse_digests
+from topwork.vectors.index import Locations, find_firsts, parse_digests
 
 
 def digest_of(number):

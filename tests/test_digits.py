@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from topwork.config import Interpolation
-from topwork.dataset import Dataset
-from topwork.digits import write_digits
-from topwork.errors import DatasetError
-from topwork.images import decode
+from topwork.core.config import Interpolation
+from topwork.core.errors import DatasetError
+from topwork.data.dataset import Dataset
+from topwork.data.demo import write_digits
+from topwork.images.decode import decode
 
 
 @pytest.fixture(scope="module")

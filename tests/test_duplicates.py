@@ -8,9 +8,11 @@ from pictures import encode, picture
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from recorder import Recorder
 
-from topwork import duplicates as module
-from topwork.config import Interpolation
-from topwork.duplicates import (
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError, SettingsError
+from topwork.images.decode import decode, image_hash, read_bytes
+from topwork.vectors import duplicates as module
+from topwork.vectors.duplicates import (
     Likeness,
     Pair,
     average,
@@ -20,8 +22,6 @@ from topwork.duplicates import (
     group_duplicates,
     recall_duplicates,
 )
-from topwork.errors import ImageError, SettingsError
-from topwork.images import decode, image_hash, read_bytes
 
 SAME, NEAR, MIRRORED = Likeness.SAME, Likeness.NEAR, Likeness.MIRRORED
 

@@ -8,12 +8,12 @@ import pytest
 from pictures import encode, picture
 from recorder import Recorder
 
-from topwork.columns import make_columns, make_space, prepare_networks
-from topwork.dataset import Dataset
-from topwork.embedding import Embedded, check_table, embed, find_labels, write_vectors
-from topwork.errors import DatasetError, SettingsError, StoreError
-from topwork.task import Task
-from topwork.vectors import embed_columns
+from topwork.core.errors import DatasetError, SettingsError, StoreError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.recipes.embed import Embedded, check_table, embed, find_labels, write_vectors
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, make_space, prepare_networks
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,17 @@ import pytest
 from pictures import COLOURS, encode, fill, make_photos, picture
 from scipy.special import expit, softmax
 
-from topwork import evaluation
-from topwork.bundle import load_model
-from topwork.calibration import calibration_error
-from topwork.config import Precision
-from topwork.conformal import find_residuals
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, NetworkError, SettingsError
-from topwork.heads import Head
-from topwork.images import image_hash
-from topwork.model import QUICK
-from topwork.task import Task
+from topwork.core.config import Precision
+from topwork.core.errors import DatasetError, NetworkError, SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import Head
+from topwork.images.decode import image_hash
+from topwork.metrics.calibration import calibration_error
+from topwork.metrics.conformal import find_residuals
+from topwork.models import evaluate as evaluation
+from topwork.models.folder import load_model
+from topwork.models.model import QUICK
 
 
 def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
@@ -109,7 +109,7 @@ def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp
     (member,) = trained.model.members
     space = replace(member.space, precision="bf16")
     model = replace(trained.model, members=(member.model_copy(update={"space": space}),))
-    monkeypatch.setattr("topwork.model.resolve_precision", lambda wanted: Precision.F32)
+    monkeypatch.setattr("topwork.models.model.resolve_precision", lambda wanted: Precision.F32)
     assert [engine.precision for engine in model.engines] == [Precision.F32]
     found = evaluation.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
     assert len(found) == 12

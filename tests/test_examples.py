@@ -10,17 +10,18 @@ import pytest
 from pictures import picture
 from recorder import Recorder
 
-from topwork import columns, errands
-from topwork.columns import make_columns, make_space
-from topwork.config import Interpolation, Precision, Settings
-from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine, resolve_precision
-from topwork.errors import DatasetError, ImageError
-from topwork.examples import check_classes, check_usable, prepare_examples
-from topwork.images import decode
-from topwork.listing import Skipped
-from topwork.vectors import embed_columns
-from topwork.views import view_name
+from topwork.bases.engines import OpenVINOEngine, resolve_precision
+from topwork.core.config import Interpolation, Precision, Settings
+from topwork.core.errors import DatasetError, ImageError
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Skipped
+from topwork.images.augment import view_name
+from topwork.images.decode import decode
+from topwork.recipes.prepare import check_classes, check_usable, prepare_examples
+from topwork.vectors import errands
+from topwork.vectors import extractors as columns
+from topwork.vectors.embed import embed_columns
+from topwork.vectors.extractors import make_columns, make_space
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image
 
-from topwork import pipeline
-from topwork.bundle import load_model
-from topwork.config import Settings
-from topwork.dataset import Dataset
-from topwork.errors import ImageError, NetworkError, SettingsError
-from topwork.explain import (
+from topwork.core.config import Settings
+from topwork.core.errors import ImageError, NetworkError, SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import Dense, Head, init_head
+from topwork.models.explain import (
     Explainer,
     Explanation,
     describe,
@@ -26,10 +26,10 @@ from topwork.explain import (
     regrid,
     say_probability,
 )
-from topwork.heads import Dense, Head, init_head
-from topwork.heatmap import is_ours
-from topwork.model import NetworkFile
-from topwork.task import Task
+from topwork.models.folder import load_model
+from topwork.models.heatmap import is_ours
+from topwork.models.model import NetworkFile
+from topwork.recipes import train as pipeline
 
 ANSWERS = {Task.CLASSES: 3, Task.BINARY: 2, Task.LABELS: 3, Task.NUMBER: 2}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from topwork import files, leftovers
-from topwork.files import hash_unchanged, write_file, write_folder
-from topwork.leftovers import STALE_S
+from topwork.core import files, leftovers
+from topwork.core.files import hash_unchanged, write_file, write_folder
+from topwork.core.leftovers import STALE_S
 
 
 def names(folder):

@@ -11,8 +11,8 @@ from pictures import encode, picture
 from PIL import Image
 from recorder import Recorder
 
-from topwork.errors import ModelError, SettingsError
-from topwork.gallery import GALLERY_FILE, SIDE_PX, choose_evenly, load_gallery, write_gallery
+from topwork.core.errors import ModelError, SettingsError
+from topwork.models.gallery import GALLERY_FILE, SIDE_PX, choose_evenly, load_gallery, write_gallery
 
 LENGTH = 12
 

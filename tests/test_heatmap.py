@@ -5,8 +5,9 @@ import pytest
 from pictures import encode, picture
 from PIL import Image, ImageOps
 
-from topwork.errors import ImageError
-from topwork.heatmap import (
+from topwork.core.errors import ImageError
+from topwork.images.thumbnails import open_upright
+from topwork.models.heatmap import (
     AGAINST,
     FOR,
     Panel,
@@ -15,7 +16,6 @@ from topwork.heatmap import (
     make_colours,
     show_text,
 )
-from topwork.pages.pictures import open_upright
 
 
 def smooth(size):

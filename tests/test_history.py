@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from topwork.history import History
+from topwork.metrics.history import History
 
 
 def make(val_loss, val_accuracy=None, loss=None, best=1):

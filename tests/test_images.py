@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pictures import encode, encode_png, encode_tiff, picture
 from PIL import Image
 
-from topwork.config import Interpolation
-from topwork.errors import ImageError, SettingsError
-from topwork.images import SUFFIXES, decode, encode_array, image_hash, read_bytes
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError, SettingsError
+from topwork.images.decode import SUFFIXES, decode, encode_array, image_hash, read_bytes
 
 SIZE = 32
 SHARPEST = Interpolation.NEAREST

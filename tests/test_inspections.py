@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.inspections import recall, remember
+from topwork.inspection.cache import recall, remember
 
 CONTENT = {"images": 3, "findings": {"leaks": {"count": 1, "worst": ["a and b"]}}}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from topwork import interrupts
-from topwork.interrupts import Terminated, hold_interrupts
+from topwork.core import interrupts
+from topwork.core.interrupts import Terminated, hold_interrupts
 
 # Nothing here takes as long, but the machine may be busy.
 PATIENCE_S = 60
@@ -154,7 +154,7 @@ with open_scratch() as folder:
 """
 ASK = """
 def start(command, **options):
-    code = "import time; from topwork.child_process import *; watch_parent(); time.sleep(600)"
+    code = "import time; from topwork.core.child_process import *; watch_parent(); time.sleep(600)"
     process = popen([sys.executable, "-c", code], **options)
     begin(child_process.__name__, process.pid)
     return process

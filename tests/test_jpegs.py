@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topwork import images, jpegs
-from topwork.config import Interpolation
-from topwork.errors import ImageError
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError
+from topwork.images import decode as images
+from topwork.images import jpeg as jpegs
 
 pytest.importorskip("simplejpeg")
 pytest.importorskip("cv2")

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import LabelEncoder, MultiLabelBinarizer
 
-from topwork.config import DataSettings
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError
-from topwork.labels import LARGEST, name_class, number_labels, parse_number, read_labels
-from topwork.listing import Listing, Skipped
-from topwork.task import Task
+from topwork.core.config import DataSettings
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.data.labels import LARGEST, name_class, number_labels, parse_number, read_labels
+from topwork.data.listing import Listing, Skipped
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
 

@@ -24,8 +24,8 @@ from leavings import (
     scratch,
 )
 
-from topwork import leftovers
-from topwork.leftovers import Owner, judge, make_beside, make_scratch, name_beside, sweep
+from topwork.core import leftovers
+from topwork.core.leftovers import Owner, judge, make_beside, make_scratch, name_beside, sweep
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 MARKED = "a" * 8 + "-" + "b" * 8 + "-1-2-"
@@ -89,7 +89,9 @@ def test_the_mark_says_what_the_system_says():
     assert booted_s + int(start) / ticks == pytest.approx(psutil.Process().create_time(), abs=2)
 
 
-SAYS = "from topwork.leftovers import name_beside; print(name_beside('a'), flush=True); input()"
+SAYS = (
+    "from topwork.core.leftovers import name_beside; print(name_beside('a'), flush=True); input()"
+)
 
 
 @LINUX
@@ -636,7 +638,7 @@ def test_estimators_sweep(root, left):
 
 
 def test_serving_sweeps(tmp_path, left):
-    from topwork.errors import ModelError
+    from topwork.core.errors import ModelError
     from topwork.serve import server
 
     with pytest.raises(ModelError):
@@ -645,8 +647,8 @@ def test_serving_sweeps(tmp_path, left):
 
 
 def test_exporting_sweeps(tmp_path, root, left):
-    from topwork.errors import ModelError
-    from topwork.export import export_model
+    from topwork.core.errors import ModelError
+    from topwork.models.export import export_model
 
     with pytest.raises(ModelError):
         export_model(tmp_path / "a.model", tmp_path / "out" / "x", format="openvino", cache=root)

@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from topwork.errors import ImageError, TopworkError
-from topwork.lookahead import AHEAD, in_processes, in_threads
-from topwork.runtime import cores
+from topwork.core.errors import ImageError, TopworkError
+from topwork.core.parallel import AHEAD, in_processes, in_threads
+from topwork.core.runtime import cores
 
 two_processes = partial(in_processes, workers=2)
 three_together = partial(in_threads, together=3)

@@ -20,7 +20,8 @@ from sklearn.metrics import (
     r2_score,
 )
 
-from topwork.metrics import (
+from topwork.core.task import Task
+from topwork.metrics.scores import (
     describe_report,
     make_report,
     mean_interval,
@@ -31,7 +32,6 @@ from topwork.metrics import (
     say_report,
     wilson_interval,
 )
-from topwork.task import Task
 
 
 @given(st.integers(1, 200), st.integers(2, 7), st.integers(0, 1000))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from topwork import nearest as module
-from topwork.errors import SettingsError
-from topwork.nearest import Sizes, nearest, similar_pairs, unit
+from topwork.core.errors import SettingsError
+from topwork.vectors import neighbors as module
+from topwork.vectors.neighbors import Sizes, nearest, similar_pairs, unit
 
 
 def make_vectors(count, length=24, seed=0, spread=1.0):

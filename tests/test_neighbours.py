@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from pictures import COLOURS, encode, picture
 
-from topwork import backlog
-from topwork.dataset import Dataset
-from topwork.embedding import embed
-from topwork.errors import DatasetError, SettingsError
-from topwork.neighbours import open_gallery, open_model_gallery
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.data.dataset import Dataset
+from topwork.recipes.embed import embed
+from topwork.recipes.neighbors import open_gallery, open_model_gallery
+from topwork.vectors import embed_job as backlog
 
 
 def load_model(path):
-    from topwork.bundle import load_model
+    from topwork.models.folder import load_model
 
     return load_model(path)
 

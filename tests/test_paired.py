@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multinomial, permutation_test
 
-from topwork.metrics import wilson_interval
-from topwork.paired import flip_signs, holm, mcnemar, paired_interval
+from topwork.metrics.scores import wilson_interval
+from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_interval
 
 
 @pytest.mark.parametrize("worse", range(7))

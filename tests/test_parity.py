@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topwork import parity, pipeline, saving
-from topwork import trained as trained_module
-from topwork.agreement import compare_logits
 from topwork.bases import read_openvino_head, write_openvino_file
-from topwork.bundle import load_model
-from topwork.config import Precision
-from topwork.dataset import Dataset
-from topwork.errors import NetworkError
-from topwork.heads import Dense, Head, init_head
-from topwork.parity import Samples, begin_keras_check
-from topwork.task import Task
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import Dense, Head, init_head
+from topwork.models import parity
+from topwork.models import save as saving
+from topwork.models.agreement import compare_logits
+from topwork.models.folder import load_model
+from topwork.models.parity import Samples, begin_keras_check
+from topwork.recipes import result as trained_module
+from topwork.recipes import train as pipeline
 
 
 @pytest.fixture

@@ -9,16 +9,18 @@ from recorder import Recorder
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from topwork import explain, pipeline, training
-from topwork import trained as trained_module
-from topwork.bundle import load_model
-from topwork.calibration import fit_temperature
-from topwork.config import HeadSettings, Search, Settings
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, SettingsError, WeightsError
-from topwork.gallery import load_gallery
-from topwork.images import image_hash, read_pixels
-from topwork.trials import Journal
+from topwork.core.config import HeadSettings, Search, Settings
+from topwork.core.errors import DatasetError, SettingsError, WeightsError
+from topwork.data.dataset import Dataset
+from topwork.heads import train as training
+from topwork.heads.tuning.trials import Journal
+from topwork.images.decode import image_hash, read_pixels
+from topwork.metrics.calibration import fit_temperature
+from topwork.models import explain
+from topwork.models.folder import load_model
+from topwork.models.gallery import load_gallery
+from topwork.recipes import result as trained_module
+from topwork.recipes import train as pipeline
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):

@@ -10,9 +10,9 @@ import pytest
 import typer
 
 import topwork
-from topwork import errors
 from topwork.cli import app
-from topwork.config import Settings
+from topwork.core import errors
+from topwork.core.config import Settings
 
 SOURCE = Path(topwork.__file__).parent
 HEAVY = {

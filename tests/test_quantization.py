@@ -5,15 +5,16 @@ import pytest
 from recorder import Recorder
 from sklearn.metrics import r2_score
 
-from topwork import pipeline, quantization
-from topwork.bundle import load_model
-from topwork.columns import prepare_networks
-from topwork.config import Precision
-from topwork.dataset import Dataset
-from topwork.embedding import embed
-from topwork.errors import SettingsError
-from topwork.export import export_model
-from topwork.quantization import Fitted, compare, fit_networks, measure_cost
+from topwork.core.config import Precision
+from topwork.core.errors import SettingsError
+from topwork.data.dataset import Dataset
+from topwork.models.export import export_model
+from topwork.models.folder import load_model
+from topwork.recipes import train as pipeline
+from topwork.recipes.embed import embed
+from topwork.vectors import quantize as quantization
+from topwork.vectors.extractors import prepare_networks
+from topwork.vectors.quantize import Fitted, compare, fit_networks, measure_cost
 
 pytest.importorskip("nncf")
 

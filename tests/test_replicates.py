@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topwork.errors import SettingsError
-from topwork.labelled import Part
-from topwork.replicates import FEW_VALIDATION, make_replicates, split_folds
+from topwork.core.errors import SettingsError
+from topwork.heads.examples import Part
+from topwork.heads.tuning.folds import FEW_VALIDATION, make_replicates, split_folds
 
 CLASSES = ["ant", "bee", "cow", "dog"]
 

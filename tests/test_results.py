@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topwork.console import make_console
-from topwork.evaluation import Evaluation, Sureness
-from topwork.metrics import report_classes, report_labels, report_numbers
-from topwork.results import show_confusion, show_evaluation, show_prediction
+from topwork.cli.show_results import show_confusion, show_evaluation, show_prediction
+from topwork.metrics.scores import report_classes, report_labels, report_numbers
+from topwork.models.evaluate import Evaluation, Sureness
+from topwork.recipes.progress import make_console
 
 REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import COLOURS, encode, fill, picture
 
-from topwork.bundle import load_model
+from topwork.models.folder import load_model
 
 # A slow machine that writes small parts, so that kills land between and within them.
 DRIVER = """

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from topwork.runtime import find_version
+from topwork.core.runtime import find_version
 
 
 @pytest.mark.parametrize("package", ["topwork", "keras", "openvino", "pillow", "jax"])

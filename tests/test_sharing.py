@@ -29,13 +29,13 @@ from test_vectors import (
     refuse_engine,
 )
 
-from topwork import backlog
-from topwork.backlog import Pace
-from topwork.claims import Claims
-from topwork.dataset import Dataset
-from topwork.digests import parse_digests
-from topwork.store import VectorStore
-from topwork.vectors import embed
+from topwork.core.locks import Claims
+from topwork.data.dataset import Dataset
+from topwork.vectors import embed_job as backlog
+from topwork.vectors.embed import embed
+from topwork.vectors.embed_job import Pace
+from topwork.vectors.index import parse_digests
+from topwork.vectors.store import VectorStore
 
 # Writes down each image that it runs, and takes its time.
 WORKER = """

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from topwork.errors import DatasetError
-from topwork.splits import count_units, fold_out, hold_out, join_groups, merge_rare, strata
-from topwork.task import Task
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.splits import count_units, fold_out, hold_out, join_groups, merge_rare, strata
 
 
 def shares(stratum, chosen):

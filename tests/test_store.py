@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from topwork import parts as parts_module
-from topwork.digests import parse_digests
-from topwork.errors import StoreError
-from topwork.store import DamagedPartError, Space, VectorStore
+from topwork.core.errors import StoreError
+from topwork.vectors import parquet as parts_module
+from topwork.vectors.index import parse_digests
+from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
 SPACE = Space(
     base="efficientnet-lite0",

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork import stored as module
-from topwork.errors import StoreError
-from topwork.store import DamagedPartError, Space, VectorStore
-from topwork.stored import StoredVectors, key_of, lay, lay_out, map_rows, select
+from topwork.core.errors import StoreError
+from topwork.vectors import on_disk as module
+from topwork.vectors.on_disk import StoredVectors, key_of, lay, lay_out, map_rows, select
+from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
 SPACE = Space("fake", "0" * 64, 8, "1", "1", "bilinear", "f32")
 

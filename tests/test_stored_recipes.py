@@ -7,16 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from topwork import embedding, evaluation, examples, pipeline, vectors
-from topwork.columns import make_columns, prepare_networks
-from topwork.config import Search, Settings
-from topwork.dataset import Dataset
-from topwork.duplicates import find_duplicates, group_duplicates, recall_duplicates
-from topwork.examples import prepare_examples
-from topwork.nearest import Sizes, nearest, similar_pairs
-from topwork.neighbours import open_gallery
-from topwork.stored import StoredVectors, _put_down
-from topwork.trials import Journal
+from topwork.core.config import Search, Settings
+from topwork.data.dataset import Dataset
+from topwork.heads.tuning.trials import Journal
+from topwork.models import evaluate as evaluation
+from topwork.recipes import embed as embedding
+from topwork.recipes import prepare as examples
+from topwork.recipes import train as pipeline
+from topwork.recipes.neighbors import open_gallery
+from topwork.recipes.prepare import prepare_examples
+from topwork.vectors import embed as vectors
+from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
+from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
+from topwork.vectors.on_disk import StoredVectors, _put_down
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ from PIL import Image
 from sklearn.metrics import f1_score, mean_absolute_error, r2_score
 
 import topwork
-from topwork import evaluation, pipeline
-from topwork.bundle import load_model
-from topwork.config import Search, Settings
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, SettingsError
-from topwork.task import Task
+from topwork.core.config import Search, Settings
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.models import evaluate as evaluation
+from topwork.models.folder import load_model
+from topwork.recipes import train as pipeline
 
 # Splits of the pictures, by their number.
 TRAIN, VALIDATION, COUNT = 60, 80, 100

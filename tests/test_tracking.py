@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from topwork.config import HeadSettings, Tracker
-from topwork.errors import SettingsError, StoreError
-from topwork.labelled import Fit
-from topwork.tracking import open_tracker, recipe_of
-from topwork.trials import Journal, make_record
+from topwork.core.config import HeadSettings, Tracker
+from topwork.core.errors import SettingsError, StoreError
+from topwork.heads.examples import Fit
+from topwork.heads.tuning.trackers import open_tracker, recipe_of
+from topwork.heads.tuning.trials import Journal, make_record
 
 needs_tensorboard = pytest.mark.skipif(
     find_spec("tensorboard") is None, reason="tensorboard is not installed"
@@ -464,7 +464,8 @@ def test_a_missing_package_says_what_to_install(kind, tmp_path, monkeypatch):
 
 def test_nothing_is_imported_before_it_is_used():
     script = (
-        "import sys, topwork.tracking\nprint({'mlflow', 'tensorboard', 'numpy'} & {*sys.modules})"
+        "import sys, topwork.heads.tuning.trackers\n"
+        "print({'mlflow', 'tensorboard', 'numpy'} & {*sys.modules})"
     )
     path = os.pathsep.join(sys.path)
     done = subprocess.run(

@@ -11,20 +11,14 @@ from scipy.special import log_softmax
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from topwork import training
-from topwork.config import ClassWeight, HeadKind, Settings
-from topwork.errors import DatasetError, TopworkError
-from topwork.heads import init_head, probabilities
-from topwork.heads.weights import balance, weigh
-from topwork.side_by_side import batch_order
-from topwork.task import Task
-from topwork.training import (
-    Labelled,
-    Part,
-    join,
-    train_head,
-    train_heads,
-)
+from topwork.core.config import ClassWeight, HeadKind, Settings
+from topwork.core.errors import DatasetError, TopworkError
+from topwork.core.task import Task
+from topwork.heads import train as training
+from topwork.heads.class_weights import balance, weigh
+from topwork.heads.dense import init_head, probabilities
+from topwork.heads.many_heads import batch_order
+from topwork.heads.train import Labelled, Part, join, train_head, train_heads
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}
 
@@ -187,10 +181,10 @@ def test_the_history_is_that_of_keras_fit(name, keras_says):
 def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
     reference_photos, xception_weights, tmp_path
 ):
-    from topwork.columns import prepare_networks
-    from topwork.dataset import Dataset
-    from topwork.examples import prepare_examples
-    from topwork.listing import Split
+    from topwork.data.dataset import Dataset
+    from topwork.data.listing import Split
+    from topwork.recipes.prepare import prepare_examples
+    from topwork.vectors.extractors import prepare_networks
 
     settings = Settings.create(
         base="xception", image_size=150, interpolation="nearest", weights=xception_weights

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topwork.config import HeadKind, Settings
-from topwork.labelled import Labelled, Part
-from topwork.stored import StoredVectors, _put_down
-from topwork.task import Task
-from topwork.training import check_vectors, train_heads
+from topwork.core.config import HeadKind, Settings
+from topwork.core.task import Task
+from topwork.heads.examples import Labelled, Part
+from topwork.heads.train import check_vectors, train_heads
+from topwork.vectors.on_disk import StoredVectors, _put_down
 
 OUTPUTS = {Task.CLASSES: 6, Task.BINARY: 1, Task.LABELS: 4, Task.NUMBER: 2}
 TRAIN, HELD_OUT, LENGTH = 300, 90, 24
@@ -110,7 +110,7 @@ def test_with_many_blocks_the_accuracy_is_as_good_though_images_lie_class_by_cla
 def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than_they_must(
     tmp_path, monkeypatch
 ):
-    from topwork.heads import streamed
+    from topwork.heads import epochs_on_disk as streamed
 
     examples, part = make(Task.CLASSES)
     examples.vectors[:, 0] = np.arange(len(examples.vectors))

@@ -5,10 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from topwork.config import HeadSettings
-from topwork.labelled import Fit
-from topwork.trial_plot import COLOURS, DEPTH, describe_recipe, draw_trials
-from topwork.trials import Trial
+from topwork.core.config import HeadSettings
+from topwork.heads.examples import Fit
+from topwork.heads.tuning.trials import Trial
+from topwork.reports.trial_plot import COLOURS, DEPTH, describe_recipe, draw_trials
 
 RATES = (0.0001, 0.001, 0.01, 0.1)
 NAN = math.nan

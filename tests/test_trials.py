@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from recorder import Recorder
 
-from topwork.config import ClassWeight, HeadKind, HeadSettings
-from topwork.errors import StoreError, TopworkError
-from topwork.labelled import Fit
-from topwork.trials import Journal, Trial, choose, make_record, rank, read_record
+from topwork.core.config import ClassWeight, HeadKind, HeadSettings
+from topwork.core.errors import StoreError, TopworkError
+from topwork.heads.examples import Fit
+from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
 
 NAN, INF = math.nan, math.inf
 

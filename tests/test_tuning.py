@@ -9,17 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorder import Recorder
 
-from topwork import tuning
-from topwork.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
-from topwork.errors import DatasetError, SettingsError, TopworkError
-from topwork.heads import Dense, Head, decide
-from topwork.labelled import Fit, Labelled, Part
-from topwork.replicates import make_replicates
-from topwork.splits import strata
-from topwork.task import Task
-from topwork.training import train_head
-from topwork.trials import Journal, Trial
-from topwork.tuning import (
+from topwork.core.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
+from topwork.core.errors import DatasetError, SettingsError, TopworkError
+from topwork.core.task import Task
+from topwork.data.splits import strata
+from topwork.heads.dense import Dense, Head, decide
+from topwork.heads.examples import Fit, Labelled, Part
+from topwork.heads.train import train_head
+from topwork.heads.tuning import search as tuning
+from topwork.heads.tuning.folds import make_replicates
+from topwork.heads.tuning.search import (
     FEW_RATES,
     FEW_UNITS,
     LONGER,
@@ -33,6 +32,7 @@ from topwork.tuning import (
     search,
     search_auto,
 )
+from topwork.heads.tuning.trials import Journal, Trial
 
 CLASSES = ["ant", "bee", "cow"]
 

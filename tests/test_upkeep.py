@@ -15,10 +15,10 @@ from leavings import fill as fill_temporary
 from recorder import Recorder
 from test_store import LENGTH, SPACE, hashes, open_store, vectors
 
-from topwork import upkeep
-from topwork.claims import Claims
-from topwork.errors import StoreError
-from topwork.store import VectorStore
+from topwork.core.errors import StoreError
+from topwork.core.locks import Claims
+from topwork.vectors import maintenance as upkeep
+from topwork.vectors.store import VectorStore
 
 SMALL = upkeep.Limits(vectors=16, few_parts=5)
 

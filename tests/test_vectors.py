@@ -17,17 +17,19 @@ from PIL import Image
 from recorder import Recorder
 from test_store import SPACE
 
-from topwork import backlog, columns, errands
-from topwork.backlog import Column, Pace
-from topwork.config import Interpolation, Precision, default_store
-from topwork.dataset import Dataset
-from topwork.engines import OpenVINOEngine
-from topwork.errors import DatasetError, NetworkError, StoreError
-from topwork.images import decode
-from topwork.runtime import cores
-from topwork.store import FLIP, VectorStore
-from topwork.vectors import embed, embed_columns
-from topwork.views import ORIGINAL
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Interpolation, Precision, default_store
+from topwork.core.errors import DatasetError, NetworkError, StoreError
+from topwork.core.runtime import cores
+from topwork.data.dataset import Dataset
+from topwork.images.augment import ORIGINAL
+from topwork.images.decode import decode
+from topwork.vectors import embed_job as backlog
+from topwork.vectors import errands
+from topwork.vectors import extractors as columns
+from topwork.vectors.embed import embed, embed_columns
+from topwork.vectors.embed_job import Column, Pace
+from topwork.vectors.store import FLIP, VectorStore
 
 SIZE, LENGTH = 8, 3
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, LENGTH))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topwork.errors import DatasetError
-from topwork.verdicts import (
+from topwork.core.errors import DatasetError
+from topwork.data.fix_list import (
     COLUMNS,
     Doubt,
     Verdict,

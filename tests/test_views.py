@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pictures import encode, picture
 from PIL import Image, ImageEnhance
 
-from topwork import images
-from topwork.config import Interpolation
-from topwork.errors import ImageError, SettingsError
-from topwork.images import decode, image_hash
-from topwork.views import ORIGINAL, VIEW_RECIPE, View, draw, view_name, view_number
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError, SettingsError
+from topwork.images import decode as images
+from topwork.images.augment import ORIGINAL, VIEW_RECIPE, View, draw, view_name, view_number
+from topwork.images.decode import decode, image_hash
 
 SHA256 = image_hash(b"a picture")
 SIZE = 32
@@ -186,7 +186,7 @@ def test_a_view_is_the_same_in_every_process():
     data = encode(picture(size=(50, 40)))
     here = decode(data, SIZE, Interpolation.SAMPLED, "augmented-1-3")
     code = (
-        "import hashlib, sys; from topwork.images import decode; from topwork.config import "
+        "import hashlib, sys; from topwork.images import decode; from topwork.core.config import "
         "Interpolation as I; data = sys.stdin.buffer.read(); "
         f"print(hashlib.sha256(decode(data, {SIZE}, I.SAMPLED, 'augmented-1-3')).hexdigest())"
     )

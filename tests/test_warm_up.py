@@ -1,4 +1,4 @@
-"""No compiled library is loaded beside a thread of ours: see `topwork.warm_up`."""
+"""No compiled library is loaded beside a thread of ours: see `topwork.core.warm_up`."""
 
 import gc
 import importlib.util
@@ -15,9 +15,9 @@ import pytest
 from pictures import encode, picture
 
 import topwork
-from topwork import warm_up
-from topwork.config import HeadKind
-from topwork.task import Task
+from topwork.core import warm_up
+from topwork.core.config import HeadKind
+from topwork.core.task import Task
 
 WATCHED = Path(__file__).parent / "watched"
 SOURCE = Path(topwork.__file__).parents[1]
@@ -32,9 +32,9 @@ HARMLESS = {
     # In Keras' process, waits for a line of its parent, without the GIL.
     "__main__._read",
     # In every child process, waits for its parent to end, without the GIL.
-    "topwork.child_process._read_or_end",
+    "topwork.core.child_process._read_or_end",
     # Waits for a signal, without the GIL, and loads nothing when one comes.
-    "topwork.interrupts._read",
+    "topwork.core.interrupts._read",
 }
 # What threadpoolctl asks for is loaded already: it gets a handle, and nothing is run.
 HANDLES = "threadpoolctl.get_cdll"
@@ -198,8 +198,8 @@ def test_garbage_is_collected_again_only_where_it_was_before():
 
 
 def test_only_what_a_training_needs_is_imported(watched):
-    code = "import sys; from topwork import warm_up; from topwork.task import Task\n"
-    code += "from topwork.config import HeadKind\n"
+    code = "import sys; from topwork import warm_up; from topwork.core.task import Task\n"
+    code += "from topwork.core.config import HeadKind\n"
     code += "warm_up.training(HeadKind.LOGISTIC, task=Task.CLASSES, folds=False, groups=False, "
     code += "sketches=False)\nassert 'jax' not in sys.modules\nassert 'h5py' not in sys.modules\n"
     code += "warm_up.saving()\nassert 'h5py' in sys.modules\n"

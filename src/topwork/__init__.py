@@ -14,10 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topwork.classifier import Classifier, Regressor, load, tune
-    from topwork.config import Settings
-    from topwork.dataset import Dataset
-    from topwork.errors import (
+    from topwork.core.config import Settings
+    from topwork.core.errors import (
         DatasetError,
         ImageError,
         ModelError,
@@ -27,7 +25,9 @@ if TYPE_CHECKING:
         TopworkError,
         WeightsError,
     )
-    from topwork.history import History
+    from topwork.data.dataset import Dataset
+    from topwork.metrics.history import History
+    from topwork.recipes.classifier import Classifier, Regressor, load, tune
 
 __all__ = [
     "Classifier",
@@ -49,13 +49,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Classifier": "classifier",
-    "Dataset": "dataset",
-    "History": "history",
-    "Regressor": "classifier",
-    "Settings": "config",
-    "load": "classifier",
-    "tune": "classifier",
+    "Classifier": "recipes.classifier",
+    "Dataset": "data.dataset",
+    "History": "metrics.history",
+    "Regressor": "recipes.classifier",
+    "Settings": "core.config",
+    "load": "recipes.classifier",
+    "tune": "recipes.classifier",
 }
 
 
@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
         return version("topwork")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'core.errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from topwork.child_process import ERRORS
+from topwork.core.child_process import ERRORS
 
 
 class Worker:

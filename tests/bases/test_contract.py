@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from topwork.bases import find_weights, list_bases, network, prepare, write_keras_file
+from topwork.bases.engines import OpenVINOEngine, open_features
 from topwork.bases.spec import Preprocessing
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, open_features
+from topwork.core.config import Precision
 
 SMALLEST = {}
 for _spec in list_bases():

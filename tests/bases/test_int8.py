@@ -6,11 +6,11 @@ import pytest
 from openvino import opset13 as ops
 
 from topwork.bases import int8
-from topwork.child_process import ask_nncf
-from topwork.columns import prepare_networks
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, open_features, run_file
-from topwork.errors import NetworkError, SettingsError
+from topwork.bases.engines import OpenVINOEngine, open_features, run_file
+from topwork.core.child_process import ask_nncf
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError, SettingsError
+from topwork.vectors.extractors import prepare_networks
 
 pytest.importorskip("nncf")
 

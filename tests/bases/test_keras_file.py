@@ -18,9 +18,9 @@ from topwork.bases import (
     reopen_keras_file,
     write_keras_file,
 )
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
-from topwork.errors import NetworkError
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError
 
 CLASSES = 5
 # What a user would write, and no more.

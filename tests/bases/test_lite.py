@@ -6,9 +6,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from topwork.bases import find_weights, get_base, prepare
+from topwork.bases.engines import OpenVINOEngine
 from topwork.bases.torch_state import read_torch_state
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
+from topwork.core.config import Precision
 
 
 def convolve(x, kernel, stride, groups=1):

@@ -8,7 +8,7 @@ import openvino
 import pytest
 
 from topwork.bases import Weights, find_weights, get_base, network, prepare, prepare_stack
-from topwork.errors import NetworkError, SettingsError, StoreError
+from topwork.core.errors import NetworkError, SettingsError, StoreError
 
 SPEC = get_base("mobilenetv3small")
 WEIGHTS = Weights(None, "random-0", 0)

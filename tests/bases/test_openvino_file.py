@@ -8,8 +8,8 @@ import pytest
 from openvino import opset13 as ops
 
 from topwork.bases import Network, Stack, flip_network, get_base, write_openvino_file
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, run_file
+from topwork.bases.engines import OpenVINOEngine, run_file
+from topwork.core.config import Precision
 
 CPU_HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 LENGTH = 16

@@ -1,7 +1,7 @@
 import pytest
 
 from topwork.bases import get_base, list_bases, parse_bases
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 
 def test_the_default_base_comes_first_and_every_name_finds_its_own():

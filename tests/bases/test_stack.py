@@ -20,9 +20,9 @@ from topwork.bases import (
     write_keras_file,
     write_openvino_file,
 )
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, run_file
-from topwork.errors import SettingsError, StoreError
+from topwork.bases.engines import OpenVINOEngine, run_file
+from topwork.core.config import Precision
+from topwork.core.errors import SettingsError, StoreError
 
 LITE = get_base("efficientnet-lite0")
 SPEC = get_base("mobilenetv3small")

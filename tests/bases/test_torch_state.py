@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from topwork.bases import find_weights, get_base
 from topwork.bases.torch_state import MAGIC, read_torch_state
-from topwork.errors import WeightsError
+from topwork.core.errors import WeightsError
 
 
 class Global:

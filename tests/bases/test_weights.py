@@ -16,9 +16,9 @@ from topwork.bases import (
     weights,
     weights_here,
 )
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine
-from topwork.errors import SettingsError, WeightsError
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Precision
+from topwork.core.errors import SettingsError, WeightsError
 
 
 def run_base(spec, size, file, store):

@@ -15,15 +15,15 @@ from cluster.work import LENGTH, SIZE
 from pictures import encode
 from PIL import Image
 
-from topwork.cluster import Cluster, connection
-from topwork.cluster.connection import _deal, _measure
-from topwork.cluster.worker import Shape
-from topwork.config import Interpolation, Precision
-from topwork.engines import OpenVINOEngine
-from topwork.errands import GoneError
-from topwork.errors import NetworkError, SettingsError, StoreError, TopworkError
-from topwork.images import decode
-from topwork.store import VectorStore
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Interpolation, Precision
+from topwork.core.errors import NetworkError, SettingsError, StoreError, TopworkError
+from topwork.images.decode import decode
+from topwork.vectors.cluster import Cluster, connection
+from topwork.vectors.cluster.connection import _deal, _measure
+from topwork.vectors.cluster.worker import Shape
+from topwork.vectors.errands import GoneError
+from topwork.vectors.store import VectorStore
 
 
 def run(work, errands, cluster=None):
@@ -429,6 +429,8 @@ def test_a_network_that_is_not_there_is_named_at_once(work, quiet_ray, tmp_path)
 
 
 def test_ray_is_imported_only_where_it_is_used():
-    code = "import sys, topwork.cluster; print({'ray', 'jax', 'openvino'} & set(sys.modules))"
+    code = (
+        "import sys, topwork.vectors.cluster; print({'ray', 'jax', 'openvino'} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

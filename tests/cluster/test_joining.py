@@ -1,4 +1,4 @@
-from topwork.cluster import connection, join_cluster, leave_clusters
+from topwork.vectors.cluster import connection, join_cluster, leave_clusters
 
 
 def test_a_process_joins_each_cluster_once_and_leaves_them_all(monkeypatch):

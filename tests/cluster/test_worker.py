@@ -10,17 +10,17 @@ from cluster.work import LENGTH, SIZE, compute, make_space, write_network
 from pictures import encode, picture
 from servers import s3_server
 
+from topwork.bases.engines import OpenVINOEngine
 from topwork.bases.network import KERAS_FILES
-from topwork.cluster import worker as module
-from topwork.cluster.connection import _read_files
-from topwork.cluster.worker import IR_FILES, Shape, Task, Worker, open_engine
-from topwork.config import Interpolation, Precision
-from topwork.engines import OpenVINOEngine
-from topwork.errands import Errand, GoneError
-from topwork.errors import ImageError, NetworkError, SettingsError, StoreError
-from topwork.images import decode
-from topwork.remote.folders import open_elsewhere
-from topwork.store import VectorStore
+from topwork.core.config import Interpolation, Precision
+from topwork.core.errors import ImageError, NetworkError, SettingsError, StoreError
+from topwork.images.decode import decode
+from topwork.vectors.backends import open_elsewhere
+from topwork.vectors.cluster import worker as module
+from topwork.vectors.cluster.connection import _read_files
+from topwork.vectors.cluster.worker import IR_FILES, Shape, Task, Worker, open_engine
+from topwork.vectors.errands import Errand, GoneError
+from topwork.vectors.store import VectorStore
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +218,7 @@ def opened(monkeypatch):
         return "engine"
 
     stub = SimpleNamespace(KerasEngine=open_keras, has_accelerator=lambda: calls.able)
-    monkeypatch.setitem(sys.modules, "topwork.engines.keras", stub)
+    monkeypatch.setitem(sys.modules, "topwork.bases.engines.keras", stub)
     return calls
 
 

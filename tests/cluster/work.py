@@ -9,9 +9,9 @@ import openvino
 from openvino import opset13 as ops
 from pictures import COLOURS, encode, picture
 
-from topwork.errands import Errand
-from topwork.images import RECIPE
-from topwork.store import Space
+from topwork.images.decode import RECIPE
+from topwork.vectors.errands import Errand
+from topwork.vectors.store import Space
 
 SIZE = 8
 LENGTH = 16

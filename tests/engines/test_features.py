@@ -7,9 +7,9 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, open_features
-from topwork.errors import NetworkError
+from topwork.bases.engines import OpenVINOEngine, open_features
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError
 
 SIDE = 4
 KERNEL = np.random.default_rng(0).normal(0, 1, (3, 5)).astype(np.float32)

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from topwork.bases import Weights, find_weights, get_base, list_bases, prepare
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, keras_child
-from topwork.engines.keras import KerasEngine, describe_device, has_accelerator
-from topwork.engines.ring import SLOTS
-from topwork.errors import NetworkError, SettingsError
+from topwork.bases.engines import OpenVINOEngine, keras_child
+from topwork.bases.engines.keras import KerasEngine, describe_device, has_accelerator
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError, SettingsError
+from topwork.core.shared_memory import SLOTS
 
 SIZE, BATCH = 32, 4
 FAMILIES = {spec.family: spec.name for spec in reversed(list_bases())}.values()

@@ -5,9 +5,9 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from topwork.config import Precision
-from topwork.engines import OpenVINOEngine, resolve_precision, run_file
-from topwork.errors import NetworkError, SettingsError
+from topwork.bases.engines import OpenVINOEngine, resolve_precision, run_file
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError, SettingsError
 
 SIZE = 8
 CPU_HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from topwork.bundle import load_model
-from topwork.config import Precision
-from topwork.dataset import Dataset
-from topwork.export.formats import Input
-from topwork.export.openvino_file import run_openvino
-from topwork.export.samples import read_answers, read_checked
+from topwork.core.config import Precision
+from topwork.data.dataset import Dataset
+from topwork.models.export.formats import Input
+from topwork.models.export.openvino_file import run_openvino
+from topwork.models.export.samples import read_answers, read_checked
+from topwork.models.folder import load_model
 
 FACTS = json.dumps({"classes": ["blue", "gr\u00fcn\u0007", "<b>"]})
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from topwork.export.batches import run_batches
+from topwork.models.export.batches import run_batches
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 20])

@@ -13,16 +13,16 @@ import pytest
 from pictures import COLOURS, encode, picture
 from recorder import Recorder
 
-from topwork import pipeline
-from topwork.bundle import load_model
-from topwork.config import Precision, Settings
-from topwork.dataset import Dataset
-from topwork.engines import resolve_precision
-from topwork.errors import ModelError, SettingsError
-from topwork.export import Input, export_model, exporting, read_export
-from topwork.export.head_file import read_head
-from topwork.export.openvino_file import run_openvino
-from topwork.runtime import import_openvino
+from topwork.bases.engines import resolve_precision
+from topwork.core.config import Precision, Settings
+from topwork.core.errors import ModelError, SettingsError
+from topwork.core.runtime import import_openvino
+from topwork.data.dataset import Dataset
+from topwork.models.export import Input, export_model, exporting, read_export
+from topwork.models.export.head_file import read_head
+from topwork.models.export.openvino_file import run_openvino
+from topwork.models.folder import load_model
+from topwork.recipes import train as pipeline
 
 
 def files_of(folder):
@@ -259,7 +259,7 @@ def test_a_child_that_breaks_leaves_nothing(saved, photos, tmp_path, monkeypatch
     def broken(task, *arguments, **options):
         raise ModelError(f"the process that does {task} broke: no more memory")
 
-    monkeypatch.setattr("topwork.export.formats.find_spec", lambda name: object())
+    monkeypatch.setattr("topwork.models.export.formats.find_spec", lambda name: object())
     monkeypatch.setattr(exporting, "ask_child", broken)
     for format_, precision in (("onnx", "f32"), ("onnx", "int8"), ("litert", "f16")):
         with pytest.raises(ModelError, match="broke: no more memory"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from topwork.errors import SettingsError
-from topwork.export import Format, Input, Numbers, formats, make_request, name_export
+from topwork.core.errors import SettingsError
+from topwork.models.export import Format, Input, Numbers, formats, make_request, name_export
 
 
 def all_pairs():

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from topwork.errors import ModelError
-from topwork.export import Numbers
-from topwork.export.parity import compare, find_agreement, find_fault
-from topwork.task import Task
+from topwork.core.errors import ModelError
+from topwork.core.task import Task
+from topwork.models.export import Numbers
+from topwork.models.export.parity import compare, find_agreement, find_fault
 
 EXACT = np.array([[4, 1, 0], [0, 3, 1], [1, 0, 2], [2, 1, 0]], np.float32)
 TRUTH = np.array([0, 1, 2, 1])

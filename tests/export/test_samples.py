@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from recorder import Recorder
 
-from topwork.bundle import load_model
-from topwork.config import Interpolation
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, ModelError, SettingsError
-from topwork.export import samples
-from topwork.images import decode
-from topwork.model import Making
+from topwork.core.config import Interpolation
+from topwork.core.errors import DatasetError, ModelError, SettingsError
+from topwork.data.dataset import Dataset
+from topwork.images.decode import decode
+from topwork.models.export import samples
+from topwork.models.folder import load_model
+from topwork.models.model import Making
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit, softmax
 
-from topwork.heads import Dense, Head, decide, init_head, probabilities
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.heads.dense import Dense, Head, decide, init_head, probabilities
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-1e4, 1e4, width=32))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_expit, log_softmax, softmax
 
+from topwork.core.task import Task
 from topwork.heads.losses import loss_of_rows, metric_of_rows
-from topwork.task import Task
 
 EXTREMES = [[1e4, -1e4, 0], [-1e4, -1e4, -1e4], [90, -90, 50], [0, 0, 0], [1e-6, 0, -1e-6]]
 RANDOM = np.random.default_rng(0).normal(0, 4, (60, 3))

@@ -7,8 +7,8 @@ import optax
 import pytest
 from heads.keras_reference import ask
 
-from topwork.config import Optimizer
-from topwork.heads import Dense, Head
+from topwork.core.config import Optimizer
+from topwork.heads.dense import Dense, Head
 from topwork.heads.optimizers import make_optimizer
 
 STEPS, RATE = 60, 0.01

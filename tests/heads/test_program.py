@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_expit, log_softmax
 
-from topwork.config import Optimizer
-from topwork.heads import Dense, Head, init_head
-from topwork.heads.program import (
+from topwork.core.config import Optimizer
+from topwork.core.task import Task
+from topwork.heads.dense import Dense, Head, init_head
+from topwork.heads.epochs import (
     Best,
     Examples,
     Knobs,
@@ -20,8 +21,7 @@ from topwork.heads.program import (
     stack_heads,
     take_head,
 )
-from topwork.side_by_side import batch_order
-from topwork.task import Task
+from topwork.heads.many_heads import batch_order
 
 LOSSES = st.sampled_from([0.25, 0.5, 0.5, 0.75, math.inf, math.nan])
 METRICS = st.sampled_from([0.0, 0.5, 0.5, 1.0])

@@ -3,9 +3,9 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from topwork.errors import TopworkError
-from topwork.heads.solved import TOLERANCE, solve
-from topwork.task import Task
+from topwork.core.errors import TopworkError
+from topwork.core.task import Task
+from topwork.heads.logistic import TOLERANCE, solve
 
 # Two classes as such, five, one logit for two classes, four labels, one number and three.
 KINDS = [

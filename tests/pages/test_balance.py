@@ -1,4 +1,4 @@
-from topwork.pages.balance import count_classes
+from topwork.reports.pages.balance import count_classes
 
 
 def test_classes_are_counted_by_split_the_largest_first():

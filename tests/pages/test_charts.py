@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.ticker import MaxNLocator
 
-from topwork.pages.charts import (
+from topwork.reports.pages.charts import (
     BARS,
     BOTTOM,
     HEIGHT,

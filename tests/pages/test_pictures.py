@@ -10,8 +10,8 @@ from pictures import encode, picture
 from PIL import Image
 from recorder import Recorder
 
-from topwork.errors import ImageError
-from topwork.pages.pictures import Pictures, data_uri, fit, make_thumbnail, read_header
+from topwork.core.errors import ImageError
+from topwork.images.thumbnails import Pictures, data_uri, fit, make_thumbnail, read_header
 
 
 def test_thumbnails_are_small_and_upright():

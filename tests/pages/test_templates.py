@@ -3,7 +3,7 @@ import math
 import pytest
 from jinja2 import UndefinedError
 
-from topwork.pages.templates import _environment, load_template, say_figure
+from topwork.reports.pages.templates import _environment, load_template, say_figure
 
 
 def render(text, **values):
@@ -36,6 +36,6 @@ def test_what_is_missing_is_an_error():
 
 
 def test_pages_are_loaded_once_and_extend_the_base():
-    page = load_template("quality/page.html.j2")
-    assert load_template("quality/page.html.j2") is page
+    page = load_template("inspection.html.j2")
+    assert load_template("inspection.html.j2") is page
     assert set(page.blocks) <= set(load_template("pages/base.html.j2").blocks)

@@ -7,8 +7,10 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from topwork.errors import DatasetError, SettingsError
-from topwork.quality.doubts import (
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.task import Task
+from topwork.data.splits import fold_out, strata
+from topwork.inspection.label_issues import (
     NUMBER_PENALTY,
     PENALTY,
     count_confident,
@@ -18,9 +20,7 @@ from topwork.quality.doubts import (
     rank_numbers,
     score_labels,
 )
-from topwork.quality.shape import LIMIT
-from topwork.splits import fold_out, strata
-from topwork.task import Task
+from topwork.inspection.outliers import LIMIT
 
 NAMES = ("dress", "hat", "shirt")
 
@@ -339,10 +339,10 @@ def test_names_and_numbers_must_fit():
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the reference photographs")
 def test_most_flipped_labels_of_the_reference_rank_first(store):
-    from topwork.columns import make_columns, prepare_networks
-    from topwork.config import Settings
-    from topwork.dataset import Dataset
-    from topwork.vectors import embed_columns
+    from topwork.core.config import Settings
+    from topwork.data.dataset import Dataset
+    from topwork.vectors.embed import embed_columns
+    from topwork.vectors.extractors import make_columns, prepare_networks
 
     dataset = Dataset.from_folder(SHARED / "data" / "clothing-dataset-small")
     dataset = dataset.select(dataset.splits == "train")

@@ -14,16 +14,16 @@ from pictures import COLOURS, encode, picture
 from PIL import Image, ImageDraw, ImageOps
 from recorder import Recorder
 
-from topwork.corrections import correct
-from topwork.dataset import Dataset
-from topwork.duplicates import Likeness, Pair
-from topwork.errors import DatasetError
-from topwork.quality import inspection as module
-from topwork.quality.findings import Suspect
-from topwork.quality.inspection import Inspection, inspect
-from topwork.quality.measures import Measures
-from topwork.task import Task
-from topwork.verdicts import read_verdicts, write_fix_list
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.apply_fixes import correct
+from topwork.data.dataset import Dataset
+from topwork.data.fix_list import read_verdicts, write_fix_list
+from topwork.inspection import inspect as module
+from topwork.inspection.image_stats import Measures
+from topwork.inspection.inspect import Inspection, inspect
+from topwork.inspection.issues import Suspect
+from topwork.vectors.duplicates import Likeness, Pair
 
 SPLITS = ("train", "validation", "test")
 
@@ -435,14 +435,14 @@ class TestFixList:
 
 
 def hash_of(data):
-    from topwork.images import image_hash
+    from topwork.images.decode import image_hash
 
     return image_hash(data)
 
 
 @pytest.mark.slow
 def test_reference_photos_have_doubtful_labels_and_one_picture_twice(reference_photos, store):
-    from topwork.config import Settings
+    from topwork.core.config import Settings
 
     found = inspect(Dataset.from_folder(reference_photos), Settings.create(), store)
     assert (len(found.dataset), found.judged, found.leaks) == (3781, 3781, ())

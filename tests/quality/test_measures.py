@@ -11,11 +11,11 @@ from pictures import encode, picture
 from PIL import Image, ImageFilter
 from recorder import Recorder
 
-from topwork.errors import ImageError
-from topwork.images import image_hash
-from topwork.quality import measures as module
-from topwork.quality.measures import FIGURES, SIDE_PX, Measures, edge_sharpness, measure
-from topwork.quality.oddities import find_oddities
+from topwork.core.errors import ImageError
+from topwork.images.decode import image_hash
+from topwork.inspection import image_stats as module
+from topwork.inspection.image_issues import find_oddities
+from topwork.inspection.image_stats import FIGURES, SIDE_PX, Measures, edge_sharpness, measure
 
 SHARED = Path(__file__).parents[3] / "shared/data/clothing-dataset-small"
 

@@ -10,9 +10,9 @@ from markup import Reader
 from pictures import encode, picture
 from PIL import Image
 
-from topwork.errors import ImageError
-from topwork.pages.pictures import make_thumbnail
-from topwork.quality.page import render_page
+from topwork.core.errors import ImageError
+from topwork.images.thumbnails import make_thumbnail
+from topwork.reports.inspection_page import render_page
 
 LISTS = ("pairs", "suspects", "outliers", "oddities", "alike", "shifts", "skipped")
 

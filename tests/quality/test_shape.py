@@ -9,8 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, multivariate_hypergeom
 from sklearn.neighbors import NearestNeighbors
 
-from topwork.errors import DatasetError, SettingsError
-from topwork.quality.shape import (
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.task import Task
+from topwork.inspection.outliers import (
     LIMIT,
     _chance,
     find_alike,
@@ -18,7 +19,6 @@ from topwork.quality.shape import (
     find_shifts,
     robust_scale,
 )
-from topwork.task import Task
 
 NAMES = ("dress", "hat", "shirt")
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import encode, picture
 
-from topwork.errors import DatasetError, ImageError
-from topwork.readers import members
-from topwork.readers.archive import is_archive, open_archive
-from topwork.readers.members import Limits
+from topwork.core.errors import DatasetError, ImageError
+from topwork.data.readers import members
+from topwork.data.readers.archive import is_archive, open_archive
+from topwork.data.readers.members import Limits
 
 FILES = {
     "cats/1.png": encode(picture(seed=1)),

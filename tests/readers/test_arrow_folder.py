@@ -4,16 +4,16 @@ import shutil
 import pytest
 from pictures import encode, picture
 
-from topwork.config import DataSettings
-from topwork.errors import DatasetError, SettingsError
-from topwork.images import read_bytes
-from topwork.listing import Split
-from topwork.readers.arrow_folder import (
+from topwork.core.config import DataSettings
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.data.listing import Split
+from topwork.data.readers.arrow_folder import (
     is_arrow_folder,
     is_arrow_object,
     read_arrow_folder,
     read_arrow_object,
 )
+from topwork.images.decode import read_bytes
 
 datasets = pytest.importorskip("datasets", reason="needs the package datasets to write with")
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import FileServer
 
-from topwork.dataset import Dataset
-from topwork.errors import DatasetError, ImageError, SettingsError
-from topwork.images import read_bytes
-from topwork.readers.folder import DiskTree
-from topwork.readers.table import is_table
-from topwork.readers.tree import descend, is_image_name
+from topwork.core.errors import DatasetError, ImageError, SettingsError
+from topwork.data.dataset import Dataset
+from topwork.data.readers.folder import DiskTree
+from topwork.data.readers.table import is_table
+from topwork.data.readers.tree import descend, is_image_name
+from topwork.images.decode import read_bytes
 
 CLASSES = {"cat/1.png": b"one", "cat/deep/2.png": b"two", "dog/3.png": b"three"}
 TABLE = {

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, picture
 
-from topwork.config import DataSettings
-from topwork.errors import DatasetError, ImageError, SettingsError
-from topwork.images import read_bytes
-from topwork.listing import Split
-from topwork.readers.table import is_table, read_table
+from topwork.core.config import DataSettings
+from topwork.core.errors import DatasetError, ImageError, SettingsError
+from topwork.data.listing import Split
+from topwork.data.readers.table import is_table, read_table
+from topwork.images.decode import read_bytes
 
 ANYTHING = b"an image"
 

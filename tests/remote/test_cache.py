@@ -16,11 +16,11 @@ from pictures import COLOURS, encode, picture
 from recorder import Recorder
 from servers import FileServer, s3_server
 
-from topwork.errors import DatasetError, ImageError, SettingsError, StoreError
-from topwork.images import read_bytes
-from topwork.remote import urls
-from topwork.remote.cache import Remote, is_url
-from topwork.remote.downloads import Entry, Version
+from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
+from topwork.data.remote import urls
+from topwork.data.remote.cache import Remote, is_url
+from topwork.data.remote.downloads import Entry, Version
+from topwork.images.decode import read_bytes
 
 pytest.importorskip("aiohttp")
 

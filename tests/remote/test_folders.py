@@ -11,11 +11,11 @@ import pytest
 from servers import s3_server
 from test_store import LENGTH, SPACE, hashes, vectors
 
-from topwork import upkeep
-from topwork.config import default_store
-from topwork.errors import SettingsError, StoreError
-from topwork.remote import folders as folders_module
-from topwork.remote.folders import (
+from topwork.core.config import default_store
+from topwork.core.errors import SettingsError, StoreError
+from topwork.vectors import backends as folders_module
+from topwork.vectors import maintenance as upkeep
+from topwork.vectors.backends import (
     BucketFolder,
     LocalFolder,
     find_elsewhere,
@@ -23,7 +23,7 @@ from topwork.remote.folders import (
     open_elsewhere,
     open_folder,
 )
-from topwork.store import DamagedPartError, VectorStore
+from topwork.vectors.store import DamagedPartError, VectorStore
 
 
 @pytest.fixture(scope="module")

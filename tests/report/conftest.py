@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pictures import COLOURS, encode, picture
 
-from topwork.answers import Answers
-from topwork.calibration import as_pairs, calibrate
-from topwork.conformal import find_residuals
-from topwork.heads import init_head
-from topwork.images import image_hash
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.heads.dense import init_head
+from topwork.images.decode import image_hash
+from topwork.metrics.calibration import as_pairs, calibrate
+from topwork.metrics.conformal import find_residuals
+from topwork.models.predictions import Answers
 
 NAMES = {
     Task.CLASSES: ("blue", "green", "red"),

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from topwork.report import cases as module
-from topwork.report.cases import find_groups, find_unsure, find_worst
-from topwork.report.judging import judge
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.reports.report import cases as module
+from topwork.reports.report.cases import find_groups, find_unsure, find_worst
+from topwork.reports.report.judging import judge
 
 
 def judged(made):

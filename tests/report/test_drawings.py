@@ -5,11 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topwork.calibration import calibration_error, reliability
-from topwork.history import History
-from topwork.report.drawings import EPOCHS, NUMBERS, draw_curves, draw_numbers, draw_sureness
-from topwork.report.judging import judge
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.metrics.calibration import calibration_error, reliability
+from topwork.metrics.history import History
+from topwork.reports.report.drawings import (
+    EPOCHS,
+    NUMBERS,
+    draw_curves,
+    draw_numbers,
+    draw_sureness,
+)
+from topwork.reports.report.judging import judge
 
 
 def history(val_loss, metric="accuracy", best=2):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from pictures import encode, picture
 
-from topwork.explain import Explainer
-from topwork.heatmap import AGAINST, FOR
-from topwork.report.maps import STRONGEST, colour, draw_maps, say_place
+from topwork.models.explain import Explainer
+from topwork.models.heatmap import AGAINST, FOR
+from topwork.reports.report.maps import STRONGEST, colour, draw_maps, say_place
 
 
 def test_colours_say_for_and_against_and_how_much():

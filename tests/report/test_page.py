@@ -11,10 +11,10 @@ from markup import Reader
 from pictures import encode, picture
 from recorder import Recorder
 
-from topwork.explain import Explainer
-from topwork.model import Making, SearchFacts
-from topwork.report import render_report
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.models.explain import Explainer
+from topwork.models.model import Making, SearchFacts
+from topwork.reports.report import render_report
 
 FINDINGS = {
     "data": "photos",

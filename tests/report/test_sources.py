@@ -1,10 +1,10 @@
 import shutil
 from dataclasses import replace
 
-from topwork.answers import load_answers
-from topwork.dataset import Dataset
-from topwork.report import find_sources
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.models.predictions import load_answers
+from topwork.reports.report import find_sources
 
 
 def test_kept_answers_find_their_images_again(saved, photos):

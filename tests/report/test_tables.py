@@ -5,10 +5,11 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from topwork.metrics import report_classes
-from topwork.report.cases import find_groups
-from topwork.report.judging import judge
-from topwork.report.tables import (
+from topwork.core.task import Task
+from topwork.metrics.scores import report_classes
+from topwork.reports.report.cases import find_groups
+from topwork.reports.report.judging import judge
+from topwork.reports.report.tables import (
     MATRIX,
     MOST_ROWS,
     Share,
@@ -17,7 +18,6 @@ from topwork.report.tables import (
     list_numbers,
     make_confusion,
 )
-from topwork.task import Task
 
 
 def test_classes_are_those_of_another_library_the_least_found_first(make):

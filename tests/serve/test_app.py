@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pictures import COLOURS, encode, picture
 from PIL import Image
 
-from topwork.bundle import load_model
-from topwork.explain import Explainer
+from topwork.models.explain import Explainer
+from topwork.models.folder import load_model
 
 IMAGE = encode(picture())
 # 20,000 by 20,000 pixels in a few kilobytes.
@@ -414,8 +414,8 @@ def test_no_body_makes_the_server_fail(site, body, kind):
 
 
 def test_neighbours_come_with_their_thumbnails(open_site, saved, tmp_path, monkeypatch):
-    from topwork.gallery import Near
-    from topwork.serve import hosting
+    from topwork.models.gallery import Near
+    from topwork.serve import registry as hosting
 
     class Gallery:
         def find(self, vector, count):

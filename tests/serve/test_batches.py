@@ -3,9 +3,9 @@ import threading
 import numpy as np
 import pytest
 
-from topwork.bundle import load_model
-from topwork.engines.openvino import BATCH_SIZE
-from topwork.serve.batches import Batches
+from topwork.bases.engines.openvino import BATCH_SIZE
+from topwork.models.folder import load_model
+from topwork.serve.batching import Batches
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from pictures import encode, encode_png, picture
 from PIL import Image, ImageOps
 
-from topwork.config import Interpolation
-from topwork.images import FORMATS, decode
+from topwork.core.config import Interpolation
+from topwork.images.decode import FORMATS, decode
 from topwork.serve.decoding import decode_upload
+from topwork.serve.http_errors import ImageRefusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import ImageRefusal
 from topwork.serve.uploads import Upload
 
 LIMITS = Limits.create(image_pixels=10_000)

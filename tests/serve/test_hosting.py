@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from pictures import encode, picture
 
-from topwork.bundle import load_model
-from topwork.errors import ModelError, SettingsError
-from topwork.files import write_folder
-from topwork.serve import hosting
-from topwork.serve.gauges import Gauges
-from topwork.serve.hosting import name_models, open_model
+from topwork.core.errors import ModelError, SettingsError
+from topwork.core.files import write_folder
+from topwork.models.folder import load_model
+from topwork.serve import registry as hosting
+from topwork.serve.prometheus import Gauges
+from topwork.serve.registry import name_models, open_model
 
 IMAGE = encode(picture())
 

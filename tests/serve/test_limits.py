@@ -1,9 +1,9 @@
 import pytest
 
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 from topwork.serve.admission import Admission
+from topwork.serve.http_errors import Refusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import Refusal
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ import pytest
 from pictures import COLOURS, encode, picture
 from PIL import Image, ImageOps
 
-from topwork import pipeline
-from topwork.config import Settings
-from topwork.dataset import Dataset
-from topwork.explain import Explainer
-from topwork.gallery import write_gallery
+from topwork.core.config import Settings
+from topwork.data.dataset import Dataset
+from topwork.models.explain import Explainer
+from topwork.models.gallery import write_gallery
+from topwork.recipes import train as pipeline
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 pytest.importorskip("fastapi", reason="needs the extra serve")

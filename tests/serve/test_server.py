@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 from pictures import encode, picture
 
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 from topwork.serve import server
 from topwork.serve.server import bind, check_key
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from topwork.serve.admission import Admission
+from topwork.serve.http_errors import Refusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import Refusal
 from topwork.serve.uploads import read_uploads
 
 KIND = 'multipart/form-data; boundary="xyz"'

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from topwork.explain import Explanation
-from topwork.heads import Dense, Head
-from topwork.serve.refusals import Refusal
-from topwork.serve.wording import find_answer, say_explanation
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.heads.dense import Dense, Head
+from topwork.models.explain import Explanation
+from topwork.serve.http_errors import Refusal
+from topwork.serve.responses import find_answer, say_explanation
 
 
 @pytest.mark.parametrize("task", list(Task))

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topwork.child_process import receive, reply, watch_parent
-from topwork.runtime import hide, import_openvino
+from topwork.core.child_process import receive, reply, watch_parent
+from topwork.core.runtime import hide, import_openvino
 
 if __name__ == "__main__":
     watch_parent()
@@ -32,7 +32,7 @@ from topwork.bases.graph import mend_graph
 from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
-from topwork.errors import NetworkError, StoreError, WeightsError
+from topwork.core.errors import NetworkError, StoreError, WeightsError
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.runtime import import_openvino
+from topwork.core.runtime import import_openvino
 
 TO_FIRST = (0, 3, 1, 2)
 TO_LAST = (0, 2, 3, 1)

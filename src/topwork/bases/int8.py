@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases.network import NETWORK_FILE, Int8, Network, fill_folder, read_folder
-from topwork.child_process import ask_nncf
-from topwork.errors import SettingsError
-from topwork.files import open_scratch
-from topwork.runtime import find_version
+from topwork.core.child_process import ask_nncf
+from topwork.core.errors import SettingsError
+from topwork.core.files import open_scratch
+from topwork.core.runtime import find_version
 
 # Part of every calibration's name: raise it when the same images would give another network.
 RECIPE = "2"

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.child_process import ask_keras
-from topwork.files import open_beside
+from topwork.core.child_process import ask_keras
+from topwork.core.files import open_beside
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]

@@ -11,10 +11,10 @@ from typing import Any
 
 from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
-from topwork.child_process import ask_keras
-from topwork.errors import NetworkError, StoreError
-from topwork.files import write_folder
-from topwork.runtime import find_version
+from topwork.core.child_process import ask_keras
+from topwork.core.errors import NetworkError, StoreError
+from topwork.core.files import write_folder
+from topwork.core.runtime import find_version
 
 # Part of every vector's key: raise it when the network around a base changes.
 RECIPE = "1"

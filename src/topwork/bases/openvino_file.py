@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from topwork.bases.network import Network
 from topwork.bases.stack import Stack
-from topwork.runtime import import_openvino
+from topwork.core.runtime import import_openvino
 
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]

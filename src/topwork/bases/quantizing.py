@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from topwork.child_process import receive, reply, watch_parent
-from topwork.runtime import import_openvino
+from topwork.core.child_process import receive, reply, watch_parent
+from topwork.core.runtime import import_openvino
 
 POOLING = ("ReduceMean", "GlobalAveragePool")
 # Images that run through the network at a time while it is watched: twice as fast as one by one.

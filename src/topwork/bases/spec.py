@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 # Its weights are a dependency of Topwork itself; those of the other Lites are an extra.
 DEFAULT = "efficientnet-lite0"

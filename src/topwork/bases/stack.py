@@ -18,7 +18,7 @@ from topwork.bases.network import (
 )
 from topwork.bases.spec import BaseSpec
 from topwork.bases.weights import Weights
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 RECORD = "stack.json"
 

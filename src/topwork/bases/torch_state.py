@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import WeightsError
+from topwork.core.errors import WeightsError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 ZIP = b"PK\x03\x04"

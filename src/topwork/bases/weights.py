@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from topwork.bases.spec import BaseSpec, get_base
-from topwork.child_process import ask_keras
-from topwork.errors import NetworkError, SettingsError, WeightsError
-from topwork.files import hash_file, hash_unchanged
+from topwork.core.child_process import ask_keras
+from topwork.core.errors import NetworkError, SettingsError, WeightsError
+from topwork.core.files import hash_file, hash_unchanged
 
 RANDOM = "random"
 # In the store: hashes of files of weights, by path.

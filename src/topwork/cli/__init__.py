@@ -8,8 +8,6 @@ import sys
 
 import typer
 
-from topwork import interrupts
-
 # Commands register when they are imported.
 from topwork.cli import (  # noqa: F401
     answers,
@@ -23,7 +21,8 @@ from topwork.cli import (  # noqa: F401
     training,
 )
 from topwork.cli.app import app
-from topwork.errors import TopworkError, printable
+from topwork.core import interrupts
+from topwork.core.errors import TopworkError, printable
 
 __all__ = ["INTERRUPTED", "app", "main", "run"]
 

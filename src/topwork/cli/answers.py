@@ -27,7 +27,7 @@ from topwork.cli.options import (
     print_json,
     with_settings,
 )
-from topwork.errors import DatasetError, SettingsError
+from topwork.core.errors import DatasetError, SettingsError
 
 
 @app.command()
@@ -47,11 +47,11 @@ def evaluate(
 ) -> None:
     """Test a model on labelled images: accuracy, a row per class, the confusion matrix."""
     check_split(split)
-    from topwork import evaluation
-    from topwork.bundle import load_model
-    from topwork.console import Screen, make_console
-    from topwork.results import show_evaluation
-    from topwork.verdicts import read_verdicts
+    from topwork.cli.show_results import show_evaluation
+    from topwork.data.fix_list import read_verdicts
+    from topwork.models import evaluate as evaluation
+    from topwork.models.folder import load_model
+    from topwork.recipes.progress import Screen, make_console
 
     verdicts = None if overrides is None else read_verdicts(overrides)
     loaded = load_model(model)
@@ -96,8 +96,8 @@ def predict(
     """Predict the classes of images."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from topwork import warm_up
-    from topwork.bundle import load_model
+    from topwork.core import warm_up
+    from topwork.models.folder import load_model
 
     paths = find_images(images)
     warm_up.predicting()
@@ -105,9 +105,9 @@ def predict(
     with ThreadPoolExecutor(1) as pool:
         # Networks are compiled without Python, which goes on to import what has no libraries.
         compiling = pool.submit(loaded.engines_for, len(paths))
-        from topwork import evaluation
-        from topwork.console import make_console
-        from topwork.results import show_prediction
+        from topwork.cli.show_results import show_prediction
+        from topwork.models import evaluate as evaluation
+        from topwork.recipes.progress import make_console
     compiling.result()
     evaluation.check_abstain(loaded, abstain_below)
     threshold = evaluation.find_threshold(loaded, coverage)
@@ -133,7 +133,7 @@ def find_images(patterns: list[str]) -> list[Path]:
     """Returns the files that are meant by files, folders and globs, each once."""
     import glob
 
-    from topwork.readers.folder import list_images
+    from topwork.data.readers.folder import list_images
 
     found: dict[Path, None] = {}
     for pattern in patterns:

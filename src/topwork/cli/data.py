@@ -26,8 +26,8 @@ from topwork.cli.options import (
     print_json,
     with_settings,
 )
-from topwork.config import Settings, VectorSettings
-from topwork.errors import DatasetError, SettingsError, printable
+from topwork.core.config import Settings, VectorSettings
+from topwork.core.errors import DatasetError, SettingsError, printable
 
 VECTOR_SETTINGS = tuple(n for n in VectorSettings.model_fields if n != "views")
 
@@ -63,11 +63,11 @@ def inspect(
     **values: Any,
 ) -> None:
     """Look for what is wrong with labelled images: copies, leakage, labels in doubt, and more."""
-    from topwork.console import Screen, make_console
-    from topwork.files import write_file
-    from topwork.quality.inspection import inspect as run_inspection
-    from topwork.results import show_inspection
-    from topwork.verdicts import check_fix_list, read_verdicts, write_fix_list
+    from topwork.cli.show_results import show_inspection
+    from topwork.core.files import write_file
+    from topwork.data.fix_list import check_fix_list, read_verdicts, write_fix_list
+    from topwork.inspection.inspect import inspect as run_inspection
+    from topwork.recipes.progress import Screen, make_console
 
     started = time.perf_counter()
     settings = Settings.create(**values, strict=strict)
@@ -129,10 +129,10 @@ def neighbours(
     **values: Any,
 ) -> None:
     """Find the images that are most like a given one."""
-    from topwork.bundle import load_model
-    from topwork.console import Screen, make_console
-    from topwork.neighbours import open_gallery, open_model_gallery
-    from topwork.results import show_neighbours
+    from topwork.cli.show_results import show_neighbours
+    from topwork.models.folder import load_model
+    from topwork.recipes.neighbors import open_gallery, open_model_gallery
+    from topwork.recipes.progress import Screen, make_console
 
     settings = Settings.create(**values)
     if known == "-" and "-" in images:
@@ -176,8 +176,8 @@ def embed(
     **values: Any,
 ) -> None:
     """Write the vectors of images, with names, labels, splits and hashes, as a table."""
-    from topwork import embedding
-    from topwork.console import Screen, make_console
+    from topwork.recipes import embed as embedding
+    from topwork.recipes.progress import Screen, make_console
 
     embedding.check_table(output)
     settings = Settings.create(**values, strict=strict)

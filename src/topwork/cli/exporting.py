@@ -13,8 +13,8 @@ from topwork.cli.options import Json, ModelPath, Store, open_store, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from topwork.export import Exported
-    from topwork.metrics import Report
+    from topwork.metrics.scores import Report
+    from topwork.models.export import Exported
 
 
 @app.command()
@@ -70,8 +70,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model to another program's format, checked there on real images."""
-    from topwork.console import Screen, make_console
-    from topwork.export import export_model, make_request, name_export
+    from topwork.models.export import export_model, make_request, name_export
+    from topwork.recipes.progress import Screen, make_console
 
     console = make_console(stderr=as_json)
     place = output or Path(
@@ -101,8 +101,8 @@ def show_export(console: Console, found: Exported) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from topwork.console import show_skipped
-    from topwork.errors import counted, printable
+    from topwork.core.errors import counted, printable
+    from topwork.recipes.progress import show_skipped
 
     facts, parity = found.facts, found.parity
     show_skipped(console, found.skipped)
@@ -131,7 +131,7 @@ def show_export(console: Console, found: Exported) -> None:
 
 
 def _say_report(report: Report) -> tuple[str, str]:
-    from topwork.metrics import say_number
+    from topwork.metrics.scores import say_number
 
     say = say_number if report.metric == "mae" else "{:.1%}".format
     low, high = report.interval

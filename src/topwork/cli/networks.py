@@ -8,7 +8,7 @@ import typer
 
 from topwork.cli.app import app
 from topwork.cli.options import Json, Store, open_store, print_json, with_settings
-from topwork.config import Settings
+from topwork.core.config import Settings
 
 
 @app.command()
@@ -22,9 +22,9 @@ def describe(
     """Show the shapes and parameters of a network, from pixels to logits."""
     from dataclasses import asdict
 
-    from topwork import pipeline
-    from topwork.console import make_console
-    from topwork.results import show_layers
+    from topwork.cli.show_results import show_layers
+    from topwork.recipes import train as pipeline
+    from topwork.recipes.progress import make_console
 
     layers = pipeline.describe(Settings.create(**values), classes, open_store(store))
     show_layers(make_console(stderr=as_json), layers)
@@ -36,8 +36,8 @@ def describe(
 def bases(as_json: Json = False) -> None:
     """List the pretrained networks: vector length, own size, licence, where the weights are."""
     from topwork.bases import list_bases, weights_here
-    from topwork.console import make_console
-    from topwork.results import show_bases
+    from topwork.cli.show_results import show_bases
+    from topwork.recipes.progress import make_console
 
     rows = [(spec, weights_here(spec)) for spec in list_bases()]
     if not as_json:

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.config import AUTO, DataSettings, Search, Settings
-from topwork.errors import SettingsError, printable
-from topwork.leftovers import sweep
-from topwork.remote.folders import find_store
-from topwork.remote.urls import show, show_text
-from topwork.task import Task
+from topwork.core.config import AUTO, DataSettings, Search, Settings
+from topwork.core.errors import SettingsError, printable
+from topwork.core.leftovers import sweep
+from topwork.core.task import Task
+from topwork.data.remote.urls import show, show_text
+from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from topwork.console import Screen
-    from topwork.dataset import Dataset
-    from topwork.model import Model
+    from topwork.data.dataset import Dataset
+    from topwork.models.model import Model
+    from topwork.recipes.progress import Screen
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 # `strict` has an option of its own, that other commands share.
@@ -223,7 +223,7 @@ def open_data(
     labelled: bool = True,
 ) -> Dataset:
     """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
 
     screen.on_wait(f"reading {data}")
     return Dataset.open(

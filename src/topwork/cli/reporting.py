@@ -20,14 +20,14 @@ from topwork.cli.options import (
     print_json,
     with_settings,
 )
-from topwork.errors import DatasetError, ModelError, SettingsError, printable
+from topwork.core.errors import DatasetError, ModelError, SettingsError, printable
 
 if TYPE_CHECKING:
-    from topwork.answers import Answers
-    from topwork.console import Screen
-    from topwork.dataset import Dataset
-    from topwork.model import Model
-    from topwork.verdicts import Verdicts
+    from topwork.data.dataset import Dataset
+    from topwork.data.fix_list import Verdicts
+    from topwork.models.model import Model
+    from topwork.models.predictions import Answers
+    from topwork.recipes.progress import Screen
 
 
 @app.command()
@@ -64,14 +64,14 @@ def report(
     page = output or model / "report.html"
     if page.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"output: must end in .html, received {page}")
-    from topwork.bundle import load_model
-    from topwork.console import Screen, make_console
-    from topwork.explain import Explainer
-    from topwork.inspections import recall
-    from topwork.metrics import describe_report, say_report
-    from topwork.report import judge, render_report
-    from topwork.trained import TRIALS_PLOT
-    from topwork.verdicts import read_verdicts
+    from topwork.data.fix_list import read_verdicts
+    from topwork.inspection.cache import recall
+    from topwork.metrics.scores import describe_report, say_report
+    from topwork.models.explain import Explainer
+    from topwork.models.folder import load_model
+    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.result import TRIALS_PLOT
+    from topwork.reports.report import judge, render_report
 
     verdicts = None if overrides is None else read_verdicts(overrides)
     loaded = load_model(model)
@@ -128,9 +128,9 @@ def _find_answers(
     screen: Screen,
 ) -> Answers:
     """Returns the answers that were kept, with their images; or new ones."""
-    from topwork.answers import load_answers
-    from topwork.evaluation import evaluate
-    from topwork.report import find_sources
+    from topwork.models.evaluate import evaluate
+    from topwork.models.predictions import load_answers
+    from topwork.reports.report import find_sources
 
     dataset = _open(loaded, data, columns, folder, screen)
     kept = None
@@ -172,7 +172,7 @@ def _say_place(loaded: Model) -> str:
 
 
 def _write(page: Path, html: str) -> None:
-    from topwork.files import write_file
+    from topwork.core.files import write_file
 
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -22,13 +22,13 @@ from topwork.cli.options import (
     print_json,
     with_settings,
 )
-from topwork.errors import DatasetError, ImageError, SettingsError, printable
-from topwork.task import Task
+from topwork.core.errors import DatasetError, ImageError, SettingsError, printable
+from topwork.core.task import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from topwork.comparison import Comparison, Difference, Entry
+    from topwork.models.compare import Comparison, Difference, Entry
 
 ENDING = ".explain.png"
 SHOWN_IMAGES = 3
@@ -68,11 +68,11 @@ def explain(
     ] = False,
 ) -> None:
     """Show which places of an image speak for a class and which against it."""
-    from topwork import evaluation
-    from topwork import explain as explaining
-    from topwork.bundle import load_model
-    from topwork.console import make_console
-    from topwork.results import show_prediction
+    from topwork.cli.show_results import show_prediction
+    from topwork.models import evaluate as evaluation
+    from topwork.models import explain as explaining
+    from topwork.models.folder import load_model
+    from topwork.recipes.progress import make_console
 
     paths = find_images(images)
     loaded = load_model(model)
@@ -118,7 +118,7 @@ def name_pictures(paths: list[Path], output: Path | None) -> list[Path]:
     Raises:
         SettingsError: a file there is not a picture of ours, or there is no place for it.
     """
-    from topwork.heatmap import is_ours
+    from topwork.models.heatmap import is_ours
 
     single = len(paths) == 1 and output is not None and not output.is_dir()
     if single and output is not None:
@@ -186,9 +186,9 @@ def compare(
 ) -> None:
     """Test models on the same images, and say whether they differ by more than chance."""
     check_split(split)
-    from topwork import comparison
-    from topwork.bundle import load_model
-    from topwork.console import Screen, make_console, show_skipped
+    from topwork.models import compare as comparison
+    from topwork.models.folder import load_model
+    from topwork.recipes.progress import Screen, make_console, show_skipped
 
     class Quiet(Screen):
         """Shows bars alone: what there is to say is the same for every model."""
@@ -231,7 +231,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     """Prints the models, a row each, and what is to be said of each difference."""
     from rich.text import Text
 
-    from topwork.errors import counted
+    from topwork.core.errors import counted
 
     for entry in found.entries:
         if entry.answers.seen and found.split in ("test", "all"):
@@ -253,7 +253,7 @@ def _show_figures(console: Console, found: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from topwork.metrics import say_number
+    from topwork.metrics.scores import say_number
 
     entries = found.entries
     number = entries[0].model.task is Task.NUMBER
@@ -323,7 +323,7 @@ def _show_difference(console: Console, found: Comparison, one: Difference) -> No
 
 def say_difference(found: Comparison, one: Difference) -> str:
     """Says a difference, and whether it could be chance, in a few sentences."""
-    from topwork.metrics import say_number
+    from topwork.metrics.scores import say_number
 
     first = found.entries[0]
     task, classes = first.model.task, first.model.classes

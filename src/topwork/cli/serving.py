@@ -10,7 +10,7 @@ import typer
 
 from topwork.cli.app import app
 from topwork.cli.options import AbstainBelow
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from topwork.serve.server import Ready
@@ -79,8 +79,8 @@ def serve(
     ] = True,
 ) -> None:
     """Serve models over HTTP, with a page for the browser."""
-    from topwork.callbacks import Callback
-    from topwork.console import make_console
+    from topwork.core.callbacks import Callback
+    from topwork.recipes.progress import make_console
     from topwork.serve import Limits, Options, serve
     from topwork.serve.server import log_to_stderr
 

@@ -13,15 +13,15 @@ import typer
 
 from topwork.cli.app import app
 from topwork.cli.options import Json, Store, print_json
-from topwork.errors import SettingsError, counted, printable
-from topwork.leftovers import Owner, find_in_store, find_scratch, sweep
-from topwork.remote.folders import find_elsewhere, find_store
+from topwork.core.errors import SettingsError, counted, printable
+from topwork.core.leftovers import Owner, find_in_store, find_scratch, sweep
+from topwork.vectors.backends import find_elsewhere, find_store
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from topwork.leftovers import Temporary
-    from topwork.upkeep import Entry
+    from topwork.core.leftovers import Temporary
+    from topwork.vectors.maintenance import Entry
 
 # Whose temporary files are whose.
 _OWNERS = {
@@ -58,8 +58,8 @@ def show_store(
     as_json: Json = False,
 ) -> None:
     """Show what the store holds; check it, tidy it, or remove some of it."""
-    from topwork import upkeep
-    from topwork.console import make_console
+    from topwork.recipes.progress import make_console
+    from topwork.vectors import maintenance as upkeep
 
     _check(compact, verify, prune, base, older_than, yes)
     root = find_store(store)
@@ -154,7 +154,7 @@ def _say_checked(console: Console, checked: Any) -> None:
 def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from topwork.upkeep import KINDS
+    from topwork.vectors.maintenance import KINDS
 
     in_store, scratch = [*find_in_store(root)], [*find_scratch()]
     spaces = [entry for entry in entries if entry.space]
@@ -195,8 +195,8 @@ def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from topwork.remote.urls import show
-    from topwork.upkeep import KINDS
+    from topwork.data.remote.urls import show
+    from topwork.vectors.maintenance import KINDS
 
     in_store, scratch = [*find_in_store(root)], [*find_scratch()]
     console.print(Text(printable(root)), style="bold", soft_wrap=True)

@@ -26,12 +26,12 @@ from topwork.cli.options import (
     said_command,
     with_settings,
 )
-from topwork.config import Search, Settings, Tracker
-from topwork.errors import SettingsError, printable
-from topwork.leftovers import sweep_beside
+from topwork.core.config import Search, Settings, Tracker
+from topwork.core.errors import SettingsError, printable
+from topwork.core.leftovers import sweep_beside
 
 if TYPE_CHECKING:
-    from topwork.trained import Trained
+    from topwork.recipes.result import Trained
 
 
 @app.command()
@@ -61,7 +61,7 @@ def _train(
     as_json: bool,
     overrides: Path | None = None,
 ) -> None:
-    from topwork import pipeline
+    from topwork.recipes import train as pipeline
 
     def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
         return pipeline.train(
@@ -108,9 +108,9 @@ def tune(
 
     What is given as an option stays as it is; all other options of the head are searched.
     """
-    from topwork import pipeline
-    from topwork.tracking import tracked
-    from topwork.trials import Journal
+    from topwork.heads.tuning.trackers import tracked
+    from topwork.heads.tuning.trials import Journal
+    from topwork.recipes import train as pipeline
 
     if track_to is not None and track is None:
         raise SettingsError("track_to: say with --track which program is to show the heads")
@@ -155,13 +155,13 @@ def _make_model(
     started = time.perf_counter()
     from rich.text import Text
 
-    from topwork.bundle import check_target
-    from topwork.callbacks import Callback
-    from topwork.console import Screen, make_console, show_trained
-    from topwork.interrupts import interrupt_waits
-    from topwork.listing import Split
-    from topwork.model import Making
-    from topwork.verdicts import read_verdicts
+    from topwork.core.callbacks import Callback
+    from topwork.core.interrupts import interrupt_waits
+    from topwork.data.fix_list import read_verdicts
+    from topwork.data.listing import Split
+    from topwork.models.folder import check_target
+    from topwork.models.model import Making
+    from topwork.recipes.progress import Screen, make_console, show_trained
 
     # What was there before a run was killed may come back.
     sweep_beside(path)
@@ -201,8 +201,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train on 1,797 scans of handwritten digits; needs no network."""
-    from topwork.console import make_console
-    from topwork.digits import write_digits
+    from topwork.data.demo import write_digits
+    from topwork.recipes.progress import make_console
 
     console = make_console(stderr=as_json)
     folder = printable(output / "digits")

@@ -1,10 +1,6 @@
-"""The top of a network: what it is (`dense`), how it learns.
+"""Vectors and what they should become → a head: the trained top of a network.
 
-In epochs: `program`, with `losses`, `optimizers` and `weights`; to its optimum: `solved`.
-
-Importing this package does not import JAX: a prediction needs only `dense`.
+`dense` is what a head is and all that a prediction needs; `train` makes one or many, in `epochs`
+(with `losses`, `optimizers` and `class_weights`) or to its optimum (`logistic`), from vectors in
+memory or on disk; `tuning` chooses how. JAX is imported for training in epochs alone.
 """
-
-from topwork.heads.dense import Dense, Floats, Head, decide, init_head, probabilities, score
-
-__all__ = ["Dense", "Floats", "Head", "decide", "init_head", "probabilities", "score"]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.calibration import as_pairs, softmax
-from topwork.task import Task
+from topwork.core.task import Task
+from topwork.metrics.calibration import as_pairs, softmax
 
 Floats = NDArray[np.float32]
 

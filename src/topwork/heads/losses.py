@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from topwork.task import Task
+from topwork.core.task import Task
 
 
 def loss_of_rows(

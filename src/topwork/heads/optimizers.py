@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from topwork.config import Optimizer
+from topwork.core.config import Optimizer
 
 
 class AdamState(NamedTuple):

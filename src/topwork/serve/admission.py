@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from topwork.serve.http_errors import busy
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import busy
 
 
 class Admission:

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from topwork.serve import schema
-from topwork.serve.gate import IMAGES_KEY, Checks, Record
-from topwork.serve.refusals import Refusal, describe, encode
+from topwork.serve.http_errors import Refusal, describe, encode
+from topwork.serve.middleware import IMAGES_KEY, Checks, Record
 from topwork.serve.service import Service
 from topwork.serve.uploads import read_uploads
 

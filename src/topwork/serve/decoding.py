@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from topwork.config import Interpolation
-from topwork.errors import ImageError
-from topwork.images import decode, find_formats
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError
+from topwork.images.decode import decode, find_formats
+from topwork.serve.http_errors import ImageRefusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import ImageRefusal
 from topwork.serve.uploads import Upload
 
 Pixels = NDArray[np.uint8]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from topwork.errors import SettingsError
+from topwork.core.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork import interrupts
-from topwork.callbacks import SILENT, Callback
-from topwork.errors import SettingsError
-from topwork.leftovers import sweep
+from topwork.core import interrupts
+from topwork.core.callbacks import SILENT, Callback
+from topwork.core.errors import SettingsError
+from topwork.core.leftovers import sweep
 from topwork.serve.limits import Limits
 
 if TYPE_CHECKING:
+    from topwork.serve.connection import QuietServer
     from topwork.serve.service import Service
-    from topwork.serve.wire import QuietServer
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 15
@@ -102,9 +102,9 @@ def make_server(
     import uvicorn
 
     from topwork.serve.app import make_app
-    from topwork.serve.hosting import name_models
+    from topwork.serve.connection import QuietServer, make_connection
+    from topwork.serve.registry import name_models
     from topwork.serve.service import Service
-    from topwork.serve.wire import QuietServer, make_connection
 
     named = name_models(models)
     sweep(None, *named.values())

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import warm_up
-from topwork.errors import SettingsError
-from topwork.evaluation import check_abstain
-from topwork.model import Model
-from topwork.runtime import cores
+from topwork.core import warm_up
+from topwork.core.errors import SettingsError
+from topwork.core.runtime import cores
+from topwork.core.task import Task
+from topwork.models.evaluate import check_abstain
+from topwork.models.model import Model
 from topwork.serve.admission import Admission
 from topwork.serve.decoding import Decoded, decode_upload
-from topwork.serve.gauges import Gauges
-from topwork.serve.hosting import Hosted, Shelf
+from topwork.serve.http_errors import ImageRefusal, Refusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import ImageRefusal, Refusal
+from topwork.serve.prometheus import Gauges
+from topwork.serve.registry import Hosted, Shelf
+from topwork.serve.responses import find_answer, say_explanation, say_predictions
 from topwork.serve.uploads import Upload
-from topwork.serve.wording import find_answer, say_explanation, say_predictions
-from topwork.task import Task
 
 Floats = NDArray[np.float32]
 Answer = TypeVar("Answer")

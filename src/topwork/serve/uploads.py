@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from topwork.serve.admission import Ticket
+from topwork.serve.http_errors import Refusal
 from topwork.serve.limits import Limits
-from topwork.serve.refusals import Refusal
 
 if TYPE_CHECKING:
     from starlette.requests import Request

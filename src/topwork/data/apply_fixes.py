@@ -1,0 +1,127 @@
+"""A dataset after the user's verdicts on suspects: some images dropped, some labelled anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.callbacks import SILENT, Callback
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.data.fix_list import Verdicts, apply
+from topwork.data.hashing import hash_images
+from topwork.data.labels import SEPARATOR, name_class, parse_number
+from topwork.data.listing import SHOWN
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What verdicts did to a dataset.
+
+    Attributes:
+        dropped: images that were left out.
+        relabelled: images that were given another label.
+        missing: verdicts on images that the dataset does not have.
+    """
+
+    dropped: int
+    relabelled: int
+    missing: int
+
+
+def correct(
+    dataset: Dataset,
+    verdicts: Verdicts,
+    *,
+    strict: bool = False,
+    callback: Callback = SILENT,
+) -> tuple[Dataset, Correction]:
+    """Applies verdicts to the images whose bytes they were given on; no file is touched.
+
+    Args:
+        dataset: images with labels.
+        verdicts: from `verdicts.read_verdicts`.
+        strict: raise at the first image that cannot be read.
+        callback: as for `hashing.hash_images`.
+
+    Returns:
+        The dataset without what was dropped (it is in `skipped`) and without classes of which
+        no image is left, and how much was changed.
+
+    Raises:
+        DatasetError: a new label that no class has, or that is not a number where it must be.
+    """
+    dataset = hash_images(dataset, strict, callback)
+    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
+    changes = apply(
+        verdicts,
+        dataset.hashes or (),
+        dataset.names,
+        dataset.label_texts,
+        dataset.classes if one_of else None,
+    )
+    if len(changes.drop) == len(dataset):
+        raise DatasetError(f"{verdicts.path} drops every image; keep some")
+    labels = dataset.labels.copy()
+    for place, text in changes.relabel.items():
+        labels[place] = _read_label(dataset, text, verdicts.path)
+    # The same labels may be said in another order, the same number with other digits.
+    changed = (labels != dataset.labels).reshape(len(dataset), -1).any(axis=1)
+    corrected = replace(dataset, labels=labels)
+    corrected = corrected.drop(dict.fromkeys(changes.drop, f"dropped by {verdicts.path.name}"))
+    corrected = _without_lost_classes(corrected, dataset)
+    return corrected, Correction(
+        len(changes.drop), int(changed[list(changes.relabel)].sum()), len(changes.missing)
+    )
+
+
+def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
+    """Takes out classes that verdicts left no image of, as when two are made one."""
+    if dataset.task is Task.NUMBER:
+        return dataset
+    lost = _count(before).astype(bool) & (_count(dataset) == 0)
+    if not lost.any():
+        return dataset
+    kept = np.flatnonzero(~lost)
+    classes = tuple(dataset.classes[n] for n in kept)
+    if dataset.task is Task.LABELS:
+        return replace(dataset, classes=classes, labels=dataset.labels[:, kept])
+    place = np.cumsum(~lost) - 1
+    labels = np.where(dataset.labels < 0, -1, place[dataset.labels]).astype(np.int32)
+    return replace(dataset, classes=classes, labels=labels)
+
+
+def _count(dataset: Dataset) -> NDArray[np.int64]:
+    """Returns how many images each class has, (C,)."""
+    splits = dataset.counts().values()
+    return np.array([sum(counts[name] for counts in splits) for name in dataset.classes])
+
+
+def _read_label(dataset: Dataset, text: str, path: Path) -> object:
+    place = {name: n for n, name in enumerate(dataset.classes)}
+    if dataset.task in (Task.CLASSES, Task.BINARY):
+        return place[text]
+    # A label's own name may hold what stands between labels.
+    cells = [text] if text in place else text.split(SEPARATOR)
+    cells = [name_class(cell.strip()) for cell in cells]
+    if dataset.task is Task.NUMBER:
+        numbers = [parse_number(cell) for cell in cells]
+        if None in numbers or len(numbers) != len(dataset.classes):
+            raise DatasetError(
+                f"{path}: a new label must be {len(dataset.classes)} finite number(s) with "
+                f"{SEPARATOR} between them, received {text!r}"
+            )
+        return numbers
+    unknown = [cell for cell in cells if cell and cell not in place]
+    if unknown:
+        raise DatasetError(
+            f"{path}: a new label must be of {', '.join(dataset.classes[:SHOWN])}, received "
+            f"{unknown[0]!r}"
+        )
+    row = np.zeros(len(dataset.classes), bool)
+    row[[place[cell] for cell in cells if cell]] = True
+    return row

@@ -1,0 +1,488 @@
+"""Labelled images, from wherever they are: sources, classes, splits, what was left out.
+
+Whether an image can be decoded shows when its vector is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.callbacks import SILENT, Callback
+from topwork.core.config import DataSettings, default_store
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
+from topwork.data.listing import SHOWN, Listing, Skipped, Split, check_strict, make_writable
+from topwork.data.readers.folder import read_folder
+from topwork.data.splits import hold_out, join_groups, merge_rare, strata
+from topwork.images.decode import Source, encode_array
+
+
+@dataclass(frozen=True)
+class SplitMade:
+    """How Topwork made the validation split: the share of the training images, and the seed."""
+
+    fraction: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images. N: images, C: classes.
+
+    Attributes:
+        root: the folder, table or archive; None for images that were given one by one.
+        classes: names of the C classes or labels, sorted, or of the numbers.
+        sources: N paths, encoded images in memory, or where else their bytes lie.
+        names: N names to show: the path within the data, or the place in the list.
+        labels: what each image is. One of many or of two: (N,) int32, an index into `classes`,
+            -1 for none. Many labels: (N, C) bool. Numbers: (N, C) float64.
+        splits: (N,) of `train`, `validation` or `test`.
+        skipped: what was left out.
+        split_made: how the validation split was made; None if it was in the data.
+        divided: whether the data itself is divided into splits.
+        task: what the labels mean.
+        groups: (N,) int64, equal for images that must not be divided between splits; None
+            where there are no groups.
+        weights: (N,) float32, how much each counts in training; None where all count the same.
+        hashes: SHA-256 of each image's bytes, hex; None until they were read.
+        read_as: how a table was read, and what its labels mean; None where nothing was said.
+    """
+
+    root: Path | str | None
+    classes: tuple[str, ...]
+    sources: tuple[Source, ...]
+    names: tuple[str, ...]
+    labels: NDArray[Any]
+    splits: NDArray[np.str_]
+    skipped: tuple[Skipped, ...] = ()
+    split_made: SplitMade | None = None
+    divided: bool = False
+    task: Task = Task.CLASSES
+    groups: NDArray[np.int64] | None = None
+    weights: NDArray[np.float32] | None = None
+    hashes: tuple[str, ...] | None = None
+    read_as: DataSettings | None = None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What a head learns: (N,) int32 for one of many, else (N, outputs) float32."""
+        match self.task:
+            case Task.CLASSES:
+                return self.labels
+            case Task.BINARY:
+                return self.labels[:, None].astype(np.float32)
+            case Task.LABELS | Task.NUMBER:
+                return self.labels.astype(np.float32)
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a head has: one for two classes, else one for each class or number."""
+        return 1 if self.task is Task.BINARY else len(self.classes)
+
+    @property
+    def sources_by_name(self) -> dict[str, Source]:
+        """The images by name, as a model remembers names."""
+        return dict(zip(map(make_writable, self.names), self.sources, strict=True))
+
+    @property
+    def label_texts(self) -> tuple[str, ...]:
+        """Each image's label as text, (N,); many labels with `|` between them."""
+        match self.task:
+            case Task.CLASSES | Task.BINARY:
+                names = (*self.classes, "")  # the last is that of -1
+                return tuple(names[label] for label in self.labels.tolist())
+            case Task.LABELS:
+                return tuple(
+                    SEPARATOR.join(self.classes[n] for n in np.flatnonzero(row))
+                    for row in self.labels
+                )
+            case Task.NUMBER:
+                # Digits enough to tell any two numbers of a table apart; nothing for no label.
+                rows = (["" if math.isnan(x) else f"{x:.15g}" for x in row] for row in self.labels)
+                return tuple(SEPARATOR.join(row) for row in rows)
+
+    @classmethod
+    def open(
+        cls,
+        place: Path | str,
+        *,
+        strict: bool = False,
+        labelled: bool = True,
+        cache: Path | None = None,
+        callback: Callback = SILENT,
+        **columns: Any,
+    ) -> Dataset:
+        """Reads labelled images from wherever they are.
+
+        Args:
+            place: a folder (see `from_folder`); a table of paths and labels (CSV, JSON lines,
+                Parquet), or the folder that it is alone in, without class folders; a folder that
+                Hugging Face `datasets` saved; a zip or tar file of any of these; `-` for a table
+                on standard input; or the URL of any of them.
+            strict: raise at the first file or row that cannot be used, instead of leaving it out.
+            labelled: whether every image needs a label.
+            cache: folder for what comes from other machines or has to be unpacked; None for
+                one in the user's cache.
+            callback: hears how many bytes came from other machines, now and when images
+                are read; from any thread.
+            columns: fields of `DataSettings`: how a table is read, and what its labels mean.
+
+        Raises:
+            DatasetError: nothing can be read there, or it contradicts itself.
+            SettingsError: an option is wrong, or a package for such data is missing.
+        """
+        from topwork.data.readers.reading import read_data
+
+        settings = DataSettings.create(**columns)
+        place = str(place)
+        cache = cache or default_store()
+        listing = read_data(
+            place, settings, cache, strict=strict, labelled=labelled, callback=callback
+        )
+        return cls.from_listing(listing, settings, strict=strict, labelled=labelled)
+
+    @classmethod
+    def from_folder(cls, path: Path | str, *, strict: bool = False) -> Dataset:
+        """Indexes a folder with one folder per class, or with split folders that hold those.
+
+        Split folders are `train`, `validation` (or `val`, `valid`) and `test`, in any case.
+        Images may lie any number of folders deep within their class. Folders whose names look
+        the same, whichever way their accents are encoded, are one class.
+
+        Args:
+            path: the folder.
+            strict: raise at the first file that is not an image, instead of leaving it out.
+
+        Raises:
+            DatasetError: there is no such folder, it holds no images or only one class, or its
+                splits contradict each other.
+        """
+        listing = read_folder(Path(path), strict)
+        return replace(cls.from_listing(listing, DataSettings.create()), root=Path(path))
+
+    @classmethod
+    def from_listing(
+        cls,
+        listing: Listing,
+        settings: DataSettings,
+        *,
+        strict: bool = False,
+        labelled: bool = True,
+    ) -> Dataset:
+        """Makes classes, sets of labels or numbers of the labels that a reader found.
+
+        Args:
+            listing: at least one image.
+            settings: what the labels mean.
+            strict: raise at the first label that cannot be used.
+            labelled: whether there must be enough to train on.
+
+        Raises:
+            DatasetError: only one class, or labels of which none fits.
+        """
+        splits = listing.splits
+        divided = splits is not None
+        task, classes, labels, bad = read_labels(listing, settings)
+        for n, weight in enumerate(listing.weights or ()):
+            if weight > LARGEST:
+                bad.setdefault(n, f"its weight {weight:g} is too large")
+        lost = tuple(Skipped(listing.where(n), reason) for n, reason in sorted(bad.items()))
+        check_strict(lost, strict)
+        if len(bad) == len(listing.names):
+            raise DatasetError(f"{lost[0].path}: {lost[0].reason}; so are all others")
+        dataset = cls(
+            root=listing.root,
+            classes=classes,
+            sources=tuple(listing.sources),
+            names=tuple(listing.names),
+            labels=labels,
+            splits=np.array([str(split) for split in splits] if splits is not None else [])
+            if divided
+            else np.full(len(labels), str(Split.TRAIN)),
+            skipped=listing.skipped,
+            divided=divided,
+            task=task,
+            read_as=settings,
+            groups=None if listing.groups is None else _number_groups(listing.groups),
+            weights=None
+            if listing.weights is None
+            else np.minimum(listing.weights, LARGEST).astype(np.float32),
+        )
+        if labelled and (dataset.splits == Split.TRAIN).any():
+            _check_class_count(listing, task, classes)
+        if not bad:
+            return dataset
+        kept = np.ones(len(dataset), bool)
+        kept[list(bad)] = False
+        return replace(dataset.select(kept), skipped=listing.skipped + lost)
+
+    @classmethod
+    def from_sources(
+        cls, sources: Iterable[Any], labels: Any = None, *, task: Task | str | None = None
+    ) -> Dataset:
+        """Makes a dataset of images given one by one; all of them are for training.
+
+        Args:
+            sources: N paths, encoded images as bytes, or uint8 arrays (H, W) or (H, W, 3).
+            labels: N texts or numbers; sorted, as text, they become the classes. N lists of
+                texts, or an array (N, C) of 0 and 1, for many labels at once. None for images
+                without labels, which can only be predicted: no classes, labels of -1.
+            task: what the labels mean; None to tell by their form. `number` for numbers (N,) or
+                (N, C) that are to be estimated.
+
+        Raises:
+            DatasetError: no images, lengths that differ, labels that are missing or neither
+                all texts nor all numbers, or fewer than two classes.
+            SettingsError: an array of another shape or dtype, or there is no such task.
+        """
+        if _is_one_image(sources):
+            raise DatasetError(f"a list of images is needed, received one: {sources!r:.80}")
+        read = tuple(as_source(source) for source in sources)
+        if not read:
+            raise DatasetError("at least one image is needed, received none")
+        kind = DataSettings.create(task=task).task
+        classes: tuple[str, ...] = ()
+        if labels is None:
+            kind, values = Task.CLASSES, np.full(len(read), -1, np.int32)
+        else:
+            count = len(labels) if hasattr(labels, "__len__") else 1
+            if count != len(read):
+                raise DatasetError(
+                    f"every image needs one label, received {len(read)} images and {count} labels"
+                )
+            kind, classes, values = number_labels(labels, kind)
+        return cls(
+            root=None,
+            classes=classes,
+            sources=read,
+            names=tuple(
+                str(source) if isinstance(source, Path) else f"image {place}"
+                for place, source in enumerate(read)
+            ),
+            labels=values,
+            splits=np.full(len(read), str(Split.TRAIN)),
+            task=kind,
+        )
+
+    @classmethod
+    def from_huggingface(cls, data: Any, **columns: Any) -> Dataset:
+        """Takes the images of a `Dataset` or `DatasetDict` of Hugging Face's `datasets`.
+
+        Args:
+            data: with a column of images, and one of labels.
+            columns: fields of `DataSettings`.
+
+        Raises:
+            DatasetError: there is no such column, or nothing in it can be used.
+        """
+        from topwork.data.readers.arrow_folder import read_arrow_object
+
+        settings = DataSettings.create(**columns)
+        listing = read_arrow_object(data, settings, strict=False, labelled=True)
+        return cls.from_listing(listing, settings)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns the number of images by split and class name; absent pairs count 0.
+
+        An image of many labels counts for each. Numbers have no classes: `all` counts them.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for split in Split:
+            rows = self.labels[self.splits == split]
+            if self.task is Task.NUMBER:
+                found[str(split)] = {"all": len(rows)}
+                continue
+            if self.task is Task.LABELS:
+                counts = rows.sum(axis=0)
+            else:
+                counts = np.bincount(rows[rows >= 0], minlength=len(self.classes))
+            found[str(split)] = dict(zip(self.classes, counts.tolist(), strict=True))
+        return found
+
+    def divided_groups(self) -> int:
+        """Returns how many groups have images in more than one split: such a test is too easy."""
+        if self.groups is None:
+            return 0
+        pairs = {*zip(self.groups.tolist(), self.splits.tolist(), strict=True)}
+        return sum(count > 1 for count in Counter(group for group, _ in pairs).values())
+
+    def split_sizes(self) -> dict[str, int]:
+        """Returns the number of images of each split that has any."""
+        sizes = {str(split): int((self.splits == split).sum()) for split in Split}
+        return {split: size for split, size in sizes.items() if size}
+
+    def select(self, chosen: NDArray[np.bool_]) -> Dataset:
+        """Returns the images where `chosen` (N,) is true; the classes stay as they are."""
+        places = np.flatnonzero(chosen)
+        return replace(
+            self,
+            sources=tuple(self.sources[i] for i in places),
+            names=tuple(self.names[i] for i in places),
+            labels=self.labels[places],
+            splits=self.splits[places],
+            groups=None if self.groups is None else self.groups[places],
+            weights=None if self.weights is None else self.weights[places],
+            hashes=None if self.hashes is None else tuple(self.hashes[i] for i in places),
+        )
+
+    def drop(self, reasons: Mapping[int, str]) -> Dataset:
+        """Returns the dataset without some images, which are then in `skipped`.
+
+        Args:
+            reasons: why, by the image's place.
+        """
+        kept = np.ones(len(self), bool)
+        kept[list(reasons)] = False
+        left_out = tuple(Skipped(self.names[n], reason) for n, reason in sorted(reasons.items()))
+        return replace(self.select(kept), skipped=self.skipped + left_out)
+
+    def check_training(self) -> None:
+        """Refuses a dataset that nothing can be trained on.
+
+        Raises:
+            DatasetError: no training images, some without a label, or a class that none has.
+        """
+        training = self.splits == Split.TRAIN
+        if not training.any():
+            where = f" in {self.root}" if self.root else ""
+            raise DatasetError(
+                f"there are no training images{where}; add a folder train/, or rows of that split"
+            )
+        self._check_labels()
+        if self.weights is not None and not self.weights[training].any():
+            raise DatasetError("every training image has weight 0; at least one must count")
+        if self.task is not Task.NUMBER:
+            self._check_split_classes(training)
+
+    def together(self, alike: NDArray[np.int64]) -> Dataset:
+        """Returns the dataset with images of equal numbers (N,) in one group, besides its own."""
+        return replace(self, groups=join_groups(self.groups, alike))
+
+    def with_validation(self, fraction: float, seed: int) -> Dataset:
+        """Returns a dataset that can be trained on: with images to train and to validate.
+
+        Without a validation split, a stratified share of the training images becomes one; groups
+        are not divided. A class with a single image, or group, keeps it for training.
+
+        Args:
+            fraction: of the training images, above 0 and below 1.
+            seed: the same seed divides the same dataset in the same way.
+
+        Raises:
+            DatasetError: no training images, a class that only validation or test has, or too
+                few images to divide.
+        """
+        self.check_training()
+        if (self.splits == Split.VALIDATION).any():
+            return self
+        training = np.flatnonzero(self.splits == Split.TRAIN)
+        labels = self.labels[training]
+        stratum = strata(self.task, labels)
+        own = None if self.groups is None else self.groups[training]
+        if self.task is Task.NUMBER:
+            # No part of the numbers has to be on both sides.
+            stratum = merge_rare(stratum, own, 2)
+        sets = labels if self.task is Task.LABELS else None
+        chosen = training[hold_out(stratum, own, fraction, seed, labels=sets)]
+        splits = self.splits.astype(f"<U{len(Split.VALIDATION)}")
+        splits[chosen] = str(Split.VALIDATION)
+        return replace(self, splits=splits, split_made=SplitMade(fraction, seed))
+
+    def _check_split_classes(self, training: NDArray[np.bool_]) -> None:
+        known = self._labels_of(training)
+        for split in (Split.VALIDATION, Split.TEST):
+            strange = self._labels_of(self.splits == split) - known
+            if strange:
+                names = ", ".join(self.classes[n] for n in sorted(strange)[:SHOWN])
+                raise DatasetError(
+                    f"{split} has images of {names}, but train has none; a class cannot be "
+                    f"learnt from {split} alone. Add training images, or take the class out"
+                )
+        if self.task is not Task.LABELS and len(known) < 2:
+            only = self.classes[known.pop()]
+            raise DatasetError(
+                f"training needs at least 2 classes, received images of {only} alone"
+            )
+        if len(known) < len(self.classes):
+            lost = [name for n, name in enumerate(self.classes) if n not in known]
+            raise DatasetError(
+                f"no training image has the label {', '.join(lost[:SHOWN])}; add some, or take "
+                "the label out"
+            )
+
+    def _check_labels(self) -> None:
+        """Refuses images without a label, which can only be predicted."""
+        if self.task is Task.LABELS:
+            bare = len(self) if not self.classes else 0
+        else:
+            rows = self.labels < 0 if self.task is not Task.NUMBER else np.isnan(self.labels)
+            bare = int(rows.reshape(len(self), -1).any(axis=1).sum())
+        if bare:
+            raise DatasetError(
+                f"every image needs a label to train on, received {bare} of {len(self)} without "
+                "one; leave them out, or predict them"
+            )
+
+    def _labels_of(self, chosen: NDArray[np.bool_]) -> set[int]:
+        rows = self.labels[chosen]
+        if self.task is Task.LABELS:
+            return {*np.flatnonzero(rows.any(axis=0)).tolist()}
+        return {*rows.tolist()}
+
+
+def _number_groups(names: Sequence[str]) -> NDArray[np.int64]:
+    """Returns a number for each group; an image without one gets a number of its own."""
+    place = {name: n for n, name in enumerate(sorted(set(names)))}
+    return np.array(
+        [place[name] if name else len(place) + n for n, name in enumerate(names)], np.int64
+    )
+
+
+def _is_one_image(sources: Any) -> bool:
+    if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike):
+        return True
+    # Rows of (W, 3) would pass for grey images.
+    colour = isinstance(sources, np.ndarray) and sources.ndim == 3 and sources.shape[2] in (3, 4)
+    return colour or not isinstance(sources, Iterable)
+
+
+def as_source(image: Any) -> Source:
+    """Returns an image as a path or as encoded bytes.
+
+    Args:
+        image: a path (`str` or `Path`), encoded bytes, or a uint8 array.
+
+    Raises:
+        SettingsError: an array of another shape or dtype.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image)
+    return encode_array(np.asarray(image))
+
+
+def _check_class_count(listing: Listing, task: Task, classes: Sequence[str]) -> None:
+    if task is Task.NUMBER or len(classes) >= (1 if task is Task.LABELS else 2):
+        return
+    found = classes[0] if classes else "none"
+    advice = "Give every image a label"
+    if listing.lines is None:
+        advice = "Each class is a folder with its images in it"
+    raise DatasetError(
+        f"at least 2 classes are needed, received {'one' if classes else 'none'} in "
+        f"{listing.root}: {found}. {advice}"
+    )

@@ -1,0 +1,94 @@
+"""Labelled images in a folder on a disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from topwork.core.errors import DatasetError
+from topwork.data.listing import Listing
+from topwork.data.readers.tree import is_image_name, is_litter, read_tree
+
+
+class DiskTree:
+    """The folders and files below a folder, without what is hidden."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root)
+
+    def top(self, folder: str) -> tuple[set[str], list[str]]:
+        """Returns the names of the folders and of the files directly in a folder."""
+        folders, files = set[str](), list[str]()
+        for entry in _scan(Path(self.root, folder)):
+            if _is_folder(entry):
+                folders.add(entry.name)
+            else:
+                files.append(entry.name)
+        return folders, files
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Yields the paths of all files in a folder and below."""
+        return _walk(Path(self.root, folder), f"{folder}/" if folder else "")
+
+    def source(self, name: str) -> Path:
+        """Returns the path of a file."""
+        return Path(self.root, name)
+
+
+def read_folder(root: Path, strict: bool, *, labelled: bool = True) -> Listing:
+    """Lists the images of a folder; see `Dataset.from_folder`.
+
+    Args:
+        root: the folder.
+        strict: raise at the first file that is not an image, instead of leaving it out.
+        labelled: as for `read_tree`.
+
+    Raises:
+        DatasetError: there is no such folder, it holds no images, or its splits contradict
+            each other.
+    """
+    if not os.path.isdir(root):  # noqa: PTH112 (pathlib raises for some names)
+        what = "it is a file" if os.path.exists(root) else "there is no such folder"  # noqa: PTH110
+        raise DatasetError(f"{root} must be a folder with one folder per class: {what}")
+    return read_tree(DiskTree(root), strict, labelled=labelled)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Returns the images in a folder and below, sorted, told by their suffixes."""
+    return sorted(folder / name for name in _walk(folder, "") if is_image_name(name))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    """Yields the files below a folder as paths that start with `prefix`; follows no loops."""
+    pending = [(str(folder), prefix)]
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
+    while pending:
+        path, prefix = pending.pop()
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in sorted(_scan(Path(path)), key=lambda entry: entry.name):
+            if _is_folder(entry):
+                pending.append((entry.path, f"{prefix}{entry.name}/"))
+            else:
+                yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, or to where we may not look.
+        return False
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_litter(entry.name):
+                    yield entry
+    except OSError as error:
+        raise DatasetError(f"cannot read the folder {folder}: {error.strerror}") from error

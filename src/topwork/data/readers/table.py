@@ -1,0 +1,306 @@
+"""Tables of images: CSV, JSON lines, JSON and Parquet files, one row for each image.
+
+CSV: comma, semicolon or tab, which of them shows in the header; UTF-8. A file of one or two
+columns whose first line already names an image is read as paths, or paths and labels. JSON lines:
+one object a line; a key that is missing is an empty cell. JSON: an array of such objects.
+Parquet: also with the images themselves in it. All but Parquet may be packed with gzip.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from topwork.core.config import DataSettings
+from topwork.core.errors import DatasetError
+from topwork.data.listing import Listing
+from topwork.data.readers.columns import Roles, choose_columns, is_used
+from topwork.data.readers.rows import Gatherer, Resolve, pick
+from topwork.images.decode import SUFFIXES
+
+_KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+_DELIMITERS = ",;\t"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_BOM = b"\xef\xbb\xbf"
+
+
+def is_table(name: str) -> bool:
+    """Whether a file, or what lies at a URL, is a table by its suffix."""
+    return _kind_of(name) is not None
+
+
+def read_table(
+    place: str,
+    data: Path | bytes,
+    columns: DataSettings,
+    resolve: Resolve,
+    *,
+    strict: bool = False,
+    labelled: bool = True,
+) -> Listing:
+    """Reads which images there are, their labels and what they are for; see `Gatherer`.
+
+    Rows that cannot be used are left out and named. A file is looked for, not opened.
+
+    Args:
+        place: what to call the table; its suffix tells the format, or else its content does.
+        data: its file or its bytes.
+        columns: which column says what, where that is not to be guessed.
+        resolve: finds the image that a row names; an `ImageError` of it is the row's.
+        strict: raise at the first row that cannot be used, instead of leaving it out.
+        labelled: whether rows without labels are left out. If not, labels may be None, and
+            columns of splits, groups and weights are used only if `columns` names them.
+
+    Raises:
+        DatasetError: it cannot be read, its columns cannot be told, or no row can be used.
+        SettingsError: a column that `columns` names is not there.
+    """
+    try:
+        with _open(data) as file:
+            head = file.peek(4)[:4]
+            if head == b"PAR1" or _kind_of(place) == "parquet":
+                return _read_parquet(place, data, columns, resolve, strict, labelled)
+            text = _buffer(gzip.GzipFile(fileobj=file)) if head[:2] == b"\x1f\x8b" else file
+            kind = _kind_of(place) or _kind_by_content(text)
+            read = _read_csv if kind == "csv" else _read_json
+            return read(place, text, columns, resolve, labelled).finish(strict)
+    except (EOFError, zlib.error) as error:
+        raise DatasetError(f"{place} is damaged or cut off: {error}") from None
+    except OSError as error:
+        raise DatasetError(f"cannot read the table {place}: {error.strerror or error}") from None
+
+
+def _open(data: Path | bytes) -> io.BufferedReader:
+    if isinstance(data, bytes):
+        return _buffer(io.BytesIO(data))
+    try:
+        return data.open("rb")
+    except ValueError:
+        raise DatasetError(f"{data} is not a path") from None
+
+
+def _buffer(file: gzip.GzipFile | io.BytesIO) -> io.BufferedReader:
+    """Makes `peek` work on a file in memory or packed."""
+    return io.BufferedReader(cast("io.RawIOBase", file))
+
+
+def _kind_of(name: str) -> str | None:
+    path = name.partition("?")[0] if "://" in name else name
+    return _KINDS.get(_suffix(path.lower().removesuffix(".gz")))
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a URL is no path)
+
+
+def _kind_by_content(file: io.BufferedReader) -> str:
+    start = file.peek(1024).removeprefix(_BOM).lstrip()[:1]
+    return "json" if start in (b"{", b"[") else "csv"
+
+
+def _read_parquet(
+    place: str,
+    data: Path | bytes,
+    columns: DataSettings,
+    resolve: Resolve,
+    strict: bool,
+    labelled: bool,
+) -> Listing:
+    from topwork.data.readers.arrow_rows import ParquetRows, choose_arrow_columns
+
+    rows = ParquetRows(place, data)
+    roles = choose_arrow_columns(rows, columns, labelled=labelled)
+    gatherer = Gatherer(place, rows.names, roles, columns, resolve, labelled=labelled)
+    rows.add_to(gatherer, roles)
+    return gatherer.finish(strict)
+
+
+def _read_csv(
+    place: str,
+    file: io.BufferedReader,
+    columns: DataSettings,
+    resolve: Resolve,
+    labelled: bool,
+) -> Gatherer:
+    if file.peek(2)[:2] in _UTF_16:
+        raise DatasetError(f"{place} is UTF-16, a table must be UTF-8; save it as UTF-8")
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+        return _read_lines(place, _Lines(text), columns, resolve, labelled)
+
+
+def _read_lines(
+    place: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
+) -> Gatherer:
+    delimiter, names = _read_header(place, lines, columns)
+    roles = choose_columns(place, names, columns, labelled=labelled)
+    gatherer = Gatherer(place, names, roles, columns, resolve, labelled=labelled)
+    reader = _make_reader(lines, delimiter)
+    while True:
+        number = lines.number + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return gatherer
+        except csv.Error:
+            # Only the first line of it: a quote that is never closed would swallow the others.
+            lines.take_back(after=1)
+            gatherer.leave_out(f"{place} line {number}", "its quotes do not match")
+            continue
+        lines.keep()
+        if len(cells) == len(names):
+            gatherer.add(f"{place} line {number}", pick(number, cells, roles))
+        elif cells:
+            gatherer.leave_out(
+                f"{place} line {number}",
+                f"it must have {len(names)} fields like the first line, received {len(cells)}",
+            )
+
+
+class _Lines:
+    """Lines of a text, counted; the last ones can be taken back."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._back = list[str]()
+        self._given = list[str]()
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.pop() if self._back else next(self._lines)
+        self._given.append(line)
+        return line
+
+    def keep(self) -> None:
+        """Counts the lines that were given since the last time; they cannot be taken back."""
+        self.number += len(self._given)
+        self._given.clear()
+
+    def take_back(self, after: int) -> None:
+        """Takes back the lines that were given since the last time, but the first ones."""
+        self._back += reversed(self._given[after:])
+        del self._given[after:]
+        self.keep()
+
+
+def _make_reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+
+def _read_header(place: str, lines: _Lines, columns: DataSettings) -> tuple[str, list[str]]:
+    """Returns the delimiter and the names of the columns; a first row of images stays unread."""
+    used = is_used(columns)
+    best: tuple[tuple[int, int], str, list[str]] | None = None
+    for delimiter in _DELIMITERS:
+        try:
+            cells = next((cells for cells in _make_reader(lines, delimiter) if cells), [])
+        except csv.Error:
+            cells = []
+        lines.take_back(after=0)
+        score = (sum(used(cell) or _names_image(cell) for cell in cells), len(cells))
+        if cells and (best is None or score > best[0]):
+            best = (score, delimiter, cells)
+    if best is None:
+        raise DatasetError(
+            f"{place} must start with a line of column names, such as path,label; it is empty, or "
+            "the quotes in its first line do not match"
+        )
+    _, delimiter, names = best
+    images = [_names_image(name) for name in names]
+    if images in ([True], [True, False], [False, True]) and not any(map(used, names)):
+        return delimiter, ["image" if image else "label" for image in images]
+    for cells in _make_reader(lines, delimiter):
+        if cells:
+            break
+    lines.keep()
+    return delimiter, names
+
+
+def _names_image(cell: str) -> bool:
+    text = cell.strip()
+    return _suffix(text) in SUFFIXES or _suffix(text.partition("?")[0]) in SUFFIXES
+
+
+def _read_json(
+    place: str,
+    file: io.BufferedReader,
+    columns: DataSettings,
+    resolve: Resolve,
+    labelled: bool,
+) -> Gatherer:
+    start = file.peek(1024).removeprefix(_BOM).lstrip()[:1]
+    if start == b"[" and _kind_of(place) != "lines":
+        unit, objects = "row", _parse_array(place, file.read())
+    else:
+        unit, objects = "line", _parse_lines(file)
+    used = is_used(columns)
+    names = dict[str, None]()
+    read = list[tuple[int, dict[str, Any] | str]]()
+    for number, item in objects:
+        if isinstance(item, str):
+            read.append((number, item))
+            continue
+        names.update(dict.fromkeys(item))
+        read.append((number, {key: cell for key, cell in item.items() if used(key)}))
+    keys = list(names) or [""]
+    # Without a single object there is nothing to choose from, and no row to add.
+    roles = choose_columns(place, keys, columns, labelled=labelled) if names else Roles(0, ())
+    gatherer = Gatherer(place, keys, roles, columns, resolve, labelled=labelled)
+    for number, cells in read:
+        where = f"{place} {unit} {number}"
+        if isinstance(cells, str):
+            gatherer.leave_out(where, cells)
+        else:
+            found = {place: cells.get(keys[place]) for place in roles.places()}
+            gatherer.add(where, pick(number, found, roles))
+    return gatherer
+
+
+def _parse_lines(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yields the number of each line that is not blank, with its object or what is wrong."""
+    for number, line in enumerate(file, 1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if text.strip():
+            yield number, _parse_line(text)
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | str:
+    try:
+        found = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "it is not UTF-8; save it as UTF-8"
+    except json.JSONDecodeError as error:
+        return f"it is not JSON: {error.msg} at column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON that can be read: {error}"
+    return _check_object(found)
+
+
+def _check_object(found: Any) -> dict[str, Any] | str:
+    if isinstance(found, dict):
+        return found
+    return f'it must be a JSON object such as {{"path": ...}}, received a {type(found).__name__}'
+
+
+def _parse_array(place: str, text: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    try:
+        found = json.loads(text.removeprefix(_BOM).decode())
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{place} is not JSON that can be read: {error}") from None
+    return ((number, _check_object(item)) for number, item in enumerate(found, 1))

@@ -1,0 +1,311 @@
+"""Which images are held out: stratified, groups kept whole, seeded. Pure functions on arrays.
+
+N: images, G: groups. A group is never divided; an image without one is a group of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.errors import DatasetError
+from topwork.core.task import Task
+
+Ints = NDArray[np.integer[Any]]
+
+# Numbers are divided into so many parts of equal count, fewer where there are few images.
+QUANTILES = 10
+# How much the share of all images counts beside that of each stratum: where strata are small, each
+# is as near as it can be and all err to one side.
+TOTAL_WEIGHT = 4
+
+
+def strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns for each image what is to be as frequent on either side of a division, (N,).
+
+    Args:
+        task: decides how.
+        labels: (N,) class indices, kept as they are; (N, C) sets of labels, of which an image
+            stands for its rarest; (N, 1) numbers, which are cut into parts of equal count.
+    """
+    if task is Task.LABELS:
+        counts = labels.sum(axis=0)
+        rarity = np.where(labels > 0, counts[None, :], len(labels) + 1)
+        none = labels.shape[1]
+        return np.asarray(np.where(labels.any(axis=1), rarity.argmin(axis=1), none), np.int64)
+    if task is Task.NUMBER:
+        parts = max(1, min(QUANTILES, len(labels) // QUANTILES))
+        edges = np.quantile(labels[:, 0], np.linspace(0, 1, parts + 1)[1:-1])
+        return np.asarray(np.searchsorted(edges, labels[:, 0], side="right"), np.int64)
+    return np.asarray(labels, np.int64)
+
+
+def hold_out(
+    stratum: Ints,
+    groups: Ints | None,
+    fraction: float,
+    seed: int,
+    *,
+    labels: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Chooses a stratified share of some images.
+
+    Of each stratum some images are not chosen: one with a single group keeps it. Of each with
+    several groups some are chosen, if groups allow it.
+
+    Args:
+        stratum: (N,) from `strata`.
+        groups: (N,) equal numbers are never divided; None for no groups.
+        fraction: of the images, above 0 and below 1.
+        seed: the same seed chooses the same images.
+        labels: (N, L) sets of labels; of each some images are not chosen, too. None where strata
+            are all there is.
+
+    Returns:
+        The places of the chosen ones, ascending.
+
+    Raises:
+        DatasetError: too few images or groups to divide.
+    """
+    units, own = _units(stratum, groups)
+    if len(own) == len(units):
+        chosen = _hold_out_images(own, fraction, seed)[units]
+        lost = np.setdiff1d(stratum[chosen], stratum[~chosen])
+        _give_back(chosen, (stratum == kind for kind in lost), units)
+    else:
+        chosen = _allot(stratum, units, own, (1 - fraction, fraction), seed, keeper=0) == 1
+    if labels is not None:
+        _give_back(chosen, labels.T, units)
+    if not chosen.any():
+        chosen = _choose_one(stratum, units, labels)
+    if not chosen.any():
+        what = "images" if groups is None else "groups of images"
+        raise DatasetError(
+            f"too few {what} to set some aside for validation: at least one class needs 2 {what}, "
+            f"received {len(own)} {what} of {len(np.unique(stratum))} classes. Add images, "
+            "or a validation split"
+        )
+    return np.flatnonzero(chosen)
+
+
+def fold_out(stratum: Ints, groups: Ints | None, folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Divides images into stratified folds.
+
+    No fold has all images of a stratum, unless one group has them.
+
+    Args:
+        stratum: (N,) from `strata`; each needs at least as many groups as there are folds.
+        groups: (N,) equal numbers are never divided; None for no groups.
+        folds: at least 2.
+        seed: the same seed makes the same folds.
+
+    Returns:
+        The places of each fold's images, ascending; every image is in one.
+
+    Raises:
+        DatasetError: a stratum has fewer groups than there are folds.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    units, own = _units(stratum, groups)
+    counts = np.bincount(own)
+    least = int(counts[counts > 0].min())
+    if least < folds:
+        raise DatasetError(
+            f"{folds} folds need {folds} images or groups of each class, received a class with "
+            f"{least}; choose fewer folds"
+        )
+    if len(own) == len(units):
+        cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(own, own)
+        places = np.argsort(units)
+        return [np.sort(places[out]) for _, out in cut]
+    parts = _allot(stratum, units, own, (1 / folds,) * folds, seed)
+    return [np.flatnonzero(parts == part) for part in range(folds)]
+
+
+def count_units(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
+    """Returns how many groups each stratum has; an image without one counts as one.
+
+    Args:
+        stratum: (N,) from `strata`.
+        groups: (N,) or None.
+        strata: how many there are at least, also without images.
+    """
+    _, own = _units(stratum, groups)
+    return np.bincount(own, minlength=strata)
+
+
+def merge_rare(stratum: Ints, groups: Ints | None, least: int) -> NDArray[np.int64]:
+    """Makes one stratum of all that have fewer groups than `least`, and of the next as needed."""
+    found = stratum.astype(np.int64)
+    while True:
+        counts = count_units(found, groups, int(found.max()) + 1)
+        order = np.argsort(counts, kind="stable")
+        order = order[counts[order] > 0]
+        some = np.cumsum(counts[order])
+        rare = int(np.searchsorted(counts[order], least))
+        while 0 < rare < len(order) and some[rare - 1] < least:
+            rare += 1
+        # Once they are one, they may be the most frequent in groups of other strata.
+        if rare == 0 or len(order) == 1:
+            return found
+        merged = np.arange(int(found.max()) + 1)
+        merged[counts == 0] = order[0]
+        merged[order[:rare]] = order[0]
+        found = merged[found]
+
+
+def join_groups(first: NDArray[np.int64] | None, second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the groups (N,) of images that either puts together, directly or by others."""
+    if first is None:
+        return second
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, left = np.unique(first, return_inverse=True)
+    _, right = np.unique(second, return_inverse=True)
+    count = len(left)
+    # A graph of images, the one kind of groups and the other.
+    rows = np.tile(np.arange(count), 2)
+    columns = np.concatenate([count + left, count + left.max() + 1 + right])
+    size = int(columns.max()) + 1
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
+    _, groups = connected_components(graph, directed=False)
+    return np.asarray(groups[:count], np.int64)
+
+
+def _units(stratum: Ints, groups: Ints | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns each image's group, 0..G-1, and each group's most frequent stratum."""
+    if groups is None:
+        return np.arange(len(stratum), dtype=np.int64), stratum.astype(np.int64)
+    _, numbers = np.unique(groups, return_inverse=True)
+    units = numbers.astype(np.int64)
+    width = int(stratum.max()) + 1
+    pairs, counts = np.unique(units * width + stratum, return_counts=True)
+    # The last of each group in this order is its most frequent one.
+    order = np.lexsort((-(pairs % width), counts, pairs // width))
+    last = np.append(np.diff(pairs[order] // width) > 0, True)
+    return units, (pairs[order] % width)[last].astype(np.int64)
+
+
+def _hold_out_images(own: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Chooses among groups of one image each, (G,) bool."""
+    from sklearn.model_selection import train_test_split
+
+    several = np.flatnonzero(np.bincount(own)[own] > 1)
+    kinds = len(np.unique(own[several]))
+    # Each stratum needs one on either side, or else it cannot be stratified.
+    size = min(max(round(fraction * len(several)), kinds), len(several) - kinds)
+    chosen = np.zeros(len(own), bool)
+    if size > 0:
+        _, out = train_test_split(several, test_size=size, random_state=seed, stratify=own[several])
+        chosen[out] = True
+    return chosen
+
+
+def _choose_one(
+    stratum: Ints, units: NDArray[np.int64], labels: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Chooses the smallest group without which there is still some of everything, if any."""
+    counts = np.append(np.bincount(stratum), len(stratum))
+    contents = _count_contents(stratum, units)
+    for unit in np.argsort(np.bincount(units), kind="stable").tolist():
+        if all(n < counts[s] for s, n in contents[unit]):
+            chosen = units == unit
+            if labels is None or (labels[~chosen].any(axis=0) >= labels.any(axis=0)).all():
+                return np.asarray(chosen, bool)
+    return np.zeros(len(units), bool)
+
+
+def _allot(
+    stratum: Ints,
+    units: NDArray[np.int64],
+    own: NDArray[np.int64],
+    shares: Sequence[float],
+    seed: int,
+    keeper: int | None = None,
+) -> NDArray[np.int64]:
+    """Divides groups of any sizes into parts with given shares of each stratum.
+
+    One group after the other, large ones first, goes to the part that is farthest behind. No part
+    but the keeper gets all images of a stratum, if groups allow it; each part gets a group of each
+    stratum that has enough of them.
+
+    Args:
+        stratum: (N,).
+        units: (N,) each image's group, 0..G-1.
+        own: (G,) each group's most frequent stratum.
+        shares: of P parts, together 1.
+        seed: decides which group comes first among those of about one size.
+        keeper: the part that may have all of a stratum.
+
+    Returns:
+        (N,) the part of each image.
+    """
+    contents = _count_contents(stratum, units)
+    sizes = np.bincount(units)
+    counts = np.append(np.bincount(stratum), len(stratum))
+    # Behind by count is behind by share where counts are divided by what is wanted.
+    wanted: list[list[float]] = [
+        [max(share * count, 1e-9) for count in counts.tolist()] for share in shares
+    ]
+    got = [[0] * len(counts) for _ in shares]
+    left = np.bincount(own).tolist()
+    empty = [{*range(len(shares))} for _ in left]
+    part_of = np.zeros(len(own), np.int64)
+    ties = np.random.default_rng(seed).random(len(own))
+    for unit in np.lexsort((ties, -np.log2(sizes).astype(np.int64))).tolist():
+        kind, content = int(own[unit]), contents[unit]
+
+        def excess(part: int, content: list[tuple[int, int]] = content) -> float:
+            # By how much more the sum of (got - wanted)^2 / wanted is with this group.
+            has, wants = got[part], wanted[part]
+            each = [n * (2 * (has[s] - wants[s]) + n) / wants[s] for s, n in content]
+            return sum(each) + (TOTAL_WEIGHT - 1) * each[-1]
+
+        def leaves_some(part: int, content: list[tuple[int, int]] = content) -> bool:
+            return part == keeper or all(got[part][s] + n < counts[s] for s, n in content)
+
+        parts = empty[kind] if left[kind] <= len(empty[kind]) else range(len(shares))
+        able = [part for part in parts if leaves_some(part)]
+        if not able and keeper is not None:
+            able = [keeper]
+        part = min(able or parts, key=excess)
+        part_of[unit] = part
+        left[kind] -= 1
+        empty[kind].discard(part)
+        for s, n in content:
+            got[part][s] += n
+    return part_of[units]
+
+
+def _count_contents(stratum: Ints, units: NDArray[np.int64]) -> list[list[tuple[int, int]]]:
+    """Returns how many images of which strata each group has, of all strata last."""
+    width = int(stratum.max()) + 1
+    pairs, counts = np.unique(units * width + stratum, return_counts=True)
+    contents: list[list[tuple[int, int]]] = [[] for _ in range(int(units.max()) + 1)]
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        contents[pair // width].append((pair % width, count))
+    for content in contents:
+        content.append((width, sum(count for _, count in content)))
+    return contents
+
+
+def _give_back(
+    chosen: NDArray[np.bool_], kinds: Iterable[NDArray[np.bool_]], units: NDArray[np.int64]
+) -> None:
+    """Takes groups out of the chosen ones until of each kind some images are not chosen.
+
+    Args:
+        chosen: (N,), changed.
+        kinds: for each kind which images are of it, (N,).
+        units: (N,) each image's group.
+    """
+    sizes = np.bincount(units)
+    for kind in kinds:
+        if (kind & chosen).any() and not (kind & ~chosen).any():
+            having = np.unique(units[kind])
+            chosen[units == having[sizes[having].argmin()]] = False

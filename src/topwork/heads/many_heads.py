@@ -1,0 +1,219 @@
+"""Heads of one shape, trained side by side in one program, on vectors held or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.config import ClassWeight, HeadSettings
+from topwork.core.parallel import in_threads
+from topwork.core.task import Task
+from topwork.heads.class_weights import balance
+from topwork.heads.dense import Floats, Head, init_head
+from topwork.heads.examples import Fit, Ints, Labelled, Part
+from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
+
+if TYPE_CHECKING:
+    from topwork.heads.epochs import Best, Curve, Knobs
+    from topwork.heads.epochs_on_disk import Block
+
+# Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
+WIDTHS = (1, 4, 8, 16, 32, 64)
+# Blocks of stored vectors that are read, or being read, while one is learnt from.
+BLOCKS_AHEAD = 2
+
+
+def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[np.int32]:
+    """Decides which vector goes into which batch.
+
+    Args:
+        count: N, at least 1.
+        batch_size: B, at least 1.
+        epochs: E, at least 1.
+        seed: the same seed gives the same order.
+
+    Returns:
+        (E, S, B) int32 indices, each epoch its own permutation; only the last batch of an
+        epoch is smaller, filled up with -1.
+    """
+    batch_size = min(batch_size, count)
+    steps = -(-count // batch_size)
+    order = np.full((epochs, steps * batch_size), -1, np.int32)
+    generator = np.random.default_rng(seed)
+    for epoch in range(epochs):
+        order[epoch, :count] = generator.permutation(count)
+    return order.reshape(epochs, steps, batch_size)
+
+
+def train_side_by_side(
+    examples: Labelled,
+    part: Part,
+    recipes: list[HeadSettings],
+    outputs: int,
+    task: Task,
+    seed: int,
+) -> list[Fit]:
+    """Trains heads of one shape; as for `training.train_heads`, of one group."""
+    from topwork.heads.epochs import stack_heads, take_head
+
+    first = recipes[0]
+    width = next(width for width in WIDTHS if width >= len(recipes))
+    filled = recipes + [recipes[-1]] * (width - len(recipes))
+    head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
+    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
+    run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
+    best, curve = run(examples, part, first, heads, knobs, task, seed)
+    names = name_figures(task)
+    fits = []
+    for place, recipe in enumerate(recipes):
+        rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
+        epoch = int(best.epoch[place])
+        kept = take_head(best.head, place) if epoch >= 0 else None
+        fits.append(Fit(recipe, kept, epoch + 1, rows))
+    return fits
+
+
+def _run_held(
+    examples: Labelled,
+    part: Part,
+    recipe: HeadSettings,
+    heads: Head,
+    knobs: Knobs,
+    task: Task,
+    seed: int,
+) -> tuple[Best, Curve]:
+    """Trains heads side by side on vectors that are held, in one program."""
+    import jax
+
+    from topwork.heads.epochs import Examples, run_epochs
+
+    arrays = examples.vectors, examples.targets, _relative_weights(examples, part)
+    found: tuple[Best, Curve] = jax.device_get(
+        run_epochs(
+            heads,
+            knobs,
+            _order_rows(part, recipe, seed),
+            part.held_out,
+            Examples(*arrays),  # type: ignore[arg-type]
+            recipe.dropout,
+            _make_key(recipe, seed),
+            task=task,
+            optimizer=recipe.optimizer,
+            dropping=recipe.dropout > 0,
+        )
+    )
+    return found
+
+
+def _run_streamed(
+    examples: Labelled,
+    part: Part,
+    recipe: HeadSettings,
+    heads: Head,
+    knobs: Knobs,
+    task: Task,
+    seed: int,
+) -> tuple[Best, Curve]:
+    """Trains heads side by side on vectors that are stored, a block at a time."""
+    from topwork.heads.epochs import Examples
+    from topwork.heads.epochs_on_disk import Block, order_blocks, run_streamed
+
+    vectors, weights = examples.vectors, _relative_weights(examples, part)
+    assert isinstance(vectors, StoredVectors)
+    views, count = part.training.shape
+    batch = min(recipe.batch_size, count)
+    most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
+    size = batch * min(most, -(-count // batch))
+
+    def read_block(asked: tuple[Indices, Indices]) -> Block:
+        rows, order = asked
+        values = vectors[rows]
+        if len(rows) < size:
+            full = make_rows(size, vectors.shape[1])
+            full[: len(rows)] = values
+            values = full
+        rows = np.pad(rows, (0, size - len(rows)), mode="edge")
+        order = np.pad(order, (0, size - len(order)), constant_values=-1)
+        block = Examples(values, examples.targets[rows], weights[rows])  # type: ignore[arg-type]
+        return Block(block, order.reshape(-1, batch).astype(np.int32))
+
+    def order_epochs() -> Iterator[Iterator[Block]]:
+        generator = np.random.default_rng(seed)
+        for epoch in range(recipe.epochs):
+            rows = part.training[epoch % views]
+            blocks = order_blocks(vectors.places[rows], size, generator)
+            asked = ((rows[block], order) for block, order in blocks)
+            yield in_threads(read_block, asked, BLOCKS_AHEAD)
+
+    unseen = part.held_out[part.held_out >= 0]
+
+    def hold_out() -> Iterator[Block]:
+        blocks = vectors.blocks(unseen, size)
+        asked = ((unseen[block], np.arange(len(block))) for block in blocks)
+        return in_threads(read_block, asked, BLOCKS_AHEAD)
+
+    return run_streamed(
+        heads,
+        knobs,
+        order_epochs(),
+        hold_out,
+        recipe.dropout,
+        _make_key(recipe, seed),
+        task=task,
+        optimizer=recipe.optimizer,
+        dropping=recipe.dropout > 0,
+    )
+
+
+def name_figures(task: Task) -> tuple[str, str, str, str]:
+    """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
+    return "loss", task.metric, "val_loss", f"val_{task.metric}"
+
+
+def _make_knobs(
+    recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
+) -> Knobs:
+    from topwork.heads.epochs import Knobs
+
+    rate, decay, smoothing = (
+        np.array([getattr(recipe, name) for recipe in recipes], np.float32)
+        for name in ("learning_rate", "weight_decay", "label_smoothing")
+    )
+    plain = np.ones((1 if task is Task.CLASSES else 2, outputs), np.float32)
+    weights = np.stack([plain] * len(recipes))
+    for place, recipe in enumerate(recipes):
+        if recipe.class_weight is ClassWeight.BALANCED:
+            weights[place] = balance(task, examples.targets[part.training[0]], outputs)
+    return Knobs(rate, decay, smoothing, weights)  # type: ignore[arg-type]
+
+
+def _make_key(recipe: HeadSettings, seed: int) -> Any:
+    """Returns the key of the random numbers for dropout, which take a program each to make."""
+    import jax
+
+    return jax.random.key(seed, impl="rbg") if recipe.dropout > 0 else None
+
+
+def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
+    """Returns (E, S, B) rows of the examples, each epoch from the next view."""
+    views, count = part.training.shape
+    order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
+    if views == 1 and np.array_equal(part.training[0], np.arange(count)):
+        return order
+    rows = np.empty_like(order)
+    for epoch, places in enumerate(order):
+        rows[epoch] = np.where(places >= 0, part.training[epoch % views][places], -1)
+    return rows
+
+
+def _relative_weights(examples: Labelled, part: Part) -> Floats:
+    """Returns how much each example counts, (X,)."""
+    weights = np.ones(len(examples.targets), np.float32)
+    if examples.weights is not None:
+        # Divided by the mean of those that are learnt from, if any of them counts.
+        mean = examples.weights[part.training[0]].mean()
+        weights = examples.weights / mean if mean > 0 else weights
+    return weights

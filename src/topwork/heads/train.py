@@ -1,0 +1,221 @@
+"""Vectors in, heads and histories out. Takes arrays; knows nothing of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from topwork.core import warm_up
+from topwork.core.config import ClassWeight, HeadKind, HeadSettings
+from topwork.core.errors import DatasetError, TopworkError
+from topwork.core.runtime import cores
+from topwork.core.task import Task
+from topwork.heads.class_weights import balance, weigh
+from topwork.heads.dense import Head, score
+from topwork.heads.examples import (
+    Fit,
+    Ints,
+    Labelled,
+    Part,
+    normalize,
+    on_raw,
+    on_scale,
+    scale_targets,
+)
+from topwork.heads.many_heads import name_figures, train_side_by_side
+from topwork.metrics.history import History
+from topwork.vectors.on_disk import Rows, StoredVectors, lay, map_rows, select
+
+# Heads of one program: more of them at once are hardly faster, and weights beyond this many
+# (16 MB an array) no longer fit in a cache.
+MOST_HEADS = 64
+MOST_WEIGHTS = 1 << 22
+
+
+def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
+    """Lays two sets of vectors one after the other, and says which is which."""
+    count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
+    weights = None
+    if training.weights is not None:
+        weights = np.concatenate([training.weights, np.ones(total - count, np.float32)])
+    rows = np.arange(total, dtype=np.int32)
+    vectors = lay([training.vectors, validation.vectors])
+    targets = np.concatenate([training.targets, validation.targets])
+    return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
+
+
+def train_head(
+    training: Labelled,
+    validation: Labelled,
+    settings: HeadSettings,
+    *,
+    outputs: int,
+    task: Task = Task.CLASSES,
+    seed: int = 0,
+) -> tuple[Head, History]:
+    """Trains one head and keeps its best epoch.
+
+    On the same vectors, first weights and order of batches the history equals that of Keras'
+    `compile` and `fit`.
+
+    Args:
+        training: N vectors to learn from.
+        validation: M vectors to choose the epoch by.
+        settings: how to train; nothing of it may be `auto`.
+        outputs: C, the number of classes, labels or numbers.
+        task: decides the loss and the metric.
+        seed: for the first weights, the order of the batches and the dropout.
+
+    Returns:
+        The head of the best epoch (by validation accuracy, ties by validation loss; a number
+        by its loss) and the history of all epochs.
+
+    Raises:
+        DatasetError: no vectors, or vectors that are not finite.
+        TopworkError: the loss was finite in no epoch.
+    """
+    for name, part in (("training", training), ("validation", validation)):
+        check_vectors(part.vectors, name)
+    (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
+    return keep(fit)
+
+
+def keep(fit: Fit) -> tuple[Head, History]:
+    """Returns the head and the history of a fit that has one.
+
+    Raises:
+        TopworkError: its loss was finite in no epoch.
+    """
+    if fit.head is None:
+        rate = fit.settings.learning_rate
+        raise TopworkError(
+            f"the validation loss was finite in none of the {fit.settings.epochs} epochs at "
+            f"learning rate {rate}; try a smaller one, such as {_smaller(float(rate))}"
+        )
+    return fit.head, History(fit.curve, fit.best_epoch)
+
+
+def check_vectors(vectors: Rows, name: str) -> None:
+    """Refuses vectors that nothing can be learnt from. Those of a store are finite.
+
+    Raises:
+        DatasetError: there are none, or some are not finite.
+    """
+    if not len(vectors):
+        raise DatasetError(f"{name} needs at least 1 vector, received none")
+    if not isinstance(vectors, StoredVectors) and not np.isfinite(vectors).all():
+        raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
+
+
+def train_heads(
+    examples: Labelled,
+    part: Part,
+    recipes: Sequence[HeadSettings],
+    outputs: int,
+    *,
+    task: Task = Task.CLASSES,
+    seed: int = 0,
+    most_heads: int = MOST_HEADS,
+    most_weights: int = MOST_WEIGHTS,
+) -> list[Fit]:
+    """Trains many heads on the same vectors; those of one shape side by side in one program.
+
+    Args:
+        examples: X vectors, all finite, and their targets.
+        part: which to learn from and which to be scored on.
+        recipes: how to train each; nothing of it may be `auto`.
+        outputs: C.
+        task: decides the loss and the metric.
+        seed: for the first weights, the order of the batches and the dropout; every head has
+            the same, so that they can be compared.
+        most_heads: how many heads may be in one program.
+        most_weights: how many weights they may have in all, if there is more than one head.
+
+    Returns:
+        A fit for each recipe, in their order. A head that diverges leaves the others alone.
+    """
+    fits: dict[int, Fit] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, recipe in enumerate(recipes):
+        groups.setdefault(_shape(recipe), []).append(place)
+    for places in groups.values():
+        first = recipes[places[0]]
+        train = _solve if first.head is HeadKind.LOGISTIC else train_side_by_side
+        scaled, back = normalize(examples, part) if first.normalize else (examples, None)
+        if task is Task.NUMBER:
+            scaled, scale = scale_targets(scaled, part)
+        size = examples.vectors.shape[1] * (first.inner_units or outputs)
+        portion = min(most_heads, max(1, most_weights // size))
+        for some in _portions(places, portion):
+            chosen = [recipes[place] for place in some]
+            for place, fit in zip(
+                some, train(scaled, part, chosen, outputs, task, seed), strict=True
+            ):
+                own = on_raw(fit, back)
+                fits[place] = on_scale(own, *scale) if task is Task.NUMBER else own
+    return [fits[place] for place in range(len(recipes))]
+
+
+def _shape(recipe: HeadSettings) -> tuple[Any, ...]:
+    """What heads of one program have in common."""
+    if recipe.head is HeadKind.LOGISTIC:
+        return recipe.head, recipe.normalize
+    own = (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.dropout, recipe.inner_units)
+    return recipe.head, recipe.normalize, *own
+
+
+def _portions(places: list[int], most: int) -> Iterator[list[int]]:
+    for start in range(0, len(places), most):
+        yield places[start : start + most]
+
+
+def _solve(
+    examples: Labelled,
+    part: Part,
+    recipes: list[HeadSettings],
+    outputs: int,
+    task: Task,
+    seed: int,
+) -> list[Fit]:
+    """Solves heads to their optimum; a history of one epoch says how they do."""
+    del seed  # there is one optimum
+    from topwork.heads.logistic import solve
+    from topwork.heads.logistic_on_disk import solve_streamed
+
+    rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
+    vectors, targets = select(examples.vectors, rows), examples.targets[rows]
+    plain = examples.weights_of(rows)
+    by_class = weigh(task, targets, balance(task, examples.targets[part.training[0]], outputs))
+    balanced = by_class if plain is None else (by_class.T * plain).T
+
+    def solve_one(recipe: HeadSettings) -> Fit:
+        by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
+        weights = balanced if by_classes else plain
+        own = outputs, float(recipe.penalty), weights
+        if isinstance(vectors, StoredVectors):
+            head = solve_streamed(task, vectors, targets, *own)
+        else:
+            head = solve(task, vectors, targets, *own)
+        figures = (
+            *_score(task, head, examples, part.training[0]),
+            *_score(task, head, examples, unseen),
+        )
+        curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}
+        return Fit(recipe, head, 1, curve)
+
+    # A thread for each recipe: the products of one are too small for several.
+    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(solve_one, recipes))
+
+
+def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
+    """Returns the loss and the metric of a head on some rows."""
+    return score(task, map_rows(head.logits, examples.vectors, rows), examples.targets[rows])
+
+
+def _smaller(rate: float) -> float:
+    return float(10.0 ** (math.floor(math.log10(rate)) - 1))

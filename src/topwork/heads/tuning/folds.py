@@ -1,0 +1,126 @@
+"""On which images heads are compared: folds of the training images, or the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.errors import SettingsError
+from topwork.data.splits import count_units, fold_out, merge_rare
+from topwork.heads.examples import Part
+
+# Below this many validation images, folds of the training images say more.
+FEW_VALIDATION = 1000
+FOLDS = 5
+SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One of the occasions on which every recipe is tried.
+
+    Attributes:
+        part: what to learn from and what to be scored on.
+        seed: of first weights and batches.
+        name: what to call it.
+        is_fold: whether it holds out training images, instead of the validation images.
+    """
+
+    part: Part
+    seed: int
+    name: str
+    is_fold: bool
+
+
+def make_replicates(
+    part: Part,
+    stratum: NDArray[Any],
+    folds: int | None,
+    seeds: int | None,
+    seed: int,
+    *,
+    groups: NDArray[Any] | None = None,
+    classes: Sequence[str] | None = None,
+    most_folds: int | None = None,
+) -> list[Replicate]:
+    """Decides on which images every recipe is tried.
+
+    Args:
+        part: training and validation rows.
+        stratum: (N,) of the training images, from `splits.strata`.
+        folds: stratified folds of the training images; 0 for the validation images; None for
+            five folds where there are fewer than 1,000 validation images, fewer folds where a
+            class has fewer than five images, none where one has a single image.
+        seeds: how often with other first weights; None for once with folds, else five times.
+        seed: of the folds, and the first of the seeds.
+        groups: (N,) equal for images that are never in different folds; None for no groups.
+        classes: names of the strata, each of which every fold must have; None where strata are
+            only to be as even as can be.
+        most_folds: where `folds` is None, so many at most, instead of five.
+
+    Raises:
+        SettingsError: one fold, or more than the smallest class has training images or groups.
+    """
+    if folds is None:
+        counts = count_units(stratum, groups, len(classes) if classes else 0)
+        smallest = int(counts.min() if classes else counts.sum())
+        folds = min(most_folds or FOLDS, smallest) if len(part.held_out) < FEW_VALIDATION else 0
+        folds = folds if folds > 1 else 0
+    if not folds:
+        parts = [("validation", part)]
+    else:
+        cut = split_folds(part, stratum, folds, seed, groups=groups, classes=classes)
+        parts = [(f"fold {n} of {folds}", one) for n, one in enumerate(cut, 1)]
+    count = seeds or (1 if folds else SEEDS)
+    return [
+        Replicate(one, seed + n, f"{name}, seed {seed + n}", is_fold=folds > 0)
+        for n in range(count)
+        for name, one in parts
+    ]
+
+
+def split_folds(
+    part: Part,
+    stratum: NDArray[Any],
+    folds: int,
+    seed: int,
+    *,
+    groups: NDArray[Any] | None = None,
+    classes: Sequence[str] | None = None,
+) -> list[Part]:
+    """Divides the training images into stratified folds; validation images are in none.
+
+    A held-out image is scored as it is, in none of its augmented views, and in no view is it
+    learnt from. Held-out rows are filled up to one length, so that one program serves all parts.
+    Arguments are those of `make_replicates`.
+
+    Raises:
+        SettingsError: fewer than two folds, or more than the smallest class has images or groups.
+    """
+    counts = count_units(stratum, groups, len(classes) if classes else 0)
+    most = int(counts.min() if classes else counts.sum())
+    if not 2 <= folds <= most:
+        allowed = f"2 to {most}, or 0" if most >= 2 else "0"
+        what = "training image" if groups is None else "group of training images"
+        if most != 1:
+            what = "training images" if groups is None else "groups of training images"
+        who = f"the class {classes[int(counts.argmin())]} has" if classes else "there are"
+        raise SettingsError(
+            f"folds: must be {allowed} for the validation images, since {who} {most} {what}, "
+            f"received {folds}"
+        )
+    if not classes:
+        stratum = merge_rare(stratum, groups, folds)
+    cut = fold_out(stratum, groups, folds, seed)
+    everything = np.arange(part.training.shape[1])
+    pairs = [
+        (part.training[:, np.setdiff1d(everything, out)], part.training[0, out]) for out in cut
+    ]
+    longest = max(len(out) for _, out in pairs)
+    return [
+        Part(kept, np.pad(out, (0, longest - len(out)), constant_values=-1)) for kept, out in pairs
+    ]

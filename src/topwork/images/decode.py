@@ -1,0 +1,395 @@
+"""From bytes to pixels: one recipe, used for training, prediction and every check.
+
+The recipe: the format is told by the content, the first frame is taken, the EXIF orientation
+applied, more than 8 bits scaled to 8, transparency laid on white, everything turned into RGB
+and stretched to a square; for an augmented view, what that view takes from it is. An image that
+cannot be decoded whole is an `ImageError`.
+
+HEIC is read where the package pillow-heif is installed, the extra `heic`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import stat
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageStat, UnidentifiedImageError
+
+from topwork.core.config import Interpolation
+from topwork.core.errors import ImageError, SettingsError
+from topwork.images.augment import ORIGINAL, View, draw, view_number
+from topwork.images.jpeg import read_jpeg, read_plain, sample
+
+Pixels = NDArray[np.uint8]
+
+
+class Readable(Protocol):
+    """An image that lies in an archive, a table or on another machine."""
+
+    def read(self) -> bytes:
+        """Returns its encoded bytes.
+
+        Raises:
+            ImageError: with the reason.
+        """
+
+
+Source = Path | bytes | Readable
+
+# Part of every vector's key: raise it when the same bytes would give other pixels.
+RECIPE = "2"
+
+SUFFIXES = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif",
+        ".tiff", ".ppm", ".pgm", ".heic", ".heif", ".hif",
+    )
+)  # fmt: skip
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
+# Only for bytes that are HEIC: the package registers this format with Pillow.
+_HEIF = "HEIF"
+# Brands of files that hold HEVC, and of those that hold AV1. Source: ISO/IEC 23008-12, annex B;
+# AV1 Image File Format, section 6.
+_HEVC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+_AV1_BRANDS = frozenset((b"avif", b"avis"))
+
+_FILTERS = {
+    Interpolation.NEAREST: Image.Resampling.NEAREST,
+    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+}
+# Sampling between four pixels is closest to one resize by the filter, and as sharp, where the
+# picture has this many times the pixels of the result, along each side.
+_MARGIN = 1.5
+# EXIF orientation to the transposition that undoes it. Source: EXIF 2.32, tag 274.
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Source: TIFF 6.0, sections 3 and 19.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED, _SIGNED = 1, 2
+_WHITE_IS_ZERO = 0
+_MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")
+
+
+def read_bytes(source: Source) -> bytes:
+    """Returns the encoded bytes of an image.
+
+    Raises:
+        ImageError: the file is missing, unreadable or empty.
+    """
+    if isinstance(source, bytes):
+        data = source
+    elif not isinstance(source, Path):
+        data = source.read()
+    else:
+        try:
+            kind = source.stat().st_mode
+            # A pipe would keep us waiting and a device may never end.
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise ImageError("it is a pipe or device, not a file")
+            data = source.read_bytes()
+        except FileNotFoundError:
+            raise ImageError("there is no such file") from None
+        except PermissionError:
+            raise ImageError("no permission to read it") from None
+        except IsADirectoryError:
+            raise ImageError("it is a folder") from None
+        except MemoryError:
+            raise ImageError("too large for this machine's memory") from None
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    return data
+
+
+def image_hash(data: bytes) -> str:
+    """Returns the SHA-256 of an image's bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = ORIGINAL) -> Pixels:
+    """Decodes an image and stretches it, or what a view takes from it, to a square.
+
+    Nearest gives the pixels of `keras.utils.load_img(..., target_size)`; for the other filters
+    a large JPEG is shrunk while it is decoded.
+
+    Args:
+        data: an encoded image.
+        size_px: S, the side of the square.
+        interpolation: filter of the resize.
+        view: name of the view; see `view_name`.
+
+    Returns:
+        (S, S, 3) uint8 RGB, C-contiguous.
+
+    Raises:
+        ImageError: with the reason.
+        SettingsError: there is no such view.
+    """
+    number = view_number(view)
+    drawn = draw(image_hash(data), number) if number else None
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    if drawn is None and interpolation is Interpolation.SAMPLED:
+        plain = read_plain(data, 2 * size_px)
+        if plain is not None:
+            return sample(plain, size_px)
+    try:
+        with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
+            if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
+                least_px = _least_px(size_px, interpolation, drawn)
+                image.draft("RGB", (least_px, least_px))
+            pixels = _decode_fast(data, image, size_px, interpolation) if drawn is None else None
+            if pixels is not None:
+                return pixels
+            image.load()
+            # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
+            rgb = _turn_upright(_to_rgb(image, data), image)
+            if drawn is None:
+                return np.asarray(_resize(rgb, size_px, interpolation))
+            return np.asarray(_change(rgb, drawn, size_px, interpolation))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"more than the limit of {limit / 1e6:.0f} million pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(_describe_unknown(data)) from None
+    except MemoryError:
+        raise ImageError("too large for this machine's memory") from None
+    except Exception as error:
+        # Pillow's plugins raise whatever a damaged file leads them to.
+        raise ImageError(f"damaged or cut off ({error})") from None
+
+
+def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
+    """Reads, decodes and resizes one image to (S, S, 3) uint8.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    return decode(read_bytes(source), size_px, interpolation)
+
+
+def _decode_fast(
+    data: bytes, image: Image.Image, size_px: int, interpolation: Interpolation
+) -> Pixels | None:
+    """Returns the pixels of a plain JPEG without Pillow, None where that cannot be."""
+    # A larger one would have to be halved before; nearest pixels are not found any faster.
+    if interpolation is not Interpolation.SAMPLED or min(image.size) >= 4 * size_px:
+        return None
+    pixels = read_jpeg(data, image)
+    if pixels is None:
+        return None
+    return sample(np.asarray(_turn_upright(Image.fromarray(pixels), image)), size_px)
+
+
+def encode_array(array: NDArray[np.uint8]) -> bytes:
+    """Encodes pixels losslessly, so that arrays go the same way as files.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+
+    Raises:
+        SettingsError: another shape or dtype.
+    """
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not fits or 0 in array.shape:
+        raise SettingsError(
+            "an image array must be uint8 of shape (height, width), or (height, width, channels) "
+            f"with 1, 3 or 4 channels, received {array.dtype} {array.shape}"
+        )
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _least_px(size_px: int, interpolation: Interpolation, view: View | None) -> int:
+    """Returns the side that a JPEG must keep when it is shrunk while it is decoded."""
+    least_px = size_px * (2 if interpolation is Interpolation.SAMPLED else 1)
+    # By the shorter side of the cut-out: the picture may be lying on its side still.
+    return least_px if view is None else math.ceil(least_px / min(view.width, view.height))
+
+
+def _resize(rgb: Image.Image, size_px: int, interpolation: Interpolation) -> Image.Image:
+    size = (size_px, size_px)
+    if interpolation is not Interpolation.SAMPLED:
+        return rgb.resize(size, _FILTERS[interpolation])
+    rgb = _halve(rgb, min(rgb.size), size_px)
+    whole = (0, 0, *rgb.size)
+    return rgb.transform(size, Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+
+
+def _halve(rgb: Image.Image, side_px: int, size_px: int) -> Image.Image:
+    """Halves a picture for as long as the side that is asked for keeps twice the size."""
+    times = side_px // (2 * size_px)
+    return rgb.reduce(1 << (times.bit_length() - 1)) if times > 1 else rgb
+
+
+def _change(
+    rgb: Image.Image, view: View, size_px: int, interpolation: Interpolation
+) -> Image.Image:
+    """Makes the pixels of an augmented view.
+
+    Flip, cut, slant and turn are one affine map and one sampling of the picture: of its nearest
+    pixels for `nearest`, else between four. Before, the picture is brought near to the scale of
+    the result where it is not: halved for `sampled`, resized by the filter for the others.
+    """
+    sampler = Image.Resampling.BILINEAR
+    width, height = rgb.size
+    if interpolation is Interpolation.NEAREST:
+        sampler = Image.Resampling.NEAREST
+    elif interpolation is Interpolation.SAMPLED:
+        rgb = _halve(rgb, int(min(width * view.width, height * view.height)), size_px)
+    else:
+        fit = (_near(width, size_px / view.width), _near(height, size_px / view.height))
+        rgb = rgb.resize(fit, _FILTERS[interpolation])
+    places = view.affine() * np.array(rgb.size)[:, None]
+    places[:, :2] /= size_px
+    # An affine map given as a perspective: Pillow rounds AFFINE's steps, and over a small picture
+    # they would end outside it.
+    steps = [*places.ravel().tolist(), 0, 0]
+    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, steps, sampler)
+    grey = ImageStat.Stat(square.convert("L")).mean[0]
+    return square.convert("RGB", view.colours(grey).ravel().tolist())
+
+
+def _near(side_px: int, wanted_px: float) -> int:
+    fits = wanted_px <= side_px <= _MARGIN * wanted_px
+    return side_px if fits else round(_MARGIN * wanted_px)
+
+
+def find_formats(data: bytes) -> tuple[str, ...]:
+    """Returns the formats that the bytes may be of.
+
+    Raises:
+        ImageError: HEIC, and the package that reads it is missing.
+    """
+    if not _is_heic(data):
+        return FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ImageError(
+            "HEIC, which needs the package pillow-heif: pip install 'topwork[heic]'"
+        ) from None
+    # Whoever uses this process may have done so, with options of their own. Two threads that come
+    # here at once write the same into Pillow's registry.
+    if _HEIF not in Image.OPEN:
+        register_heif_opener()
+    return (_HEIF,)
+
+
+def _is_heic(data: bytes) -> bool:
+    if data[4:8] != b"ftyp":
+        return False
+    length = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[start : start + 4] for start in (8, *range(16, length, 4))}
+    return bool(brands & _HEVC_BRANDS) and not brands & _AV1_BRANDS
+
+
+def _turn_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turns the pixels of an image as its EXIF says."""
+    # Of HEIC and its own rotation the decoder has taken care; its EXIF is only a record of it.
+    if image.format == _HEIF:
+        return rgb
+    exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
+    if not exif:
+        return rgb
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return rgb.transpose(turn) if turn is not None else rgb
+
+
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        _scale_transparency(image, data)
+        if image.mode == "La":
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, "white")
+        paper.alpha_composite(rgba)
+        return paper.convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Scales the transparent colour of a PNG, which Pillow leaves as it is in the file."""
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or transparent is None:
+        return
+    # The header comes first, and its ninth byte is the depth. Source: PNG 1.2, 11.2.2.
+    depth = data[24]
+    if image.mode == "L":
+        image.info["transparency"] = transparent * 255 // ((1 << depth) - 1)
+    else:
+        image.info["transparency"] = tuple(value >> (depth - 8) for value in transparent)
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scales more than 8 bits to 8, from black to white."""
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ImageError("it holds numbers that are not finite")
+    tags = getattr(image, "tag_v2", {})
+    bits, kind = tags.get(_BITS_PER_SAMPLE, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    if tags and image.mode == "I" and kind == _UNSIGNED:
+        # Pillow has no mode for these, and takes the upper half for negative.
+        values = values.view(np.uint32)
+    if image.mode.startswith("I;16"):
+        low, top = 0.0, 2.0**bits - 1
+    elif image.format == "PPM" and image.mode == "I":
+        low, top = 0.0, 65535.0
+    elif tags and (bits, kind) == (16, _SIGNED):
+        low, top = (-32768.0 if values.min() < 0 else 0.0), 32767.0
+    else:
+        low, top = _guess_range(values)
+    scaled = np.clip((values.astype(np.float64) - low) / (top - low) * 255, 0, 255)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        scaled = 255 - scaled
+    if "transparency" in image.info:
+        scaled[values == image.info["transparency"]] = 255
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _guess_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Returns what is black and what is white in wide or floating numbers, which do not say it."""
+    low, high = min(float(values.min()), 0.0), float(values.max())
+    if values.dtype.kind == "f" and high <= 1:
+        return low, 1.0
+    return low, 255.0 if high <= 255 else max(65535.0, high)
+
+
+def _describe_unknown(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if start.startswith(_MARKUP):
+        return "not an image: it starts like a web page"
+    if data[:3] == b"\xff\xd8\xff":
+        return "a JPEG that is damaged or cut off"
+    if _is_heic(data):
+        return "a HEIC that is damaged or cut off, or of a kind that is not supported"
+    return "not an image, or of a format that is not supported"

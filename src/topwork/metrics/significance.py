@@ -1,0 +1,114 @@
+"""Whether one of two answers to the same images is better by more than chance.
+
+Pure functions on counts and gains. Shares of right answers have McNemar's test and Newcombe's
+interval; gains of any size have their signs flipped; several p-values are corrected by Holm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.metrics.scores import wilson_interval
+
+Floats = NDArray[np.float64]
+
+# Signs are dealt out so often; all ways to do so are tried where they are not more.
+DEALS = 9999
+# Signs that are held at a time.
+BLOCK = 1 << 22
+
+
+def mcnemar(worse: int, better: int) -> float:
+    """Returns how often chance alone divides so many images at least as unevenly.
+
+    Args:
+        worse: images that only the first model has right.
+        better: images that only the other one has right.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated
+        proportions or percentages", 1947; exact, by the binomial distribution.
+    """
+    from scipy.stats import binomtest
+
+    if worse + better == 0:
+        return 1.0
+    return float(binomtest(better, worse + better, 0.5).pvalue)
+
+
+def paired_interval(both: int, worse: int, better: int, neither: int) -> tuple[float, float]:
+    """Returns the 95 % interval of the difference of two shares of the same images.
+
+    Args:
+        both: images that both models have right.
+        worse: images that only the first has right.
+        better: images that only the other one has right.
+        neither: images that none has right; all four together at least 1.
+
+    Returns:
+        Of the other's share minus the first's, -1..1.
+
+    Source: Newcombe, "Improved confidence intervals for the difference between binomial
+        proportions based on paired data", 1998, method 10.
+    """
+    count = both + worse + better + neither
+    rights = both + better, both + worse
+    other, first = (right / count for right in rights)
+    (other_low, other_high), (first_low, first_high) = (wilson_interval(r, count) for r in rights)
+    product = float(both * neither - worse * better)
+    if product > 0:
+        product = max(product - count / 2, 0)
+    margins = math.prod(right * (count - right) for right in rights)
+    phi = product / math.sqrt(margins) if margins else 0.0
+
+    def reach(one: float, two: float) -> float:
+        return math.sqrt(max(one * one - 2 * phi * one * two + two * two, 0.0))
+
+    value = other - first
+    low = value - reach(other - other_low, first_high - first)
+    high = value + reach(other_high - other, first - first_low)
+    return max(low, -1.0), min(high, 1.0)
+
+
+def flip_signs(gains: Floats, *, block: int = BLOCK) -> float:
+    """Returns how often chance alone makes the mean of N gains as large, either way.
+
+    If two models are alike, every gain might as well be a loss: signs are dealt out anew, in all
+    ways where there are few, else many times.
+
+    Args:
+        gains: (N,).
+        block: signs that are dealt out at once.
+
+    Source: Fisher, "The Design of Experiments", 1935, section 21; for the share, Phipson and
+        Smyth, "Permutation p-values should never be zero", 2010.
+    """
+    gains = gains[gains != 0]
+    count = len(gains)
+    least = abs(gains.sum()) * (1 - 1e-9)
+    if 2**count <= DEALS:
+        ways = np.arange(2**count)[:, None] >> np.arange(count) & 1
+        return float((np.abs((2 * ways - 1) @ gains) >= least).mean())
+    random, reached, left = np.random.default_rng(0), 0, DEALS
+    while left:
+        deals = min(left, max(1, block // count))
+        signs = 2.0 * random.integers(0, 2, (deals, count), np.int8) - 1
+        reached += int((np.abs(signs @ gains) >= least).sum())
+        left -= deals
+    return (1 + reached) / (1 + DEALS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for how many there are, in the given order.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for done, place in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - done) * p_values[place]))
+        corrected[place] = least
+    return corrected

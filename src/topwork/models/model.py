@@ -1,0 +1,369 @@
+"""A trained classifier: the base, the head, and everything needed to use and to judge it.
+
+Saved, a model is a folder that needs nothing else:
+
+    model.json         what it is: classes, base, preprocessing, settings, data, metrics, versions
+    head.safetensors   kernel (D, C) and bias (C,); inner_kernel, inner_bias if it has such
+    model.keras        the whole network; opens in stock Keras on any backend
+    model.xml, .bin    the whole network for OpenVINO, with outputs `logits` and `vectors`
+                       (`vectors_1`, `vectors_2`, ... of several bases)
+    history.json, .png the curve of all epochs
+    report.html        what a person should see of it
+    answers.parquet    its logits for the validation images
+    tuning.png         the heads it was chosen among, if it was
+    images.parquet     name, label, split and SHA-256 of every image it was trained with
+
+A prediction runs `model.xml` and the head; it needs neither Keras nor JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from topwork.bases import Stack, name_inputs
+from topwork.bases.engines import OpenVINOEngine, resolve_precision
+from topwork.core import warm_up
+from topwork.core.config import Interpolation, Precision, Settings
+from topwork.core.errors import ImageError, SettingsError
+from topwork.core.parallel import in_threads
+from topwork.core.task import Task
+from topwork.heads.dense import Floats, Head, probabilities
+from topwork.images.decode import Source, read_pixels
+from topwork.metrics.calibration import Calibration
+from topwork.metrics.conformal import Residuals
+from topwork.metrics.history import History
+from topwork.vectors.embed_job import Column
+from topwork.vectors.store import Space, VectorStore
+
+Pixels = NDArray[np.uint8]
+
+# So many images are answered one by one sooner than the networks are compiled for more.
+QUICK = 4
+
+
+class Member(BaseModel):
+    """One of a model's frozen networks.
+
+    Attributes:
+        space: base, weights, size, preprocessing and precision: what a vector is here.
+        feature_shape: (s, s, D) of its features before pooling.
+        vector_length: D.
+        parameters: of the base.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    space: Space
+    feature_shape: tuple[int, int, int]
+    vector_length: int
+    parameters: int
+
+    @property
+    def local_space(self) -> Space:
+        """What a vector is on this machine: in f32 where its CPU lacks the bf16 of training."""
+        if self.space.precision in (Precision.F32, Precision.INT8):
+            return self.space
+        return replace(self.space, precision=str(resolve_precision(Precision.AUTO)))
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """Where a member's vectors come from.
+
+    Attributes:
+        path: an OpenVINO file.
+        output: the name of its output, None if it is the only one.
+        flip: whether the mean over image and mirror has still to be taken.
+    """
+
+    path: Path
+    output: str | None
+    flip: bool
+
+
+def find_networks(stack: Stack) -> tuple[NetworkFile, ...]:
+    """Returns the files of networks that lie in a store."""
+    return tuple(
+        NetworkFile(network.vectors_path, None, flip=stack.flip) for network in stack.networks
+    )
+
+
+class DataFacts(BaseModel):
+    """The images a model was made from.
+
+    Attributes:
+        fingerprint: SHA-256 over every image's hash, label and split.
+        counts: images per split and class.
+        skipped: how many images could not be used.
+        split: how the validation split was made: by the data, or its fraction and seed.
+        columns: fields of `DataSettings` that were said.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    fingerprint: str
+    counts: dict[str, dict[str, int]]
+    skipped: int
+    split: dict[str, Any]
+    columns: dict[str, str] = {}
+
+
+class SearchFacts(BaseModel):
+    """How a head was chosen.
+
+    Attributes:
+        heads: how many were trained for it.
+        recipes: how many ways to train one were compared.
+        replicates: on how many folds and seeds each.
+        folds: whether those were folds of the training images; else the validation images.
+        mean: the chosen recipe's mean metric over the replicates.
+        error: standard error of that mean; None for one replicate.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    heads: int
+    recipes: int
+    replicates: int
+    folds: bool
+    mean: float
+    error: float | None
+
+
+class Making(BaseModel):
+    """How a model was made by the command line.
+
+    Attributes:
+        command: as it was typed.
+        data: the data's absolute path, or its URL; None for standard input.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    command: str
+    data: str | None
+
+
+class Validation(BaseModel):
+    """The kept epoch on the validation split; chosen there, so slightly optimistic.
+
+    Attributes:
+        metric: `accuracy`, or `mae` for numbers.
+        value: of that metric.
+        interval: its 95 % interval; an end that is not finite is None.
+        loss: at that epoch.
+        figures: all figures of the report by name; None for one that is not finite.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    metric: str
+    value: float
+    interval: tuple[float | None, float | None]
+    loss: float
+    figures: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of some images.
+
+    Attributes:
+        logits: (N, C) float32 for the images that could be read; one column for two classes.
+        probabilities: (N, C) float32, for one of many or of two rows sum to 1; the numbers
+            themselves for numbers.
+        places: (N,) int64, which of the given images each row belongs to.
+        failed: reason by place, for the others.
+    """
+
+    logits: Floats
+    probabilities: Floats
+    places: NDArray[np.int64]
+    failed: dict[int, str]
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """The images of a dataset as a model remembers them; columns of equal length N."""
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained classifier.
+
+    Attributes:
+        classes: names of the C classes, in the order of the logits (for two classes a single
+            logit is that of the second), or of the labels or numbers.
+        task: what the logits mean.
+        head: the dense layers; divided by the temperature, so that its logits are calibrated.
+        history: the record of its training, before the temperature.
+        members: the networks whose vectors, side by side, the head takes.
+        settings: what it was trained with; what was left to `auto` is what was chosen.
+        data: the images it was made from.
+        validation: how good it is on the validation split.
+        calibration: how sure it may be; for numbers, how far off it is.
+        search: how the head was chosen among others; None if it was not.
+        images: names, labels, splits and hashes of those images.
+        networks: the file that each member's vectors come from.
+        versions: of Python and the libraries that made it.
+        making: the command that made it; None if that was Python.
+    """
+
+    classes: tuple[str, ...]
+    task: Task
+    head: Head
+    history: History
+    members: tuple[Member, ...]
+    settings: Settings
+    data: DataFacts
+    validation: Validation
+    calibration: Calibration | Residuals
+    search: SearchFacts | None
+    images: ImageTable
+    networks: tuple[NetworkFile, ...]
+    versions: dict[str, str]
+    making: Making | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What the head was divided by; 1 for numbers, which have none."""
+        return self.calibration.temperature if isinstance(self.calibration, Calibration) else 1.0
+
+    @property
+    def vector_length(self) -> int:
+        """Length of a vector, over all members."""
+        return sum(member.vector_length for member in self.members)
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The size in pixels of each input of its files by its name, ascending."""
+        return name_inputs(member.space.image_size for member in self.members)
+
+    def find_data(self) -> str:
+        """Returns where the images are that it was trained with.
+
+        Raises:
+            SettingsError: it does not know, or they are not there any more.
+        """
+        place = self.making.data if self.making else None
+        if place is None:
+            raise SettingsError(
+                "data: the model does not know where the images are that it was trained with; say "
+                "it with --data DATA"
+            )
+        if "://" not in place and not Path(place).exists():
+            raise SettingsError(
+                f"data: the images of the model were in {place}, where there is nothing now; say "
+                "where they are with --data DATA"
+            )
+        return place
+
+    @property
+    def interpolation(self) -> Interpolation:
+        """The filter that every image is resized with."""
+        return Interpolation(self.members[0].space.interpolation)
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic that the vectors were trained in."""
+        return Precision(self.members[0].space.precision)
+
+    @cached_property
+    def engines(self) -> tuple[OpenVINOEngine, ...]:
+        """The members' networks, compiled once for this CPU; their outputs are vectors."""
+        return self._compile()
+
+    @cached_property
+    def quick_engines(self) -> tuple[OpenVINOEngine, ...]:
+        """The same for an image at a time, on all cores: the soonest answer for a few."""
+        return self._compile(batch_size=1, streams=1)
+
+    def engines_for(self, count: int) -> tuple[OpenVINOEngine, ...]:
+        """Returns the networks that answer so many images the soonest."""
+        return self.quick_engines if count <= QUICK else self.engines
+
+    def _compile(self, **options: int) -> tuple[OpenVINOEngine, ...]:
+        return tuple(
+            OpenVINOEngine(
+                file.path,
+                member.space.image_size,
+                Precision(member.local_space.precision),
+                output=file.output,
+                flip=file.flip,
+                **options,
+            )
+            for member, file in zip(self.members, self.networks, strict=True)
+        )
+
+    def columns(self, store: Path) -> list[Column]:
+        """Returns where the members' vectors are kept in a store, and how they are made."""
+        return [
+            Column(
+                VectorStore(store, member.local_space, member.vector_length),
+                lambda place=place: self.engines[place],  # type: ignore[misc]
+            )
+            for place, member in enumerate(self.members)
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled network belongs to its process.
+        compiled = ("engines", "quick_engines")
+        return {name: value for name, value in self.__dict__.items() if name not in compiled}
+
+    def predict(self, sources: Sequence[Source]) -> Predictions:
+        """Predicts images, replaying the model's own preprocessing.
+
+        Args:
+            sources: N files, or encoded images in memory.
+
+        Returns:
+            Logits and probabilities; an image that cannot be read is in `failed` instead.
+        """
+        warm_up.networks()
+        failed: dict[int, str] = {}
+        engines = self.engines_for(len(sources))
+        parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]
+        places = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
+        vectors = np.concatenate([part[places] for part in parts], axis=1)
+        logits = self.head.logits(vectors)
+        return Predictions(logits, probabilities(self.task, logits), places, failed)
+
+    def _run(
+        self,
+        place: int,
+        engine: OpenVINOEngine,
+        sources: Sequence[Source],
+        failed: dict[int, str],
+    ) -> Floats:
+        """Returns a member's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
+
+        def load(source: Source) -> Pixels | ImageError:
+            try:
+                return read_pixels(source, engine.image_size, self.interpolation)
+            except ImageError as error:
+                return error
+
+        def pixels() -> Iterator[tuple[int, Pixels]]:
+            for row, found in enumerate(in_threads(load, sources)):
+                if isinstance(found, ImageError):
+                    failed[row] = str(found)
+                else:
+                    yield row, found
+
+        vectors = np.zeros((len(sources), self.members[place].vector_length), np.float32)
+        for row, vector in engine.run(pixels()):
+            vectors[row] = vector
+        return vectors

@@ -1,0 +1,115 @@
+"""What a model says of images whose labels are known: the matter of a report and a comparison.
+
+Those for its validation images are a table in the model's folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.arrow import make_lists, make_strings
+from topwork.core.errors import ModelError
+from topwork.core.task import Task
+from topwork.data.listing import make_writable
+from topwork.heads.dense import Floats
+from topwork.images.decode import Source
+
+ANSWERS_FILE = "answers.parquet"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's logits for N images of one split, with the truth.
+
+    Attributes:
+        split: `train`, `validation`, `test` or `all`.
+        names: of the images.
+        hashes: SHA-256 of each image's bytes, hex.
+        labels: as `Dataset.labels` has them, with classes numbered as the model does: (N,) int32,
+            (N, C) bool for many labels, (N, C) float64 for numbers.
+        logits: (N, C) float32, calibrated.
+        sources: the images themselves; None where they are not at hand.
+        seen: how many of them the model was trained or chosen on.
+    """
+
+    split: str
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    labels: NDArray[Any]
+    logits: Floats
+    sources: tuple[Source | None, ...]
+    seen: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: NDArray[np.int64]) -> Answers:
+        """Returns those of some images, in the order of `rows`."""
+        return Answers(
+            self.split,
+            tuple(self.names[row] for row in rows),
+            tuple(self.hashes[row] for row in rows),
+            self.labels[rows],
+            self.logits[rows],
+            tuple(self.sources[row] for row in rows),
+            self.seen,
+        )
+
+
+def write_answers(answers: Answers, path: Path) -> None:
+    """Writes a model's answers as a table; the images themselves stay where they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    truth = answers.labels.reshape(len(answers), -1).astype(np.float64)
+    columns = {
+        "name": make_strings(list(map(make_writable, answers.names))),
+        "sha256": make_strings(answers.hashes),
+        "truth": make_lists(truth),
+        "logits": make_lists(answers.logits),
+    }
+    facts = {"split": answers.split, "seen": str(answers.seen)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
+
+
+def load_answers(folder: Path, task: Task) -> Answers | None:
+    """Returns what a saved model says of its validation images, or None if it did not say.
+
+    Args:
+        folder: of the model.
+        task: of the model.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    path = folder / ANSWERS_FILE
+    if not path.exists():
+        return None
+    kinds = {Task.LABELS: np.bool_, Task.NUMBER: np.float64}
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        truth = np.array(table["truth"].to_pylist(), np.float64)
+        if task in (Task.CLASSES, Task.BINARY):
+            truth = truth[:, 0]
+        facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        return Answers(
+            split=facts["split"],
+            names=tuple(table["name"].to_pylist()),
+            hashes=tuple(table["sha256"].to_pylist()),
+            labels=truth.astype(kinds.get(task, np.int32)),
+            logits=np.array(table["logits"].to_pylist(), np.float32),
+            sources=(None,) * len(table),
+            seen=int(facts["seen"]),
+        )
+    except (OSError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ModelError(
+            f"{path} is damaged: {error}; train it again with topwork train"
+        ) from error

@@ -1,0 +1,321 @@
+"""The same recipes with scikit-learn's manners: `Classifier`, `Regressor`, `tune`, `load`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from topwork.core.callbacks import SILENT
+from topwork.core.config import Search, Settings, Tracker
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.leftovers import sweep
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.data.labels import number_labels
+from topwork.data.listing import Skipped
+from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.tuning.trackers import tracked
+from topwork.heads.tuning.trials import Journal, Trial
+from topwork.metrics.history import History
+from topwork.metrics.scores import NumberReport
+from topwork.models.folder import load_model
+from topwork.models.model import Model
+from topwork.recipes import train as pipeline
+from topwork.recipes.estimator import Estimator, check_labels_given, warn_of
+from topwork.recipes.progress import Screen, make_console
+from topwork.recipes.result import Trained
+from topwork.vectors.backends import find_store
+
+
+class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+    """Classifies images with a new head on a pretrained, frozen base.
+
+    Every image is run through the base once, in any process that shares the store; fitting
+    again with another learning rate, or on another fold, takes a second or two.
+
+        classifier = topwork.Classifier(epochs=20).fit(topwork.Dataset.from_folder("photos"))
+        classifier.history_.plot()
+        classifier.predict(["new.jpg"])
+
+    A label may be one of many classes or of two: texts or numbers (N,). Or an image may have any
+    of many labels: lists of texts, or an array (N, C) of 0 and 1.
+
+    Args:
+        base: name of the pretrained network, or several such as `a,b@300`, whose vectors are
+            put side by side; see `topwork bases`.
+        preset: `fast`, `balanced` or `best`: values for the arguments that are left at their
+            defaults.
+        image_size: side of the square input in pixels; None for the base's own.
+        views: augmented views of each training image, besides itself.
+        flip: take the mean of an image's vector and that of its mirror image.
+        head: `dense`, trained in epochs, or `logistic`, solved to its optimum.
+        epochs: passes over the training vectors; the best one is kept.
+        learning_rate: step size of the optimizer, or `auto`.
+        batch_size: vectors per training step.
+        optimizer: `adam` or `sgd`.
+        weight_decay: times the learning rate, the share that each weight loses per step.
+        label_smoothing: share of each label that is spread over all classes, 0..1.
+        dropout: share of the last layer's inputs that is dropped in training, 0..1.
+        inner_units: units of a layer with ReLU before the last; 0 for none.
+        class_weight: `none`, or `balanced` for classes that count the same in training.
+        normalize: bring every value of the vectors to mean 0 and deviation 1.
+        penalty: L2 penalty of the logistic head, or `auto`.
+        seed: of the split, the head's first weights and the order of the batches.
+        validation_fraction: share of the training images to validate on, where the data has
+            no validation split.
+        interpolation: filter of the resize.
+        precision: arithmetic of the base, `auto`, `bf16`, `f32` or `int8`.
+        engine: what runs the base, `auto`, `openvino`, `keras` or `ray`.
+        address: where the Ray cluster is.
+        weights: file with the base's weights, instead of the published ones.
+        thumbnails: most training images that the model carries small pictures of.
+        strict: raise at the first image that cannot be used, instead of leaving it out.
+        store: folder of vectors and built networks, or the URL of a bucket; None for
+            `$TOPWORK_STORE` or the user's cache.
+        verbose: show what the command line shows.
+
+    Attributes:
+        classes_: (C,) the labels, sorted; of the dtype that `fit` was given, texts for many labels.
+        history_: losses and accuracies of all epochs; `history_.plot()` draws them.
+        skipped_: what was left out, with the reasons.
+        model_: the trained `Model`.
+        trials_: what was compared to choose the head; none if nothing was left open.
+    """
+
+    classes_: NDArray[Any]
+    history_: History
+    skipped_: tuple[Skipped, ...]
+    trials_: tuple[Trial, ...]
+    _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
+    _other: ClassVar = "Regressor"
+
+    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+        plain = labels is None or dataset.task is Task.LABELS
+        self.classes_ = np.array(dataset.classes) if plain else np.unique(np.asarray(labels))
+        super()._take(trained, dataset, labels)
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Returns the most probable label (N,) of each of N images, of the dtype of `classes_`.
+
+        For many labels (N, C) of 0 and 1, in the order of `classes_`.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        logits = self._logits(X)
+        answers = decide(self.model_.task, logits)
+        if self.model_.task is Task.LABELS:
+            return answers.astype(np.int64)
+        return np.asarray(self.classes_[answers])
+
+    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+        """Returns the probabilities (N, C) float32 of the classes in the order of `classes_`.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        logits = self._logits(X)
+        return probabilities(self.model_.task, logits)
+
+    def score(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Returns the accuracy, 0..1; for many labels the share of images that are all right.
+
+        Args:
+            X: N images as in `fit`, or a `Dataset`, whose test split is used.
+            y: N true labels; none for a `Dataset`.
+            sample_weight: (N,) how much each image counts; not for a `Dataset`.
+
+        Raises:
+            DatasetError: labels are missing or too many, or an image cannot be read.
+
+        Warns:
+            UserWarning: images of a `Dataset` were left out, unless `strict`.
+        """
+        check_is_fitted(self, "model_")
+        check_labels_given(X, y, sample_weight)
+        if isinstance(X, Dataset):
+            figures = self._evaluate(X).report.figures
+            return figures["exact" if self.model_.task is Task.LABELS else "accuracy"]
+        if self.model_.task is not Task.LABELS:
+            return float(super().score(X, y, sample_weight))
+        return float(accuracy_score(self._flags(y), self.predict(X), sample_weight=sample_weight))
+
+    def _flags(self, labels: Any) -> NDArray[np.int64]:
+        """Returns many labels as (N, C) of 0 and 1 in the order of `classes_`."""
+        _, names, flags = number_labels(labels, Task.LABELS)
+        place = {name: n for n, name in enumerate(self.classes_.tolist())}
+        unknown = [name for name in names if name not in place]
+        if unknown:
+            raise DatasetError(f"the model does not know the label {unknown[0]}")
+        found = np.zeros((len(flags), len(place)), np.int64)
+        found[:, [place[name] for name in names]] = flags
+        return found
+
+
+class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
+    """Estimates numbers of images with a new head on a pretrained, frozen base.
+
+        regressor = topwork.Regressor().fit(paths, prices)
+        regressor.predict(["new.jpg"])
+
+    Labels are numbers (N,), or several for each image, (N, C). The arguments are those of
+    `Classifier`; `class_weight` and `label_smoothing` are not for numbers.
+
+    Attributes:
+        history_: losses and mean absolute errors of all epochs; `history_.plot()` draws them.
+        skipped_: what was left out, with the reasons.
+        model_: the trained `Model`.
+        trials_: what was compared to choose the head; none if nothing was left open.
+    """
+
+    _tasks: ClassVar = (Task.NUMBER,)
+    _other: ClassVar = "Classifier"
+
+    def predict(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
+        """Returns the numbers (N,) float32 of N images; (N, C) where there are several.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        logits = self._logits(X)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def score(
+        self,
+        X: Any,  # noqa: N803
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Returns R², the share of the variance that is explained, at most 1.
+
+        Args:
+            X: N images as in `fit`, or a `Dataset`, whose test split is used.
+            y: N true numbers; none for a `Dataset`.
+            sample_weight: (N,) how much each image counts; not for a `Dataset`.
+
+        Raises:
+            DatasetError: numbers are missing or too many, or an image cannot be read.
+        """
+        check_is_fitted(self, "model_")
+        check_labels_given(X, y, sample_weight)
+        if not isinstance(X, Dataset):
+            return float(super().score(X, y, sample_weight))
+        report = self._evaluate(X).report
+        assert isinstance(report, NumberReport)
+        return report.r2
+
+
+def tune(
+    data: Dataset | str | Path,
+    *,
+    trials: str | Path | None = None,
+    folds: int | None = None,
+    seeds: int | None = None,
+    budget: str | int | None = None,
+    track: str | None = None,
+    track_to: str | Path | None = None,
+    store: str | Path | None = None,
+    verbose: bool = False,
+    **settings: Any,
+) -> Classifier | Regressor:
+    """Tries many ways to train a classifier at once and returns the chosen one, fitted.
+
+        classifier = topwork.tune("photos", budget=300)
+        classifier.trials_  # every recipe, with its mean and standard error over the folds
+
+    Args:
+        data: a dataset, or what `Dataset.open` takes, such as the path of a folder.
+        trials: file that every head is written to, a JSON object a line; what it has already is
+            not trained again.
+        folds: stratified folds of the training images to compare on; 0 for the validation
+            images; None for five, or 0 where there are 1,000 validation images.
+        seeds: how often, from other first weights.
+        budget: most heads to train, or time such as `60s`.
+        track: `mlflow` or `tensorboard`, to show every head there as well.
+        track_to: its folder, database or server; needed with `track`.
+        store: folder of vectors and built networks, or the URL of a bucket; None for
+            `$TOPWORK_STORE` or the user's cache.
+        verbose: show what the command line shows.
+        settings: arguments of `Classifier`; what is given stays as it is, all other options of
+            the head are searched.
+
+    Returns:
+        A fitted classifier, or for numbers a regressor; its arguments are what was chosen.
+
+    Raises:
+        TopworkError: any of its kinds; see `topwork.core.errors`.
+    """
+    wanted = Settings.create(**settings)
+    strict = wanted.strict
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=strict)
+    plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
+    place = find_store(store).absolute()
+    sweep(place)
+    journal = Journal(None if trials is None else Path(trials))
+    program = _choose_tracker(track, track_to)
+    screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
+    with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
+        trained = pipeline.tune(
+            dataset,
+            wanted,
+            place,
+            plan=plan,
+            pinned=frozenset(settings),
+            journal=journal,
+            callback=screen,
+        )
+    estimator = _make_estimator(trained.model, store=store, verbose=verbose)
+    estimator._take(trained, dataset, None)
+    warn_of(trained.skipped, "see skipped_")
+    return estimator
+
+
+def _choose_tracker(track: str | None, track_to: str | Path | None) -> Tracker | None:
+    if (track is None) != (track_to is None):
+        raise SettingsError("track: needs track_to, the place, and track_to needs track")
+    if track is not None and track not in list(Tracker):
+        raise SettingsError(f"track: must be {' or '.join(Tracker)}, received {track!r}")
+    return None if track is None else Tracker(track)
+
+
+def _make_estimator(model: Model, **others: Any) -> Classifier | Regressor:
+    """Returns an estimator whose arguments say all that a preset did."""
+    kind = Regressor if model.task is Task.NUMBER else Classifier
+    return kind(**model.settings.model_dump(mode="json") | {"preset": None}, **others)
+
+
+def load(path: str | Path) -> Classifier | Regressor:
+    """Opens a model that `topwork train` or `Classifier.save` wrote.
+
+    Args:
+        path: the model's folder.
+
+    Returns:
+        A fitted classifier, or for numbers a regressor. Its labels are text, also where `fit`
+        was given numbers.
+
+    Raises:
+        ModelError: it is not a model, was made by a newer Topwork, or is damaged.
+    """
+    model = load_model(Path(path).absolute())
+    estimator = _make_estimator(model)
+    if isinstance(estimator, Classifier):
+        estimator.classes_ = np.array(model.classes)
+    estimator.model_ = model
+    estimator.history_ = model.history
+    estimator.skipped_ = ()
+    estimator.trials_ = ()
+    estimator._trained = None
+    return estimator

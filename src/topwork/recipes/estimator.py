@@ -1,0 +1,281 @@
+"""What classifiers and regressors have in common: settings, fitting, saving."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from topwork.bases import write_keras_file
+from topwork.core import warm_up
+from topwork.core.callbacks import SILENT
+from topwork.core.config import Settings
+from topwork.core.errors import DatasetError
+from topwork.core.files import open_scratch
+from topwork.core.leftovers import sweep
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.data.listing import SHOWN, Skipped
+from topwork.heads.dense import Floats
+from topwork.heads.tuning.trials import Trial
+from topwork.metrics.history import History
+from topwork.models import evaluate as evaluation
+from topwork.models.folder import KERAS_FILE, copy_model, find_keras_file
+from topwork.models.model import Model
+from topwork.recipes import train as pipeline
+from topwork.recipes.progress import Screen, make_console
+from topwork.recipes.result import Trained
+from topwork.vectors.backends import find_store
+
+if TYPE_CHECKING:
+    import keras
+
+_DEFAULT = Settings.create()
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]
+    """A new head on a pretrained, frozen base, with scikit-learn's manners."""
+
+    history_: History
+    skipped_: tuple[Skipped, ...]
+    trials_: tuple[Trial, ...]
+    model_: Model
+    # Which tasks it is for, and what to use for others.
+    _tasks: ClassVar[tuple[Task, ...]]
+    _other: ClassVar[str]
+
+    def __init__(
+        self,
+        base: str = _DEFAULT.base,
+        *,
+        preset: str | None = _DEFAULT.preset,
+        image_size: int | None = _DEFAULT.image_size,
+        views: int = _DEFAULT.views,
+        flip: bool = _DEFAULT.flip,
+        head: str = str(_DEFAULT.head),
+        epochs: int = _DEFAULT.epochs,
+        learning_rate: float | str = _DEFAULT.learning_rate,
+        batch_size: int = _DEFAULT.batch_size,
+        optimizer: str = str(_DEFAULT.optimizer),
+        weight_decay: float = _DEFAULT.weight_decay,
+        label_smoothing: float = _DEFAULT.label_smoothing,
+        dropout: float = _DEFAULT.dropout,
+        inner_units: int = _DEFAULT.inner_units,
+        class_weight: str = str(_DEFAULT.class_weight),
+        normalize: bool = _DEFAULT.normalize,
+        penalty: float | str = _DEFAULT.penalty,
+        seed: int = _DEFAULT.seed,
+        validation_fraction: float = _DEFAULT.validation_fraction,
+        interpolation: str = str(_DEFAULT.interpolation),
+        precision: str = str(_DEFAULT.precision),
+        engine: str = str(_DEFAULT.engine),
+        address: str | None = _DEFAULT.address,
+        weights: str | Path | None = _DEFAULT.weights,
+        thumbnails: int = _DEFAULT.thumbnails,
+        strict: bool = _DEFAULT.strict,
+        store: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.base = base
+        self.preset = preset
+        self.image_size = image_size
+        self.views = views
+        self.flip = flip
+        self.head = head
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.dropout = dropout
+        self.inner_units = inner_units
+        self.class_weight = class_weight
+        self.normalize = normalize
+        self.penalty = penalty
+        self.seed = seed
+        self.validation_fraction = validation_fraction
+        self.interpolation = interpolation
+        self.precision = precision
+        self.engine = engine
+        self.address = address
+        self.weights = weights
+        self.thumbnails = thumbnails
+        self.strict = strict
+        self.store = store
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+        """Trains a head on labelled images.
+
+        Args:
+            X: a `Dataset`, or N images: paths, encoded bytes, or uint8 arrays (H, W) or
+                (H, W, 3) in 0..255.
+            y: N labels, see the class; none for a `Dataset`.
+
+        Returns:
+            self.
+
+        Raises:
+            TopworkError: any of its kinds; see `topwork.core.errors`.
+
+        Warns:
+            UserWarning: images were left out; `skipped_` says which and why. Or int8 was asked
+                for, and another precision took its place.
+        """
+        settings = Settings.create(**self._settings())
+        store = self._store
+        sweep(store)
+        dataset = self._read(X, y)
+        with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
+            trained = pipeline.train(dataset, settings, store, screen)
+        self._take(trained, dataset, y)
+        warn_of(trained.skipped, "see skipped_")
+        if trained.quantization is not None and not trained.quantization.kept:
+            warnings.warn(
+                f"int8 keeps too little of what {self.base} tells of these images; trained in "
+                f"{trained.quantization.precision} instead",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _read(self, images: Any, labels: Any) -> Dataset:
+        if not isinstance(images, Dataset):
+            if labels is None:
+                raise DatasetError(
+                    "fit needs a Dataset, or images and a label for each; for a folder call "
+                    "fit(topwork.Dataset.from_folder(path))"
+                )
+            task = Task.NUMBER if self._tasks == (Task.NUMBER,) else None
+            return Dataset.from_sources(images, labels, task=task)
+        if labels is not None:
+            raise DatasetError("a Dataset has its own labels; call fit(dataset) without any")
+        if images.task not in self._tasks:
+            raise DatasetError(
+                f"the dataset is for the task {images.task}; use topwork.{self._other}"
+            )
+        return images
+
+    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+        del dataset, labels
+        self.model_ = trained.model
+        self.history_ = trained.model.history
+        self.skipped_ = trained.skipped
+        self.trials_ = trained.trials
+        self._trained: Trained | None = trained
+
+    def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
+        """Tests on the test split of a dataset."""
+        found = evaluation.evaluate(self.model_, dataset, "test", self._store, strict=self.strict)
+        warn_of(found.skipped, "they do not count", stacklevel=4)
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model as a folder that needs nothing else; see `topwork.load`.
+
+        Raises:
+            ModelError: it cannot be written.
+
+        Warns:
+            UserWarning: something of what was saved is doubtful.
+        """
+        check_is_fitted(self, "model_")
+        if self._trained is None:
+            copy_model(self._folder, Path(path))
+        else:
+            warm_up.saving()
+            for doubt in self._trained.save(Path(path)).doubts:
+                warnings.warn(f"{path} is saved; {doubt}", UserWarning, stacklevel=2)
+
+    def to_keras(self) -> keras.Model:
+        """Returns the whole network, from pixels (N, S, S, 3) in 0..255 to logits (N, C).
+
+        Bases of several sizes give it an input for each, `image_S`.
+
+        It runs on the Keras backend of this process: the one chosen by `KERAS_BACKEND` or
+        Keras' own settings, JAX if neither chose one and TensorFlow is not installed. Resize
+        images as `model_.interpolation` says.
+        """
+        check_is_fitted(self, "model_")
+        _choose_keras_backend()
+        import keras
+
+        if self._trained is None:
+            return keras.saving.load_model(find_keras_file(self._folder), compile=False)
+        head = self.model_.head
+        with open_scratch() as folder:
+            path = folder / KERAS_FILE
+            write_keras_file(self._trained.stack.folder, head.layers, path)
+            return keras.saving.load_model(path, compile=False)
+
+    @property
+    def _store(self) -> Path:
+        return find_store(self.store).absolute()
+
+    @property
+    def _folder(self) -> Path:
+        return self.model_.networks[0].path.parent
+
+    def _settings(self) -> dict[str, Any]:
+        values = {name: value for name, value in self.get_params().items() if name in _FIELDS}
+        if self.preset is None:
+            return values
+        plain = _DEFAULT.model_dump(mode="json")
+        return {name: value for name, value in values.items() if value != plain[name]}
+
+    def _logits(self, X: Any) -> Floats:  # noqa: N803
+        check_is_fitted(self, "model_")
+        dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
+        return evaluation.predict_all(self.model_, dataset, self._store)
+
+
+_FIELDS = frozenset(Settings.model_fields)
+
+
+def check_labels_given(images: Any, labels: ArrayLike | None, weights: ArrayLike | None) -> None:
+    """Refuses to score images without labels, or a dataset with labels of its own.
+
+    Raises:
+        DatasetError: with the reason.
+    """
+    if not isinstance(images, Dataset):
+        if labels is None:
+            raise DatasetError("score needs a Dataset, or images and a label for each")
+    elif labels is not None or weights is not None:
+        raise DatasetError("a Dataset has its own labels; call score(dataset) without any")
+
+
+def warn_of(skipped: Sequence[Skipped], advice: str, stacklevel: int = 3) -> None:
+    """Warns the caller `stacklevel` calls above of images that were left out."""
+    if skipped:
+        some = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:SHOWN])
+        warnings.warn(
+            f"{len(skipped)} images or folders were left out ({some}); {advice}",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _choose_keras_backend() -> None:
+    """Chooses JAX where nobody chose a backend and Keras' own choice, TensorFlow, is absent."""
+    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
+        return
+    home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
+    try:
+        chosen = json.loads(Path(home, "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        chosen = "tensorflow"
+    # Keras itself writes "tensorflow" there, so that one may be nobody's choice.
+    if chosen == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+        os.environ["KERAS_BACKEND"] = "jax"

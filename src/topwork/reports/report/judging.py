@@ -1,0 +1,71 @@
+"""A model's answers beside the truth: what every part of a report looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.task import Task
+from topwork.heads.dense import Floats, decide, probabilities
+from topwork.metrics.scores import Report, make_report
+from topwork.models.model import Model
+from topwork.models.predictions import Answers
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers to N images, judged.
+
+    Attributes:
+        model: whose answers they are.
+        answers: logits and truth.
+        said: N answers, as `decide` gives them.
+        chances: (N, C) probabilities; of numbers the numbers themselves.
+        report: the metric, its interval and figures per class.
+    """
+
+    model: Model
+    answers: Answers
+    said: NDArray[Any]
+    chances: Floats
+    report: Report
+
+    @property
+    def task(self) -> Task:
+        """What the answers mean."""
+        return self.model.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the C classes, labels or numbers."""
+        return self.model.classes
+
+    @property
+    def one_of(self) -> bool:
+        """Whether an answer is one of many classes, or of two."""
+        return self.task in (Task.CLASSES, Task.BINARY)
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """The labels, as `Answers` has them."""
+        return self.answers.labels
+
+    def errors(self) -> NDArray[np.float64]:
+        """Returns by how much each number (N, C) is too large."""
+        return np.asarray(self.answers.logits.astype(np.float64) - self.truth)
+
+
+def judge(model: Model, answers: Answers) -> Judged:
+    """Compares answers with the truth.
+
+    Args:
+        model: whose answers they are.
+        answers: to at least one image.
+    """
+    task, logits = model.task, answers.logits
+    said, chances = decide(task, logits), probabilities(task, logits)
+    report = make_report(task, answers.labels, said, chances, len(model.classes))
+    return Judged(model, answers, said, chances, report)

@@ -1,0 +1,180 @@
+"""The report as one HTML file that needs nothing else: no network, no scripts.
+
+A model and its answers go in. Answers are judged and put into tables and charts; the images that
+are named get small pictures, and the worst mistakes maps of what the networks saw. Everything is
+bounded, so that data of any size makes a page of a few megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from topwork.core.callbacks import SILENT, Callback
+from topwork.core.errors import ImageError
+from topwork.images.thumbnails import THUMBNAIL_PX, Pictures, data_uri, make_thumbnail
+from topwork.metrics.scores import ClassReport, LabelReport, NumberReport
+from topwork.models.explain import Explainer
+from topwork.models.model import Model
+from topwork.models.predictions import Answers
+from topwork.reports.pages.balance import count_classes
+from topwork.reports.pages.templates import load_template
+from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
+from topwork.reports.report.drawings import draw_curves, draw_numbers, draw_sureness
+from topwork.reports.report.facts import (
+    list_findings,
+    list_origins,
+    list_settings,
+    list_stages,
+    list_tiles,
+    say_honesty,
+    say_search,
+    say_task,
+)
+from topwork.reports.report.judging import Judged, judge
+from topwork.reports.report.maps import draw_maps
+from topwork.reports.report.tables import (
+    FIRST,
+    MOST_ROWS,
+    list_classes,
+    list_labels,
+    list_numbers,
+    make_confusion,
+)
+
+# Of some 4 kB each, a third more in HTML: the file stays below 3 MB.
+PICTURES = 300
+# One image is run at a time, by all cores; another is decoded meanwhile.
+MAP_THREADS = 2
+
+
+def render_report(
+    model: Model,
+    answers: Answers | None,
+    *,
+    title: str,
+    most_pictures: int = PICTURES,
+    most_rows: int = MOST_ROWS,
+    explainer: Explainer | None = None,
+    inspection: Mapping[str, Any] | None = None,
+    trials_png: bytes | None = None,
+    callback: Callback = SILENT,
+) -> str:
+    """Renders what a person should see of a model.
+
+    Args:
+        model: a trained model.
+        answers: what it says of some images, at least one; None if that is not known. Pictures
+            are shown of those that have a source; one that cannot be read stays empty.
+        title: of the page.
+        most_pictures: the most pictures of images that it shows.
+        most_rows: the most classes, labels or numbers that have a row.
+        explainer: of the model, for the maps; None for none.
+        inspection: what an inspection of its images found, as `Inspection.summary` has it.
+        trials_png: the plot of what was compared to choose the head.
+        callback: hears, in the caller's thread, how many small pictures are made, and of how
+            many.
+
+    Returns:
+        HTML.
+    """
+    found = judge(model, answers) if answers is not None and len(answers) else None
+    curves = draw_curves(model.history)
+    content: dict[str, Any] = {
+        "task": say_task(model),
+        "tiles": list_tiles(model, found),
+        "honesty": say_honesty(model, answers),
+        "command": model.making.command if model.making else None,
+        "stages": list_stages(model),
+        "curves": curves,
+        "settings": list_settings(model.settings),
+        "origins": list_origins(model),
+        "findings": list_findings(inspection),
+        "search": say_search(model),
+        "trials": data_uri(trials_png) if trials_png else None,
+        "balance": count_classes(
+            {split: row for split, row in model.data.counts.items() if any(row.values())}
+        ),
+    }
+    pictures = Pictures(lambda place: b"", 0)
+    worst = unsure = None
+    groups: list[Group] = []
+    if found is not None:
+        worst, unsure = find_worst(found), find_unsure(found)
+        behind = find_groups(found)
+        groups = list(behind.values())
+        content |= _list_answers(found, behind, most_rows)
+        pictures = _draw_pictures(found.answers, worst, unsure, groups, most_pictures, callback)
+        if explainer is not None:
+            _add_maps(explainer, found.answers, worst.rows)
+    return load_template("report/page.html.j2").render(
+        title=title,
+        model=model,
+        answers=answers,
+        found=found,
+        worst=worst,
+        unsure=unsure,
+        groups=groups,
+        pictures=pictures,
+        exact=model.head.linear,
+        first=FIRST,
+        side=THUMBNAIL_PX,
+        **content,
+    )
+
+
+def _list_answers(
+    found: Judged, behind: Mapping[tuple[int, int], Group], most_rows: int
+) -> dict[str, Any]:
+    rows: Any = None
+    confusion = None
+    match found.report:
+        case ClassReport():
+            rows = list_classes(found.classes, found.report, most=most_rows)
+            confusion = make_confusion(found.classes, found.report, behind)
+        case LabelReport():
+            rows = list_labels(found.classes, found.report, behind, most=most_rows)
+        case NumberReport():
+            rows = list_numbers(found.classes, found.report, most=most_rows)
+    return {
+        "rows": rows,
+        "confusion": confusion,
+        "sureness": draw_sureness(found),
+        "numbers": draw_numbers(found),
+    }
+
+
+def _draw_pictures(
+    answers: Answers,
+    worst: Cases,
+    unsure: Cases | None,
+    groups: Sequence[Group],
+    most: int,
+    callback: Callback,
+) -> Pictures:
+    """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
+
+    def make(place: int) -> bytes:
+        source = answers.sources[place]
+        if source is None:
+            raise ImageError("it is not at hand")
+        return make_thumbnail(source)
+
+    pictures = Pictures(make, most)
+    lists = (worst, unsure, *(group.cases for group in groups))
+    for case in (case for cases in lists if cases is not None for case in cases.rows):
+        if answers.sources[case.place] is not None:
+            pictures.add(case.place)
+    pictures.draw(callback)
+    return pictures
+
+
+def _add_maps(explainer: Explainer, answers: Answers, cases: Sequence[Case]) -> None:
+    def add(case: Case) -> None:
+        source = answers.sources[case.place]
+        if source is not None:
+            case.maps.extend(draw_maps(explainer, source, case.asked))
+
+    with ThreadPoolExecutor(MAP_THREADS) as pool:
+        list(pool.map(add, cases))

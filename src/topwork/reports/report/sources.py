@@ -1,0 +1,36 @@
+"""The images that kept answers are of, found again in the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from topwork.core.errors import ImageError
+from topwork.core.parallel import in_threads
+from topwork.data.dataset import Dataset
+from topwork.images.decode import Source, image_hash, read_bytes
+from topwork.models.predictions import Answers
+
+
+def find_sources(answers: Answers, dataset: Dataset) -> Answers:
+    """Returns answers with the images that they are of.
+
+    An image is found by its name, and taken only if its bytes are what they were.
+
+    Args:
+        answers: as they were kept with a model.
+        dataset: the images that the model was made of, or some of them.
+    """
+    known = dataset.sources_by_name
+
+    def find(pair: tuple[str, str]) -> Source | None:
+        name, wanted = pair
+        source = known.get(name)
+        if source is None:
+            return None
+        try:
+            return source if image_hash(read_bytes(source)) == wanted else None
+        except ImageError:
+            return None
+
+    pairs = zip(answers.names, answers.hashes, strict=True)
+    return replace(answers, sources=tuple(in_threads(find, pairs)))

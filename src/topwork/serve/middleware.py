@@ -1,0 +1,228 @@
+"""Who may ask, and what is written down of it: two layers of ASGI around the application.
+
+`Checks` lets through who names the right host, comes from no other site and has the API key.
+`Record` is around everything: it gives every answer its headers of safety, turns a fault into an
+answer, and keeps log and figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from topwork.core.errors import printable
+from topwork.serve.http_errors import Refusal, describe, encode
+from topwork.serve.prometheus import Gauges
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("topwork.serve")
+
+OPEN_PATHS = ("/", "/healthz")
+STATIC = "/static/"
+# How much of an address the log keeps.
+LOGGED_CHARS = 100
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SAFETY = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+# What `Record` finds in a request's scope: how many images it has.
+IMAGES_KEY = "topwork.images"
+
+
+class Checks:
+    """Lets through who may ask.
+
+    Args:
+        app: what they ask.
+        api_key: None if everybody may.
+        host: that the server is bound to, if only this machine reaches it: a page of another
+            site that has its own name resolved to this machine is stopped then. None else.
+        origins: other sites whose pages may ask; `*` for all.
+    """
+
+    def __init__(
+        self, app: App, api_key: str | None, host: str | None, origins: Sequence[str]
+    ) -> None:
+        self.app = app
+        self._key = None if api_key is None else api_key.encode()
+        self._host = host
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it with the reason why not."""
+        if scope["type"] == "http":
+            try:
+                self._check(dict(scope["headers"]), scope["path"])
+            except Refusal as refusal:
+                await send_json(send, refusal)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, headers: dict[bytes, bytes], path: str) -> None:
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self._host is not None and not _is_local(host, self._host):
+            raise Refusal(
+                400,
+                f"Host: must be localhost, an address or {self._host}, received {host!r}; to be "
+                "reached under another name, bind to its address with --host",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        known = not origin or {origin, "*"} & self._origins
+        if not (known or urlsplit_host(origin) == host):
+            raise Refusal(
+                403,
+                f"pages of {origin!r} may not ask {host!r}; allow them with --allow-origin "
+                "(behind a proxy, have it pass on Host)",
+            )
+        if self._key is None or path in OPEN_PATHS or path.startswith(STATIC):
+            return
+        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = headers.get(b"x-api-key") or (token.strip() if kind.lower() == b"bearer" else b"")
+        if not hmac.compare_digest(given, self._key):
+            raise Refusal(
+                401,
+                f"an API key is needed, and the one received is {'wrong' if given else 'none'}; "
+                "send it as X-API-Key: KEY or Authorization: Bearer KEY",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+def urlsplit_host(origin: str) -> str:
+    """Returns the host and port of an origin; nothing if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_local(header: str, bound: str) -> bool:
+    name = header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
+    if name in ("localhost", bound.lower()):
+        return True
+    try:
+        # A number resolves to nothing but itself.
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Record:
+    """Writes down what is answered.
+
+    Args:
+        app: what answers.
+        gauges: count it.
+        access_log: whether each request is a line of the log.
+    """
+
+    def __init__(self, app: App, gauges: Gauges, access_log: bool) -> None:
+        self.app = app
+        self._gauges = gauges
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, and its answer back."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                there = {name.lower() for name, _ in message.get("headers", ())}
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *(
+                        (n.encode(), v.encode())
+                        for n, v in SAFETY.items()
+                        if n.encode() not in there
+                    ),
+                ]
+            try:
+                await send(message)
+            except (OSError, RuntimeError) as error:
+                # So uvloop says that the other side hung up a moment ago.
+                raise _GoneError from error
+
+        try:
+            await self.app(scope, receive, send_safely)
+        except asyncio.CancelledError:
+            # The server stops, and this one was not done in time.
+            if not status:
+                await send_json(send_safely, Refusal(503, "the server is stopping"))
+        except Exception as error:
+            if not _is_gone(error):
+                log.exception("%s failed", _say_request(scope))
+                if not status:
+                    refusal = Refusal(500, "a fault of the server; its log says more")
+                    await send_json(send_safely, refusal)
+        finally:
+            self._write(scope, status, time.perf_counter() - start)
+
+    def _write(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        said = str(status) if status else "closed"
+        self._gauges.requests.labels(route, said).inc()
+        self._gauges.seconds.labels(route).observe(seconds)
+        if self._access_log:
+            images = scope.get(IMAGES_KEY)
+            many = f" {images} image{'' if images == 1 else 's'}" if images is not None else ""
+            log.info("%s %s%s %.0f ms", _say_request(scope), said, many, 1000 * seconds)
+
+
+def _is_gone(error: Exception) -> bool:
+    from starlette.requests import ClientDisconnect
+
+    return isinstance(error, (ClientDisconnect, _GoneError))
+
+
+class _GoneError(Exception):
+    """Nobody takes the answer."""
+
+
+def _say_request(scope: Scope) -> str:
+    client = (scope.get("client") or ("-",))[0]
+    query = scope["query_string"].decode("latin-1")
+    address = printable(scope["path"] + ("?" + query if query else ""))
+    if len(address) > LOGGED_CHARS:
+        address = address[:LOGGED_CHARS] + "…"
+    return f"{client} {scope['method']} {address}"
+
+
+async def send_json(send: Send, refusal: Refusal) -> None:
+    """Sends a refusal."""
+    body = encode(describe(refusal.status, str(refusal)))
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **refusal.headers,
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refusal.status,
+            "headers": [(n.lower().encode(), v.encode()) for n, v in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

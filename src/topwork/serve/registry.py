@@ -1,0 +1,289 @@
+"""The models that are served: each a private copy of its folder, exchanged when that changes.
+
+A copy, because networks are compiled from files and read from them later too: what is written
+over them, or put in their place, must not reach a model that is at work. A folder that was
+replaced is copied, checked and compiled beside the old model, which goes on until then; and until
+the last request that has it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topwork.core.errors import ModelError, SettingsError, TopworkError, printable
+from topwork.core.files import drop_scratch, make_scratch, touch_scratch
+from topwork.models.explain import Explainer
+from topwork.models.folder import LOADED_FILES, load_model
+from topwork.models.gallery import GALLERY_FILE, Gallery, load_gallery
+from topwork.models.model import Model
+from topwork.serve.batching import Batches
+from topwork.serve.http_errors import Refusal
+from topwork.serve.prometheus import Gauges
+
+log = logging.getLogger("topwork.serve")
+
+CARD = "model.json"
+SUFFIX = ".model"
+# Much more often than what nobody can be asked about is removed.
+TOUCH_EVERY_S = 3600.0
+# Of a model's files those that no answer needs, and what is still being written.
+_LEFT_OUT = (".*", "*.keras", "*.html", "*.png")
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass
+class Hosted:
+    """A model at work.
+
+    Attributes:
+        name: what clients call it.
+        version: 12 hex digits of the hash of its `model.json`.
+        folder: our copy of it.
+        model: the model.
+        batches: its networks.
+        gallery: the training images that it carries; None if it carries none.
+        users: requests that have it.
+        retired: whether another has taken its place.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    model: Model
+    batches: Batches
+    gallery: Gallery | None
+    users: int = 0
+    retired: bool = False
+    _explainer: Explainer | None = None
+    _compiling: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def explainer(self) -> Explainer:
+        """Its networks up to their pooling, compiled when they are first asked for."""
+        with self._compiling:
+            if self._explainer is None:
+                self._explainer = Explainer(self.model)
+            return self._explainer
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what clients may know of it."""
+        model = self.model
+        return {
+            "name": self.name,
+            "version": self.version,
+            "task": str(model.task),
+            "classes": list(model.classes),
+            "base": say_bases(model),
+            "image_size": max(member.space.image_size for member in model.members),
+            "validation": model.validation.model_dump(mode="json"),
+            "neighbours": self.gallery is not None,
+            "exact_maps": model.head.linear,
+        }
+
+    def close(self) -> None:
+        """Ends its threads and removes our copy."""
+        self.batches.close()
+        drop_scratch(self.folder)
+
+
+def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted:
+    """Copies, checks and compiles a model.
+
+    Args:
+        path: its folder.
+        name: what clients call it.
+        on_batch: as for `Batches`.
+
+    Raises:
+        ModelError: it is none, it is damaged, or there is no room for the copy.
+        NetworkError: its networks cannot be compiled.
+    """
+    if not (path / CARD).is_file():
+        load_model(path)  # says what is missing
+    folder = make_scratch("serve")
+    try:
+        shutil.copytree(path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        model = load_model(folder)
+        gallery = load_gallery(folder, model.vector_length)
+        version = hashlib.sha256((folder / CARD).read_bytes()).hexdigest()[:12]
+        return Hosted(name, version, folder, model, Batches(model, on_batch), gallery)
+    except BaseException as error:
+        drop_scratch(folder)
+        if isinstance(error, TopworkError):
+            # The user knows nothing of the copy.
+            raise type(error)(str(error).replace(str(folder), str(path))) from error
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise ModelError(f"cannot copy the model {path} to {folder}: {reason}") from error
+        raise
+
+
+def say_bases(model: Model) -> str:
+    """Returns the names of a model's networks."""
+    return " + ".join(member.space.base for member in model.members)
+
+
+def read_stamp(path: Path) -> Stamp:
+    """Returns what tells whether a model's folder is still what it was."""
+    found: list[tuple[int, int, int] | None] = []
+    for name in (CARD, *LOADED_FILES):
+        found.append(_stamp(path / name))
+    # It is added to a model after the rest, or never.
+    found.append(_stamp(path / GALLERY_FILE) or (0, 0, 0))
+    return tuple(found)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def name_models(paths: Sequence[Path]) -> dict[str, Path]:
+    """Returns models by what clients call them: their folders' names.
+
+    Raises:
+        SettingsError: none, or two of one name.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = printable(path.absolute().name.removesuffix(SUFFIX))
+        if name in named:
+            raise SettingsError(
+                f"MODEL: {named[name]} and {path} are both called {name}; rename one of them"
+            )
+        named[name] = path.absolute()
+    if not named:
+        raise SettingsError("MODEL: at least one is needed")
+    return named
+
+
+class Shelf:
+    """All models by name, the first being the one that is meant where none is named.
+
+    After it is made it belongs to the event loop's thread.
+
+    Args:
+        paths: folders by name.
+        gauges: count reloads and batches.
+
+    Raises:
+        ModelError: a folder is not a model, or is damaged.
+        NetworkError: a network cannot be compiled.
+    """
+
+    def __init__(self, paths: dict[str, Path], gauges: Gauges) -> None:
+        self._paths = paths
+        self._gauges = gauges
+        # Before they are read: what changes in between is read again.
+        self._seen = {name: read_stamp(path) for name, path in paths.items()}
+        self._hosted: dict[str, Hosted] = {}
+        # Those that were replaced too, and one that comes too late to be used.
+        self._opened: list[Hosted] = []
+        try:
+            for name in paths:
+                self._hosted[name] = self._open(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Hosted]:
+        return iter(self._hosted.values())
+
+    @contextlib.contextmanager
+    def lease(self, name: str | None) -> Iterator[Hosted]:
+        """Gives a request a model for as long as it takes.
+
+        Args:
+            name: of the model; None for the first.
+
+        Raises:
+            Refusal: there is none of this name.
+        """
+        hosted = self._hosted.get(next(iter(self._hosted)) if name is None else name)
+        if hosted is None:
+            raise Refusal(
+                404, f"there is no model {name!r}; choose one of {', '.join(self._hosted)}"
+            )
+        hosted.users += 1
+        try:
+            yield hosted
+        finally:
+            hosted.users -= 1
+            self._close_unused(hosted)
+
+    async def watch(self, check_every_s: float, touch_every_s: float = TOUCH_EVERY_S) -> None:
+        """Looks for replaced models for ever.
+
+        Args:
+            check_every_s: how often.
+            touch_every_s: how often our copies are made to look new.
+        """
+        before = dict(self._seen)
+        touched_s = time.monotonic()
+        while True:
+            await asyncio.sleep(check_every_s)
+            if time.monotonic() - touched_s > touch_every_s:
+                touched_s = time.monotonic()
+                touch_scratch()
+            for name, path in self._paths.items():
+                now = await asyncio.to_thread(read_stamp, path)
+                # Twice the same, so that nobody is writing there any more.
+                settled, before[name] = now == before[name], now
+                if settled and now != self._seen[name] and None not in now:
+                    self._seen[name] = now
+                    await self._exchange(name)
+
+    async def _exchange(self, name: str) -> None:
+        try:
+            new = await asyncio.to_thread(self._open, name)
+        except TopworkError as error:
+            self._gauges.reloads.labels(name, "refused").inc()
+            log.error("%s was replaced by what cannot be used: %s", name, printable(error))
+            return
+        except Exception:
+            self._gauges.reloads.labels(name, "refused").inc()
+            log.exception("%s was replaced by what cannot be used", name)
+            return
+        old, self._hosted[name] = self._hosted[name], new
+        self._gauges.reloads.labels(name, "loaded").inc()
+        log.info("%s was replaced: version %s instead of %s", name, new.version, old.version)
+        old.retired = True
+        with contextlib.suppress(KeyError):
+            if self._info(old) != self._info(new):
+                self._gauges.models.remove(*self._info(old))
+        self._close_unused(old)
+
+    def _open(self, name: str) -> Hosted:
+        hosted = open_model(
+            self._paths[name], name, lambda n: self._gauges.batches.labels(name).observe(n)
+        )
+        self._opened.append(hosted)
+        self._gauges.models.labels(*self._info(hosted)).set(1)
+        return hosted
+
+    def _info(self, hosted: Hosted) -> tuple[str, ...]:
+        model = hosted.model
+        return hosted.name, hosted.version, str(model.task), say_bases(model)
+
+    def _close_unused(self, hosted: Hosted) -> None:
+        if hosted.retired and not hosted.users:
+            self._opened.remove(hosted)
+            threading.Thread(target=hosted.close, daemon=True).start()
+
+    def close(self) -> None:
+        """Closes all models."""
+        while self._opened:
+            self._opened.pop().close()

@@ -1,0 +1,100 @@
+"""From vectors to what an answer says."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.task import Task
+from topwork.heads.dense import probabilities
+from topwork.models import evaluate as evaluation
+from topwork.models.explain import Explanation
+from topwork.models.model import Model, Predictions
+from topwork.serve.decoding import Decoded
+from topwork.serve.http_errors import Refusal
+from topwork.serve.registry import Hosted
+
+Floats = NDArray[np.float32]
+
+
+def say_predictions(
+    hosted: Hosted,
+    vectors: Floats,
+    images: Sequence[Decoded],
+    *,
+    top: int,
+    neighbours: int,
+    abstain_below: float | None,
+) -> list[dict[str, Any]]:
+    """Says what a model makes of N images.
+
+    Args:
+        hosted: the model.
+        vectors: (N, D) float32.
+        images: what they are of.
+        top: how many classes or labels to name.
+        neighbours: how many training images to show.
+        abstain_below: least top probability that counts as an answer.
+    """
+    model = hosted.model
+    logits = model.head.logits(vectors)
+    found = Predictions(
+        logits, probabilities(model.task, logits), np.arange(len(vectors), dtype=np.int64), {}
+    )
+    said = []
+    for place, answer in evaluation.answer(model, found, top, abstain_below):
+        entry = {"width": images[place].width, "height": images[place].height, **answer}
+        if neighbours and hosted.gallery is not None:
+            entry["neighbours"] = [
+                {
+                    "name": near.name,
+                    "label": near.label,
+                    "similarity": float(near.similarity),
+                    "thumbnail": f"data:image/webp;base64,{b64encode(near.thumbnail).decode()}",
+                }
+                for near in hosted.gallery.find(vectors[place], neighbours)
+            ]
+        said.append(entry)
+    return said
+
+
+def find_answer(model: Model, label: str | None, explanation: Explanation | None) -> int:
+    """Returns the index of a class, label or number.
+
+    Args:
+        model: the model.
+        label: its name; None for the most probable one, or the first number.
+        explanation: tells which one is the most probable.
+
+    Raises:
+        Refusal: the model has none of this name.
+    """
+    if label is None:
+        if explanation is None or model.task is Task.NUMBER:
+            return 0
+        return int(explanation.predictions.probabilities[0].argmax())
+    if label not in model.classes:
+        raise Refusal(422, f"class: must be one of {', '.join(model.classes)}, received {label!r}")
+    return model.classes.index(label)
+
+
+def say_explanation(model: Model, explanation: Explanation, answer: int) -> dict[str, Any]:
+    """Says where in an image a logit comes from.
+
+    The mean of the map and the rest are the logit.
+    """
+    chance = None
+    if model.task is not Task.NUMBER:
+        chance = float(explanation.predictions.probabilities[0, answer])
+    return {
+        "label": model.classes[answer],
+        "logit": explanation.logit(answer),
+        "probability": chance,
+        "exact": explanation.exact,
+        "rest": explanation.rest(answer),
+        "map": explanation.map(answer).tolist(),
+    }

@@ -1,0 +1,360 @@
+"""What lies in a store, and its upkeep: sizes, ages, small parts made one, pruning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from topwork.core.callbacks import SILENT, Callback
+from topwork.core.errors import StoreError
+from topwork.core.leftovers import is_temporary
+from topwork.core.locks import Claims
+from topwork.vectors.backends import Folder, open_folder
+from topwork.vectors.index import find_firsts, parse_digests
+from topwork.vectors.parquet import DAMAGED, BrokenError, count_vectors, is_part
+from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Floats, Space, VectorStore
+
+# How large a part may be made. Larger ones are not read faster, and a kill would cost more.
+LARGE_VECTORS = 16_384
+LARGE_BYTES = 64 << 20
+
+# Small parts that are left alone: to open one takes about a third of a millisecond.
+FEW_PARTS = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When and how far parts are made larger.
+
+    Attributes:
+        vectors: the most vectors of a part.
+        bytes: the most bytes of its vectors.
+        few_parts: so many small parts are left alone.
+    """
+
+    vectors: int = LARGE_VECTORS
+    bytes: int = LARGE_BYTES
+    few_parts: int = FEW_PARTS
+
+
+LIMITS = Limits()
+
+# What a store holds besides vectors, by its folders.
+KINDS = {
+    "bases": "built networks",
+    "remote": "downloads",
+    "archives": "unpacked archives",
+    "programs": "compiled programs",
+    "copies": "pictures found twice",
+    "inspections": "inspections",
+}
+
+
+# How a built network is called: base, image size, hash, and of one in int8 more.
+_OWNER = re.compile(r"(.+?)-\d+-[0-9a-f]{16}(?:-int8-[0-9a-f]{16})?$")
+
+
+def tidy(store: VectorStore, limits: Limits = LIMITS) -> None:
+    """Makes large parts of small ones if there are many and there is room for it."""
+    store.refresh()
+    if len(_find_small(store, limits)) > limits.few_parts:
+        # Whatever is wrong, all vectors are there.
+        with contextlib.suppress(StoreError):
+            compact(store, limits)
+
+
+def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
+    """Makes large parts of the small ones of a space.
+
+    A large part is there before the small ones go, so it may be interrupted, and whoever reads
+    meanwhile finds the vectors in the one or the other. Nothing is done if another process is at
+    it.
+
+    Args:
+        store: the vectors of the space.
+        limits: how large the parts become.
+
+    Returns:
+        How many parts fewer there are.
+
+    Raises:
+        StoreError: a part cannot be read, written or removed.
+    """
+    with Claims(store.claims_folder) as claims:
+        if not claims.take("compaction"):
+            return 0
+        store.refresh()
+        before = len(store.part_sizes)
+        groups: list[list[str]] = [[]]
+        count = 0
+        for name, size in _find_small(store, limits).items():
+            if count + size > _capacity(store, limits):
+                groups.append([])
+                count = 0
+            groups[-1].append(name)
+            count += size
+        for group in groups:
+            if len(group) > 1:
+                _join(store, group)
+        return before - len(store.part_sizes)
+
+
+def _capacity(store: VectorStore, limits: Limits) -> int:
+    return max(1, min(limits.vectors, limits.bytes // (4 * store.vector_length)))
+
+
+def _find_small(store: VectorStore, limits: Limits) -> dict[str, int]:
+    """Returns the parts that are less than half full, with their sizes."""
+    half = _capacity(store, limits) / 2
+    return {name: size for name, size in store.part_sizes.items() if size < half}
+
+
+def _join(store: VectorStore, names: list[str]) -> None:
+    images: list[str] = []
+    blocks: list[Floats] = []
+    read: list[str] = []
+    for name in names:
+        try:
+            found, vectors = store.read_part(name)
+        except (FileNotFoundError, DamagedPartError):
+            continue
+        images += found
+        blocks.append(vectors)
+        read.append(name)
+    if len(read) < 2:
+        return
+    firsts = np.flatnonzero(find_firsts(parse_digests(images)))
+    written = store.write([images[place] for place in firsts], np.concatenate(blocks)[firsts])
+    # All of one part may have been in another.
+    store.remove(name for name in read if not written.endswith(f"/{name}"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that lies in a store and can be removed without harm to the rest.
+
+    Attributes:
+        kind: `vectors`, or a folder of `KINDS`.
+        name: of the file or folder.
+        bytes: its size.
+        used_s: when it was last written to, in seconds since 1970.
+        base: whose it is, if it belongs to one.
+        space: of vectors, which.
+        vectors: of vectors, how many.
+        parts: of vectors, in how many parts.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    used_s: float
+    base: str | None = None
+    space: Space | None = None
+    vectors: int = 0
+    parts: int = 0
+
+
+def survey(root: Path) -> list[Entry]:
+    """Returns what lies in a store, vectors first.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        spaces = [_survey_space(folder, name) for folder, name in _spaces(root)]
+        # A bucket keeps a mark of a folder whose files are gone.
+        entries = [entry for entry in spaces if entry.bytes]
+        for kind in KINDS:
+            entries += sorted(_survey_kind(root / kind, kind), key=lambda entry: entry.name)
+    except OSError as error:
+        raise StoreError(f"cannot read the store {root}: {error.strerror or error}") from error
+    return entries
+
+
+def _spaces(root: Path) -> Iterator[tuple[Folder, str]]:
+    vectors = open_folder(root, VECTORS)
+    for name in vectors.list_folders():
+        yield vectors.below(name), name
+
+
+def _survey_space(folder: Folder, name: str) -> Entry:
+    # What is being written is shown apart.
+    files = {file: stamp for file, stamp in folder.list_files().items() if not is_temporary(file)}
+    parts = [file for file in files if is_part(file)]
+
+    def count(part: str) -> int:
+        try:
+            return count_vectors(folder, part)
+        except (FileNotFoundError, BrokenError):
+            return 0
+
+    with ThreadPoolExecutor(folder.threads) as pool:
+        vectors = sum(pool.map(count, parts))
+    found = _read_space(folder)
+    return Entry(
+        kind=VECTORS,
+        name=name,
+        bytes=sum(stamp.size for stamp in files.values()),
+        used_s=max((files[part].mtime_ns for part in parts or files), default=0) / 1e9,
+        base=found[0].base if found else None,
+        space=found[0] if found else None,
+        vectors=vectors,
+        parts=len(parts),
+    )
+
+
+def _read_space(folder: Folder) -> tuple[Space, int] | None:
+    """Returns what the record beside the parts says: the space, and D; None if it says nothing."""
+    try:
+        source = folder.open(RECORD)
+        data = source.read_bytes() if isinstance(source, Path) else source.read()
+        facts = json.loads(data)
+        known = {field.name for field in fields(Space)}
+        space = Space(**{name: value for name, value in facts.items() if name in known})
+        return space, int(facts["vector_length"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _survey_kind(folder: Path, kind: str) -> Iterator[Entry]:
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if is_temporary(path.name):
+            continue
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        stats = [file.stat() for file in files if not is_temporary(file.name)]
+        owner = _OWNER.match(path.name) if kind == "bases" else None
+        yield Entry(
+            kind=kind,
+            name=path.name,
+            bytes=sum(status.st_size for status in stats),
+            used_s=max((status.st_mtime for status in stats), default=path.stat().st_mtime),
+            base=owner[1] if owner else None,
+        )
+
+
+def choose(
+    entries: list[Entry], base: str | None = None, older_than_s: float | None = None
+) -> list[Entry]:
+    """Returns the entries of a base, or older than so many seconds, or both if both are asked."""
+    now = time.time()
+    return [
+        entry
+        for entry in entries
+        if (base is None or entry.base == base)
+        and (older_than_s is None or now - entry.used_s > older_than_s)
+    ]
+
+
+def prune(root: Path, entries: list[Entry]) -> int:
+    """Removes entries of a store, and returns how many bytes that freed.
+
+    Raises:
+        StoreError: one cannot be removed.
+    """
+    freed = 0
+    for entry in entries:
+        try:
+            if entry.kind == VECTORS:
+                _remove_space(open_folder(root, VECTORS, entry.name))
+            else:
+                path = root / entry.kind / entry.name
+                # Of a link, as of a space's, not what it leads to.
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot remove {entry.kind}/{entry.name} from the store {root}: "
+                f"{error.strerror or error}; {freed / 1e6:.0f} MB were freed before it"
+            ) from error
+        freed += entry.bytes
+    return freed
+
+
+def _remove_space(folder: Folder) -> None:
+    if folder.local and folder.local.is_symlink():
+        folder.local.unlink()
+        return
+    # The record goes last: what is left after a kill can still be shown.
+    for name in sorted(folder.list_files(), key=lambda name: name == RECORD):
+        folder.remove(name)
+    if folder.local:
+        shutil.rmtree(folder.local, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check of all parts found.
+
+    Attributes:
+        parts: that were read.
+        damaged: addresses of those that were set aside now.
+        before: addresses of those that had been set aside earlier.
+    """
+
+    parts: int
+    damaged: tuple[str, ...]
+    before: tuple[str, ...]
+
+
+def open_spaces(root: Path) -> list[VectorStore]:
+    """Returns every space of a store whose record can be read.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    try:
+        found = [_read_space(folder) for folder, _ in _spaces(root)]
+    except OSError as error:
+        raise StoreError(f"cannot read the store {root}: {error.strerror or error}") from error
+    return [VectorStore(root, *each) for each in found if each]
+
+
+def verify(root: Path, callback: Callback = SILENT) -> Checked:
+    """Reads every part of a store, compares it with its checksums, sets damaged ones aside.
+
+    Args:
+        root: the store's folder.
+        callback: hears, after every part, how many were read and how many there are.
+
+    Raises:
+        StoreError: a part cannot be read, though nothing says that it is damaged.
+    """
+    stores = open_spaces(root)
+    before = [
+        f"{folder.address}/{name}"
+        for folder, _ in _spaces(root)
+        for name in folder.list_names()
+        if name.endswith(DAMAGED)
+    ]
+    for store in stores:
+        store.refresh()
+    aside = sum(len(store.set_aside) for store in stores)
+    parts = [(store, name) for store in stores for name in store.part_sizes]
+    for done, (store, name) in enumerate(parts, 1):
+        with contextlib.suppress(FileNotFoundError, DamagedPartError):
+            store.read_part(name)
+        callback.on_part_checked(done, len(parts))
+    damaged = [part for store in stores for part in store.set_aside]
+    return Checked(len(parts) + aside, tuple(damaged), tuple(before))
+
+
+def compact_all(root: Path) -> int:
+    """Makes large parts of the small ones of all spaces; returns how many parts fewer there are.
+
+    Raises:
+        StoreError: a part cannot be read, written or removed.
+    """
+    return sum(compact(store) for store in open_spaces(root))

@@ -1,0 +1,338 @@
+"""Vectors of one kind, kept in parts that are written whole or not at all.
+
+Parts of one space lie in one folder, beside a `space.json` that says what they are:
+
+    <store>/vectors/xception-150-9f2c…/space.json
+                                       part-5b1e….parquet
+
+A part never changes, and its name is the hash of its content, so runs that share a store cannot
+clash. Small parts may be replaced by a larger one with the same vectors; see `upkeep`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.core.errors import StoreError
+from topwork.vectors.backends import open_folder
+from topwork.vectors.index import Digests, Ints, Locations, parse_digests
+from topwork.vectors.parquet import (
+    BrokenError,
+    DamagedPartError,
+    Floats,
+    is_part,
+    read_images,
+    read_part,
+    read_vectors,
+    set_aside,
+    write_part,
+)
+
+__all__ = ["FLIP", "DamagedPartError", "Floats", "Space", "VectorStore"]
+
+# The view whose vector is the mean over an image and its mirror, left to right.
+FLIP = "flip"
+
+VECTORS, RECORD = "vectors", "space.json"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything besides the image that decides a vector, and so what vectors can be compared.
+
+    Attributes:
+        base: name of the base.
+        weights_sha256: hash of the file with its weights.
+        image_size: side of the input in pixels.
+        network: version of the recipe that builds the network around the base.
+        decoder: version of the recipe from bytes to pixels.
+        interpolation: filter of the resize.
+        view: which view of the image; `original` is the whole image as it is, `flip` the mean
+            over it and its mirror, `augmented-…` see `views`.
+        precision: `f32`, `bf16` or `int8`.
+        calibration: for int8, names what the network was fitted to; else empty.
+    """
+
+    base: str
+    weights_sha256: str
+    image_size: int
+    network: str
+    decoder: str
+    interpolation: str
+    precision: str
+    view: str = "original"
+    calibration: str = ""
+
+    @property
+    def name(self) -> str:
+        """Folder name: readable, and different wherever one of the fields is."""
+        # A field that came later and says nothing leaves the names as they were.
+        fields = {key: value for key, value in asdict(self).items() if value != ""}
+        content = json.dumps(fields, sort_keys=True).encode()
+        return f"{self.base}-{self.image_size}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+class VectorStore:
+    """The parts of one space.
+
+    Args:
+        root: the store's folder; made when the first part is written.
+        space: which vectors.
+        vector_length: D of every vector.
+
+    Attributes:
+        folder: of this space in the store's folder.
+        address: where the parts are: that folder, or its like in a bucket.
+        set_aside: addresses of the damaged parts that were found.
+    """
+
+    def __init__(self, root: Path, space: Space, vector_length: int) -> None:
+        self.space = space
+        self.vector_length = vector_length
+        self.folder = root / VECTORS / space.name
+        self._files = open_folder(root, VECTORS, space.name)
+        self.address = self._files.address
+        self.set_aside: list[str] = []
+        self._locations = Locations()
+        # A part keeps its number for good.
+        self._names: list[str] = []
+        self._sizes: list[int] = []
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def claims_folder(self) -> Path | None:
+        """Where processes on this machine say what they work on; None if they need not."""
+        return self._files.local and self._files.local / "claims"
+
+    @property
+    def part_sizes(self) -> dict[str, int]:
+        """How many vectors each part has, by its name."""
+        return {name: self._sizes[number] for name, number in self._numbers.items()}
+
+    def refresh(self) -> None:
+        """Takes notice of the parts that came, and of those that went, since the last look.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        try:
+            listed = {name for name in self._files.list_names() if is_part(name)}
+        except OSError as error:
+            raise StoreError(f"cannot read the store {self.address}: {error.strerror}") from error
+        self._forget(self._numbers.keys() - listed)
+        new = sorted(listed - self._numbers.keys())
+        found = {}
+        for name, digests in zip(new, self._in_threads(self._look, new), strict=True):
+            if isinstance(digests, BrokenError):
+                self._put_aside(name)
+            elif digests is not None:
+                found[name] = digests
+        self._add(found)
+
+    def __contains__(self, image: str) -> bool:
+        return not self.missing([image])[0]
+
+    def __len__(self) -> int:
+        return len(self._locations)
+
+    def missing(self, images: Sequence[str] | Digests) -> NDArray[np.bool_]:
+        """Tells which of N images have no vector here, as of the last look: (N,) bool.
+
+        Args:
+            images: hashes, or digests (N, 4) of `digests.parse_digests`.
+        """
+        return np.asarray(self._locations.find(parse_digests(images))[0] < 0)
+
+    def locate(self, images: Sequence[str] | Digests) -> tuple[Ints, Ints]:
+        """Returns where the vectors of N images lie, for whoever reads them part by part.
+
+        Args:
+            images: as for `missing`.
+
+        Returns:
+            The parts, numbered, and the rows in them, each (N,) int32.
+
+        Raises:
+            KeyError: an image has no vector here.
+        """
+        digests = parse_digests(images)
+        parts, rows = self._locations.find(digests)
+        lacking = np.flatnonzero(parts < 0)
+        if len(lacking):
+            raise KeyError(digests[lacking[0]].tobytes().hex())
+        return parts, rows
+
+    def read(self, images: Sequence[str] | Digests) -> Floats:
+        """Returns the vectors (N, D) float32 of N images, in their order.
+
+        It is the faster the fewer the parts are that they lie in. A part that was replaced by a
+        larger one is no trouble.
+
+        Args:
+            images: as for `missing`.
+
+        Raises:
+            KeyError: an image has no vector here.
+            DamagedPartError: parts turned out to be damaged; call `refresh` and look again.
+            StoreError: a part cannot be read, though nothing says that it is damaged.
+        """
+        digests = parse_digests(images)
+        values = np.empty((len(digests), self.vector_length), np.float32)
+        places = np.arange(len(digests))
+        while len(places):
+            gone = self._read_into(values, places, *self.locate(digests[places]))
+            if not gone:
+                break
+            self.refresh()
+            places = np.concatenate([*gone.values()])
+            if self.missing(digests[places]).any():
+                lost = "; ".join(f"{self.address}/{name}: it is gone" for name in gone)
+                raise DamagedPartError(lost)
+        return values
+
+    def read_part(self, name: str) -> tuple[list[str], Floats]:
+        """Returns all images of a part, N hashes, and their vectors (N, D).
+
+        Raises:
+            FileNotFoundError: it is gone.
+            DamagedPartError: it is damaged, and was set aside.
+            StoreError: it cannot be read, though nothing says that it is damaged.
+        """
+        try:
+            return read_part(self._files, name, self.vector_length)
+        except BrokenError as error:
+            self._put_aside(name)
+            raise DamagedPartError(f"{self.address}/{name}: {error}") from error
+
+    def write(self, images: Sequence[str], vectors: Floats) -> str:
+        """Writes one part and returns its address.
+
+        Args:
+            images: N hashes.
+            vectors: (N, D) float32.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
+        digests = parse_digests(images)
+        try:
+            self._describe()
+            name = write_part(self._files, images, vectors)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(
+                f"cannot write vectors to {self.address}: {reason}. The {len(self)} vectors "
+                "already there are kept; make room or choose another place with --store, and run "
+                "again"
+            ) from error
+        self._add({name: digests})
+        return f"{self.address}/{name}"
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes parts whose vectors lie in others too.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        gone = []
+        try:
+            for name in names:
+                self._files.remove(name)
+                gone.append(name)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot remove parts of {self.address}: {reason}") from error
+        finally:
+            self._forget(gone)
+
+    def _describe(self) -> None:
+        try:
+            self._files.stamp(RECORD)
+        except (FileNotFoundError, NotADirectoryError):
+            content = json.dumps(asdict(self.space) | {"vector_length": self.vector_length})
+            self._files.write(RECORD, lambda file: file.write(f"{content}\n".encode()))
+
+    def _look(self, name: str) -> Digests | BrokenError | None:
+        """Returns the images of a part, None if it is gone again, or what is wrong with it."""
+        try:
+            return read_images(self._files, name, self.vector_length)
+        except FileNotFoundError:
+            return None
+        except BrokenError as error:
+            return error
+
+    def _read_into(
+        self, values: Floats, places: NDArray[np.intp], parts: Ints, rows: Ints
+    ) -> dict[str, NDArray[np.intp]]:
+        """Reads vectors to their places, and returns the places of those whose part is gone.
+
+        Args:
+            values: (N, D), filled where nothing is gone.
+            places: (M,) in `values`.
+            parts: (M,).
+            rows: (M,).
+        """
+        order = np.argsort(parts, kind="stable")
+        shares = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
+
+        def read(share: NDArray[np.intp]) -> Exception | None:
+            name = self._names[parts[share[0]]]
+            try:
+                found = read_vectors(self._files, name, self.vector_length, rows[share])
+            except (FileNotFoundError, BrokenError) as error:
+                return error
+            values[places[share]] = found
+            return None
+
+        gone, damaged = {}, []
+        for share, error in zip(shares, self._in_threads(read, shares), strict=True):
+            name = self._names[parts[share[0]]]
+            if isinstance(error, BrokenError):
+                # The others are looked at too: all of them are then computed again at once.
+                self._put_aside(name)
+                damaged.append(f"{self.address}/{name}: {error}")
+            elif error is not None:
+                gone[name] = places[share]
+        self._forget(gone)
+        if damaged:
+            raise DamagedPartError("; ".join(damaged))
+        return gone
+
+    def _in_threads(self, function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+        if len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(self._files.threads) as pool:
+            return list(pool.map(function, items))
+
+    def _add(self, parts: dict[str, Digests]) -> None:
+        new = {name: digests for name, digests in parts.items() if name not in self._numbers}
+        if not new:
+            return
+        sizes = [len(digests) for digests in new.values()]
+        numbers = range(len(self._names), len(self._names) + len(new))
+        self._numbers.update(zip(new, numbers, strict=True))
+        self._names += new
+        self._sizes += sizes
+        rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+        lying = np.repeat(np.fromiter(numbers, np.int32), sizes)
+        self._locations.add(np.concatenate([*new.values()]), lying, rows)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        numbers = [self._numbers.pop(name, None) for name in [*names]]
+        self._locations.drop(number for number in numbers if number is not None)
+
+    def _put_aside(self, name: str) -> None:
+        self.set_aside.append(f"{self.address}/{set_aside(self._files, name)}")
+        self._forget([name])
