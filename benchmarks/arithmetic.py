@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.bases.engines.openvino import hint
+from topwork.bases.engines.openvino import compile_network
 from topwork.core.config import Precision
 from topwork.core.runtime import cores, import_openvino
 
@@ -40,8 +40,8 @@ def measure_peak(precision: Precision) -> float:
     openvino = import_openvino()
     model = _make_convolutions(openvino, precision)
     streams = cores()
-    hints = hint(precision) | {"NUM_STREAMS": str(streams), "PERFORMANCE_HINT": "THROUGHPUT"}
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    hints = {"NUM_STREAMS": str(streams), "PERFORMANCE_HINT": "THROUGHPUT"}
+    compiled = compile_network(openvino.Core(), model, precision, hints)
     requests = [compiled.create_infer_request() for _ in range(streams)]
     rates = []
     for _ in range(ROUNDS):

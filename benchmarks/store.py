@@ -25,8 +25,8 @@ import json, re, sys, time
 from hashlib import sha256
 from pathlib import Path
 import numpy as np
-from topwork.store import Space, VectorStore
-from topwork.backlog import plan
+from topwork.vectors.store import Space, VectorStore
+from topwork.vectors.embed_job import plan
 
 root, count, new, length = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 hashes = [sha256(b"%d" % n).hexdigest() for n in range(count - new)]

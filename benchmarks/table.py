@@ -25,11 +25,11 @@ started = time.perf_counter()
 from pathlib import Path
 path = Path(sys.argv[1])
 if sys.argv[2] == "table":
-    from topwork.config import DataSettings
-    from topwork.readers.table import read_table
+    from topwork.core.config import DataSettings
+    from topwork.data.readers.table import read_table
     found = read_table(str(path), path, DataSettings(), lambda text: path.parent / text)
 else:
-    from topwork.dataset import Dataset
+    from topwork.data.dataset import Dataset
     found = Dataset.open(path)
     if sys.argv[2] == "split":
         found = found.select(found.splits == "train").with_validation(0.2, 0)

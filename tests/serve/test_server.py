@@ -17,13 +17,13 @@ from topwork.serve.server import bind, check_key
 IMAGE = encode(picture())
 LOAD_FOR_LONG = """
 import time
-from topwork.serve import hosting
+from topwork.serve import registry
 
 def load_model(folder):
     print("loading", flush=True)
     time.sleep(600)
 
-hosting.load_model = load_model
+registry.load_model = load_model
 from topwork.cli import run
 run()
 """

@@ -1,0 +1,491 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from topwork.bases import read_openvino_head, write_openvino_file
+from topwork.core.config import Precision
+from topwork.core.errors import NetworkError
+from topwork.core.task import Task
+from topwork.data.dataset import Dataset
+from topwork.heads.dense import Dense, Head, init_head
+from topwork.models import parity
+from topwork.models import save as saving
+from topwork.models.agreement import compare_logits
+from topwork.models.folder import load_model
+from topwork.models.parity import Samples, begin_keras_check
+from topwork.recipes import result as trained_module
+from topwork.recipes import train as pipeline
+
+
+@pytest.fixture
+def unknown(trained, tmp_path):
+    """The same model, of networks that were never saved."""
+    folder = shutil.copytree(trained.stack.folder, tmp_path / "networks")
+    for path in folder.glob("parity-*"):
+        path.unlink()
+    (network,) = trained.stack.networks
+    stack = replace(
+        trained.stack, folder=folder, networks=(replace(network, folder=folder, int8=None),)
+    )
+    return replace(trained, stack=stack)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Names of the files that are run."""
+    names = []
+
+    def watch(run):
+        def spy(path, *rest, **named):
+            names.append(path.name)
+            return run(path, *rest, **named)
+
+        return spy
+
+    for name in ("run_file", "run_outputs"):
+        monkeypatch.setattr(parity, name, watch(getattr(parity, name)))
+    return names
+
+
+def test_files_are_run_the_first_time_that_networks_are_saved(unknown, tmp_path, runs):
+    first = unknown.save(tmp_path / "first")
+    assert runs == ["model.xml", "model.xml", "reopened.xml"]
+    assert first.doubts == ()
+    assert 0 <= max(first.parity.values()) < 1e-4
+    runs.clear()
+    second = unknown.save(tmp_path / "second")
+    assert runs == []
+    assert second == first
+    assert (first.agreement.images, first.agreement.share) == (12, 1)
+    card = json.loads((tmp_path / "second" / "model.json").read_text())
+    assert card["parity"] == second.parity
+    assert card["agreement"] == asdict(second.agreement)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b'{"difference": null}', b"PK\x03\x04"],
+    ids=["empty", "list", "null", "zip"],
+)
+def test_a_record_that_is_damaged_is_none(unknown, tmp_path, runs, content):
+    unknown.save(tmp_path / "first")
+    records = sorted(unknown.stack.folder.glob("parity-*"))
+    assert len(records) == 2
+    for path in records:
+        path.write_bytes(content)
+    runs.clear()
+    assert unknown.save(tmp_path / "second").doubts == ()
+    assert runs == ["model.xml", "model.xml", "reopened.xml"]
+    assert all(path.read_bytes() != content for path in records)
+
+
+def take(samples, rows):
+    return Samples(
+        tuple(samples.sources[row] for row in rows),
+        tuple(samples.hashes[row] for row in rows),
+        samples.vectors[rows],
+    )
+
+
+def test_other_images_are_run_again(unknown, tmp_path, runs):
+    names = []
+    for rows in (range(6), range(6, 12), range(8, 12), range(12)):
+        runs.clear()
+        found = replace(unknown, samples=take(unknown.samples, [*rows])).save(tmp_path / "m")
+        assert (found.doubts, found.agreement.images) == ((), len(rows))
+        names.append(runs[:1])
+    # The third are among the second.
+    assert names == [["model.xml"], ["model.xml"], [], ["model.xml"]]
+
+
+def move_one_number(kernel):
+    kernel[0, 0] = np.nextafter(kernel[0, 0], 1, dtype=np.float32)
+
+
+def turn_round(kernel):
+    kernel[:] = kernel[:, ::-1].copy()
+
+
+@pytest.mark.parametrize("change", [move_one_number, turn_round])
+@pytest.mark.parametrize("name", ["openvino", "keras"])
+def test_a_file_with_another_head_is_named_and_the_model_kept(
+    trained, saved, tmp_path, monkeypatch, name, change
+):
+    write = getattr(saving, f"write_{name}_file")
+
+    def write_other(networks, layers, path):
+        (layer,) = layers
+        kernel = layer.kernel.copy()
+        change(kernel)
+        write(networks, (Dense(kernel, layer.bias),), path)
+
+    monkeypatch.setattr(saving, f"write_{name}_file", write_other)
+    found = trained.save(tmp_path / "m")
+    file = {"openvino": "model.xml", "keras": "model.keras"}[name]
+    assert found.doubts == (f"{file} holds another head than the one that was trained",)
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+
+
+def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
+    samples = trained.samples
+    other = replace(samples, vectors=np.roll(samples.vectors, 4, axis=0))
+    found = replace(trained, samples=other).save(tmp_path / "m")
+    assert "the stored vectors say" in found.doubts[0]
+    assert any("with an empty store (--store DIR)" in doubt for doubt in found.doubts)
+    assert found.agreement.share < 0.9
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.doubts]
+
+
+def make_other_vectors(monkeypatch, precision):
+    """Has OpenVINO's files give something else than was stored, in one precision."""
+    run = parity.run_outputs
+
+    def spoil(path, pixels, asked, outputs, stop):
+        found = run(path, pixels, Precision.F32, outputs, stop)
+        if asked == precision:
+            found = [np.roll(values, 4, axis=0) for values in found]
+        return found
+
+    monkeypatch.setattr(parity, "run_outputs", spoil)
+
+
+def in_precision(trained, precision):
+    (member,) = trained.model.members
+    space = replace(member.space, precision=str(precision), calibration="")
+    member = member.model_copy(update={"space": space})
+    return replace(trained, model=replace(trained.model, members=(member,)))
+
+
+def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path, monkeypatch):
+    make_other_vectors(monkeypatch, Precision.INT8)
+    found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
+    assert found.agreement.precision == "f32"
+    assert found.agreement.share == 1
+    assert len(found.doubts) == 2
+    assert found.doubts[0].startswith("model.xml, in int8, gives ")
+    assert found.doubts[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
+    model = load_model(tmp_path / "m")
+    assert model.precision is model.settings.precision is Precision.F32
+    assert found.parity["openvino"] < 1e-3
+    assert "int8" not in (tmp_path / "m" / "report.html").read_text("utf-8")
+    assert not [path.name for path in (tmp_path / "m").iterdir() if path.name[0] == "."]
+
+
+def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
+    vectors = unknown.samples.vectors * np.float32(1.01)
+    other = replace(unknown, samples=replace(unknown.samples, vectors=vectors))
+    exact = other.save(tmp_path / "exact")
+    assert [doubt.split(":")[0] for doubt in exact.doubts] == [
+        "model.xml does not say what the stored vectors say",
+        "the networks do not see in images what the store says of them",
+    ]
+    found = in_precision(other, Precision.BF16).save(tmp_path / "m")
+    assert found.doubts == ()
+    assert found.agreement.difference > 1e-3
+
+
+def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monkeypatch):
+    make_other_vectors(monkeypatch, Precision.INT8)
+    write = saving.write_openvino_file
+
+    def fill(stack, layers, path):
+        if path.parent.name.startswith(".model.xml"):
+            raise OSError(28, "No space left on device")
+        write(stack, layers, path)
+
+    monkeypatch.setattr(saving, "write_openvino_file", fill)
+    found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
+    assert "there is no room to try f32 instead: No space left on device" in found.doubts
+    assert load_model(tmp_path / "m").precision is Precision.INT8
+
+
+def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
+    sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
+    found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
+    assert found.doubts[0] == (
+        "the model was compared without some of its images: 1 of 12 images could not be read any "
+        "more: it has changed since its vector was made"
+    )
+    assert (found.agreement.images, found.agreement.share) == (11, 1)
+
+
+def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, monkeypatch):
+    check = trained_module.Trained._check
+    other = replace(trained, model=replace(trained.model, head=init_head(1280, 3, 9)))
+
+    def replace_it(self, path, *rest):
+        monkeypatch.setattr(trained_module.Trained, "_check", check)
+        found = check(self, path, *rest)
+        shutil.rmtree(path)
+        other.save(path)
+        (path / "report.html").unlink()
+        return found
+
+    monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
+    found = trained.save(tmp_path / "m")
+    assert "report.html could not be written: another run has replaced the model" in found.doubts
+    assert not (tmp_path / "m" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted", "found", "said"),
+    [
+        (
+            Task.CLASSES, [[2, 1], [0, 1]], [[2, 1], [2, 1]],
+            "model.xml, in int8, gives 1 of 2 images the answer of the stored vectors (50.0%); a "
+            "probability differs by 0.46 at most",
+        ),
+        (
+            Task.LABELS, [[2, -1], [2, 1]], [[2, -1], [2, -1]],
+            "model.xml, in int8, decides about 2 images as the stored vectors do, for each label "
+            "in 50.0% of the cases or more; a probability differs by 0.46 at most",
+        ),
+        (
+            Task.NUMBER, [[2000], [2010]], [[2000], [2008]],
+            "model.xml, in int8, gives 50.0% of the numbers of 2 images as the stored vectors do, "
+            "to a twentieth of their range; one differs by 0.2 of it at most",
+        ),
+    ],
+)  # fmt: skip
+def test_agreement_is_said_in_words_for_each_task(task, wanted, found, said):
+    arrays = (np.array(values, np.float32) for values in (found, wanted))
+    agreement = compare_logits(task, *arrays, "int8")
+    assert (agreement.share, agreement.holds) == (0.5, False)
+    assert agreement.say() == said
+
+
+def test_a_tie_is_no_other_answer():
+    wanted, found = np.array([[0, 0.01]], np.float32), np.array([[0.01, 0]], np.float32)
+    agreement = compare_logits(Task.CLASSES, found, wanted, "bf16")
+    assert agreement.share == 0
+    assert agreement.holds
+    same = compare_logits(Task.CLASSES, wanted, wanted, "bf16")
+    assert same.say().endswith("(100.0%); no probability differs")
+
+
+def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
+    other = replace(unknown.samples, vectors=np.roll(unknown.samples.vectors, 4, axis=0))
+    found = in_precision(replace(unknown, samples=other), Precision.INT8).save(tmp_path / "m")
+    assert "in f32 it agrees no better, so it was saved in int8" in found.doubts
+    assert load_model(tmp_path / "m").precision is Precision.INT8
+    assert found.agreement.precision == "int8"
+
+
+@pytest.mark.parametrize("gone", [1, 12])
+def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone):
+    sources = list(unknown.samples.sources)
+    sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
+    samples = replace(unknown.samples, sources=tuple(sources))
+    found = replace(unknown, samples=samples).save(tmp_path / "m")
+    assert f"{gone} of 12 images could not be read any more" in found.doubts[0]
+    assert (found.agreement is None) == (gone == 12)
+    if found.agreement:
+        assert (found.agreement.images, found.agreement.share) == (11, 1)
+    assert load_model(tmp_path / "m").classes == unknown.model.classes
+
+
+def test_a_check_that_breaks_is_a_doubt(unknown, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(parity, "run_outputs", fail)
+    found = unknown.save(tmp_path / "m")
+    assert found.doubts == ("model.xml could not be compared with what was trained: out of memory",)
+    assert found.agreement is None
+    assert load_model(tmp_path / "m").classes == unknown.model.classes
+
+
+def test_logits_that_are_not_finite_are_a_doubt(trained, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
+    found = trained.save(tmp_path / "m")
+    assert any("a logit differs by nan" in doubt for doubt in found.doubts)
+
+
+@pytest.mark.parametrize("units", [0, 5])
+def test_the_head_of_an_openvino_file_can_be_read_back(trained, tmp_path, units):
+    head = init_head(1280, 3, 4, units)
+    write_openvino_file(trained.stack, head.layers, tmp_path / "model.xml")
+    found = read_openvino_head(tmp_path / "model.xml")
+    assert len(found) == len(head.layers)
+    for layer, wanted in zip(found, head.layers, strict=True):
+        assert np.array_equal(layer[0], wanted.kernel)
+        assert np.array_equal(layer[1], wanted.bias)
+
+
+def begin(found, sources=None):
+    model = found.model
+    head = init_head(model.vector_length, 2, 0)
+    sources = found.samples.sources if sources is None else sources
+    return begin_keras_check(found.stack, head, sources, model.interpolation)
+
+
+def test_keras_may_be_asked_early(unknown, tmp_path, runs):
+    found = begin(unknown).result()
+    assert 0 <= found < 1e-3
+    assert begin(unknown) is None
+    runs.clear()
+    assert unknown.save(tmp_path / "m").parity["keras"] == found
+    assert runs == ["model.xml"]
+
+
+def test_nothing_is_begun_on_images_that_cannot_be_read(unknown):
+    assert begin(unknown, [b"<html>"]) is None
+
+
+def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise NetworkError("the process that runs Keras broke: so it is")
+
+    monkeypatch.setattr(parity, "reopen_keras_file", refuse)
+    early = replace(unknown, checking=begin(unknown))
+    found = early.save(tmp_path / "m")
+    assert found.doubts == (
+        "whether Keras opens model.keras could not be checked: the process that runs Keras broke: "
+        "so it is",
+    )
+    assert "keras" not in found.parity
+    assert load_model(tmp_path / "m").classes == unknown.model.classes
+
+
+def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeypatch):
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parity, "write_keras_file", fill)
+        early = replace(unknown, checking=begin(unknown))
+        with pytest.raises(OSError, match="No space"):
+            early.checking.result()
+    assert early.save(tmp_path / "m").parity["keras"] < 1e-4
+
+
+def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path, monkeypatch):
+    run = parity.run_file
+
+    def spoil(path, *rest, **named):
+        found = run(path, *rest, **named)
+        return found + (path.name == "reopened.xml")
+
+    monkeypatch.setattr(parity, "run_file", spoil)
+    found = unknown.save(tmp_path / "m")
+    assert len(found.doubts) == 1
+    assert found.doubts[0].startswith(
+        "model.keras does not say what OpenVINO computes in f32: a logit differs by "
+    )
+    # It is looked at again the next time.
+    assert not list(unknown.stack.folder.glob("parity-*keras*"))
+    assert found.parity["keras"] > 1e-4
+
+
+def test_training_for_a_model_begins_the_check(photos, small, tmp_path, runs):
+    store = tmp_path / "store"
+    found = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
+    found.checking.result()
+    assert len(list(found.stack.folder.glob("parity-1-keras-*.json"))) == 1
+    runs.clear()
+    found.save(tmp_path / "m")
+    assert runs == ["model.xml"]
+    again = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
+    assert again.checking is None
+
+
+def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, monkeypatch, runs):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(parity, "write_file", refuse)
+    for _ in range(2):
+        runs.clear()
+        assert max(unknown.save(tmp_path / "m").parity.values()) < 1e-4
+        assert runs == ["model.xml", "model.xml", "reopened.xml"]
+
+
+# Keras takes its time, and somebody presses Ctrl-C.
+DRIVER = """
+import sys, time
+from topwork.models import parity
+from topwork.recipes import train as pipeline
+from topwork.cli import run
+def wait(path, folder):
+    print(path, flush=True)
+    time.sleep(60)
+def interrupt(*_):
+    sys.stdin.readline()
+    raise KeyboardInterrupt
+parity.reopen_keras_file = wait
+pipeline.prepare_examples = interrupt
+run()
+"""
+
+
+def test_what_is_interrupted_leaves_nothing_in_the_temporary_folder(photos, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    command = [
+        sys.executable, "-c", DRIVER, "train", photos, "--image-size", "32", "--epochs", "1",
+        "--store", tmp_path / "store", "-o", tmp_path / "m",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        text=True,
+    ) as process:
+        shown = (line.strip() for line in process.stdout)
+        path = Path(next(line for line in shown if line.endswith("model.keras")))
+        assert path.is_file()
+        assert path.is_relative_to(tmp_path / "temporary")
+        started = time.monotonic()
+        process.stdin.close()
+        assert process.wait(30) == 130
+        assert time.monotonic() - started < 30
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# Somebody presses Ctrl-C while the model is written.
+SAVING = """
+import os, signal
+from topwork.recipes import result as trained
+from topwork.cli import run
+save_core = trained.save_core
+def save(*given):
+    os.kill(os.getpid(), signal.SIGINT)
+    return save_core(*given)
+trained.save_core = save
+run()
+"""
+
+
+def test_an_interrupt_while_a_model_is_written_waits_until_it_is(trained, photos, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [
+        sys.executable, "-c", SAVING, "train", photos, "--image-size", "32", "--epochs", "1",
+        "--store", tmp_path / "store", "-o", tmp_path / "m",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        check=False,
+    )
+    assert done.returncode == 130
+    assert "Model saved in" in done.stdout
+    assert "without its curves and its report" in " ".join(done.stdout.split())
+    assert done.stderr.strip().endswith(
+        "topwork: interrupted; finished vectors are kept, run again to go on"
+    )
+    assert load_model(tmp_path / "m").classes == trained.model.classes
+    # There was no time to compare it.
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["agreement"] is None
+    assert list(temporary.iterdir()) == []
