@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ BASES = (
     ("efficientnet-lite0", 224), ("efficientnet-lite2", 260), ("mobilenetv2", 224),
 )  # fmt: skip
 PRECISIONS = ("int8", "bf16", "f32")
-HEADS = (
+HEADS: tuple[dict[str, Any], ...] = (
     *({"learning_rate": rate} for rate in (0.0001, 0.001, 0.01, 0.1)),
     *({"head": "logistic", "penalty": penalty} for penalty in (0.01, 1.0)),
 )
@@ -71,9 +72,10 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         trained = pipeline.train(data, settings, store, will_save=True)
         saved = trained.save(path)
         model, answers = load_model(path), trained.answers
+        (size,) = model.inputs.values()
         pixels = np.stack(
             [
-                read_pixels(source, settings.image_size, model.interpolation)
+                read_pixels(source, size, model.interpolation)
                 for source in answers.sources
                 if source is not None
             ]

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
 from topwork.core.config import Settings, default_store
-from topwork.data.dataset import Dataset, Split
-from topwork.heads.train import Labelled, Part
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Split
+from topwork.heads.examples import Labelled, Part
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Tuner, search_auto
 from topwork.heads.tuning.trials import rank
@@ -93,8 +95,9 @@ def _time(dataset: Dataset, settings: Settings) -> float:
         engines = [column.open_engine() for column in columns]
         started = time.perf_counter()
         for column, engine in zip(columns, engines, strict=True):
-            embed_columns(dataset.select(chosen), [type(column)(column.store, lambda e=engine: e)])
-        return (time.perf_counter() - started) / chosen.sum()
+            opened = type(column)(column.store, repeat(engine).__next__)
+            embed_columns(dataset.select(chosen), [opened])
+        return (time.perf_counter() - started) / float(chosen.sum())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -89,7 +90,7 @@ def main() -> None:
         print(f"connected in {time.perf_counter() - started:.1f} s\n")
         ways = {"engine alone": run_alone}
         for workers in map(int, args.workers.split(",")):
-            ways[f"{workers} workers"] = lambda folder, n=workers: run_cluster(folder, n)
+            ways[f"{workers} workers"] = partial(run_cluster, workers=workers)
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
         for _ in range(args.rounds):
             for name, run in ways.items():

@@ -17,7 +17,8 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from topwork.core.config import Interpolation, Settings, default_store
-from topwork.data.dataset import Dataset, Split
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Split
 from topwork.heads.examples import Labelled
 from topwork.heads.train import train_head
 from topwork.vectors.embed import embed_columns
@@ -57,7 +58,7 @@ def main() -> None:
 def _embed(dataset: Dataset, settings: Settings) -> tuple[Dataset, np.ndarray]:
     stack = prepare_networks(settings, default_store())
     usable, vectors = embed_columns(dataset, make_columns(stack, settings, default_store()))
-    return usable, vectors.values
+    return usable, np.asarray(vectors.values)
 
 
 def _hold_out(dataset: Dataset, vectors: np.ndarray, rate: float, epochs: int) -> list[float]:

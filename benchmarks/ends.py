@@ -131,10 +131,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
-        for kind, (name, colour) in enumerate(COLOURS.items()):
+        for number, (name, colour) in enumerate(COLOURS.items()):
             (data / name).mkdir(parents=True)
             for n in range(IMAGES):
-                rng = np.random.default_rng(IMAGES * kind + n)
+                rng = np.random.default_rng(IMAGES * number + n)
                 pixels = np.clip(rng.normal(0, 25, (80, 80, 3)) + colour, 0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(data / name / f"{n}.png")
         other, place = Place(Path(folder, "other"), data), Place(Path(folder, "here"), data)

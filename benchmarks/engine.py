@@ -26,9 +26,8 @@ from arithmetic import count_operations, measure_peak
 from topwork.bases.engines import OpenVINOEngine
 from topwork.bases.engines.openvino import BATCH_SIZE
 from topwork.core.config import Interpolation, Precision, Settings, default_store
-from topwork.core.runtime import cores
+from topwork.core.runtime import cores, hide
 from topwork.data.dataset import Dataset
-from topwork.images import decode as decoding
 from topwork.images.decode import decode, image_hash, read_bytes
 from topwork.vectors.embed import embed
 from topwork.vectors.extractors import make_space, prepare_networks
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--pillow", action="store_true", help="decode without the extra fast")
     args = parser.parse_args()
     if args.pillow:
-        decoding.read_jpeg = decoding.read_plain = lambda *_: None
+        hide("simplejpeg", "cv2")
 
     whole = Dataset.from_folder(args.data)
     whole = whole.select(whole.splits == "train")
@@ -87,8 +86,8 @@ def main() -> None:
             interpolation=args.interpolation,
         )
         stack = prepare_networks(settings, default_store())
-        stack, _, _ = fit_networks(stack, whole, settings, default_store())
-        (network,) = stack.networks
+        fitted = fit_networks(stack, whole, settings, default_store())
+        (network,) = fitted.stack.networks
         space = make_space(network, settings)
         cases[name] = Case(network.vectors_path, space, network.vector_length)
     operations = count_operations(network.openvino_path, network.image_size)

@@ -56,14 +56,15 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, folder: Path, scratch: Path) -> None:
     model = load_model(args.model)
-    dataset = Dataset.open(args.data, labelled=False, **model.data.columns)
+    columns: dict[str, Any] = dict(model.data.columns)
+    dataset = Dataset.open(args.data, labelled=False, **columns)
     dataset = dataset.select(dataset.splits == "test")
     labels = np.array([model.classes.index(text) for text in dataset.label_texts])
     pixels = {
         name: np.stack([read_pixels(s, size, model.interpolation) for s in dataset.sources])
         for name, size in model.inputs.items()
     }
-    np.savez(scratch / "pixels.npz", **pixels)
+    np.savez(scratch / "pixels.npz", allow_pickle=False, **pixels)
     source = args.model / "model.xml"
     found = {
         f"model, {arithmetic}": run_openvino(source, pixels, Input.FLOAT32, arithmetic, ["logits"])[
@@ -200,9 +201,9 @@ def open_file(place: Path, facts: dict[str, Any]) -> Callable[[dict[str, Any]], 
 
             loaded = tf.saved_model.load(path)
             serve = loaded.signatures["serving_default"]
-            return lambda batch, kept=loaded: serve(
-                **{k: tf.constant(v) for k, v in batch.items()}
-            )["logits"]
+            # Its functions live as long as it does.
+            serve.loaded = loaded
+            return lambda batch: serve(**{k: tf.constant(v) for k, v in batch.items()})["logits"]
     import keras
 
     model = keras.saving.load_model(path, compile=False)

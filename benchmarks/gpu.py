@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -126,7 +126,7 @@ def limit(folder: str, size: int, bf16: bool) -> dict[str, Any]:
     from topwork.bases.engines.keras_child import describe_devices, load_model
 
     if not bf16:
-        jax.config.update("jax_default_matmul_precision", "highest")
+        jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
     device = jax.devices()[0]
     side = SIDES.get(device.platform, SIDE)
     matrix = jnp.ones((side, side), jnp.bfloat16 if bf16 else jnp.float32)
@@ -141,7 +141,7 @@ def limit(folder: str, size: int, bf16: bool) -> dict[str, Any]:
     image = jnp.zeros((1, size, size, 3))
     variables = [variable.value for variable in model.non_trainable_variables]
     run = jax.jit(lambda weights, x: model.stateless_call([], weights, x, training=False)[0])
-    cost = run.lower(variables, image).compile().cost_analysis()
+    cost: Any = run.lower(variables, image).compile().cost_analysis()
     return {
         "device": describe_devices([device]),
         "peak": 2 * side**3 / min(seconds),
@@ -166,7 +166,7 @@ def fit(folder: str, size: int, bf16: bool, batch: int, count: int) -> dict[str,
     labels = random.integers(0, 10, count)
     seconds = []
 
-    class Clock(keras.callbacks.Callback):
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             self.started = time.perf_counter()
 
@@ -177,7 +177,7 @@ def fit(folder: str, size: int, bf16: bool, batch: int, count: int) -> dict[str,
     return {"rate": count / seconds[1]}
 
 
-TASKS = {"limit": limit, "fit": fit}
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {"limit": limit, "fit": fit}
 
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] in TASKS:

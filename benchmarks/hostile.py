@@ -24,6 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -135,7 +136,9 @@ class Client:
         )
         return f"photograph: 200, {'right' if right else 'wrong'}"
 
-    def _post(self, body: bytes, kind: str = "image/jpeg", path: str = "/predict"):
+    def _post(
+        self, body: bytes, kind: str = "image/jpeg", path: str = "/predict"
+    ) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         with contextlib.closing(connection):
             connection.request("POST", path, body, {"Content-Type": kind})

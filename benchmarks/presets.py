@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PRESETS = ("fast", "balanced", "best")
 COVERAGES = (0.9, 0.95, 0.98)
@@ -65,7 +66,7 @@ def _share(facts: dict[str, float]) -> str:
     return f"accuracy {facts['mean']:.4f} ± {facts['error']:.4f}"
 
 
-def _topwork(home: str, *args: object) -> dict:
+def _topwork(home: str, *args: object) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "topwork", *map(str, args), "--json"],
         env={**os.environ, "HOME": home, "TOPWORK_STORE": f"{home}/store"},

@@ -58,7 +58,7 @@ def main() -> None:
         metrics=["accuracy"],
     )
 
-    class Clock(keras.callbacks.Callback):
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.seconds: list[float] = []

@@ -18,11 +18,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from topwork.core.config import Settings
-from topwork.heads.train import Labelled, Part, train_heads
+from topwork.heads.examples import Labelled, Part
+from topwork.heads.train import train_heads
 from topwork.vectors.embed_job import PART_VECTORS
 from topwork.vectors.on_disk import Rows, lay_out
 from topwork.vectors.store import Space, VectorStore
@@ -60,15 +62,14 @@ def main() -> None:
         for way in ("streamed", "held") if args.held else ("streamed",):
             found = ask(way, args, folder)
             accuracies = "  ".join(f"{value:.4f}" for value in found["accuracies"])
-            seconds = (found[name] for name in ("open_s", "lay_s", "train_s"))
-            figures = "".join(f"{value:9.1f}" for value in seconds)
+            figures = "".join(f"{found[name]:9.1f}" for name in ("open_s", "lay_s", "train_s"))
             print(f"{way:<10}{found['peak'] / 2**20:9.0f}{figures}  {accuracies}", flush=True)
             passed &= way == "held" or found["peak"] <= MOST_BYTES
     print("passed" if passed else "FAILED")
     sys.exit(not passed)
 
 
-def ask(way: str, args: argparse.Namespace, folder: str) -> dict:
+def ask(way: str, args: argparse.Namespace, folder: str) -> Any:
     """Runs one way in a process of its own: what is resident at most is that of a process."""
     names = ("images", "length", "classes", "seeds")
     options = [text for name in names for text in (f"--{name}", str(getattr(args, name)))]
@@ -97,7 +98,7 @@ def write(root: Path, count: int, length: int, classes: int) -> None:
         store.write(hashes[start : start + PART_VECTORS], np.maximum(vectors, 0))
 
 
-def run(args: argparse.Namespace, *, held: bool) -> dict:
+def run(args: argparse.Namespace, *, held: bool) -> dict[str, Any]:
     hashes, labels = name_images(args.images), make_labels(args.images, args.classes)
     store = VectorStore(args.folder, SPACE, args.length)
     started = time.perf_counter()

@@ -150,7 +150,7 @@ class Place:
             "inspect": ["inspect", data, "-o", folder / "page.html", common],
             "serve": ["serve", model, "--port=0", "--no-access-log"],
         }
-        first = [*self._arguments["train"], "-o", model]
+        first = [*map(str, self._arguments["train"]), "-o", str(model)]
         subprocess.run(
             [sys.executable, "-m", "topwork", *first], env=self._environment, check=True,
             stdout=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 from scipy.stats import t as student
 
-from topwork.core.config import HeadSettings, Settings, default_store
+from topwork.core.config import Settings, default_store
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
@@ -54,10 +54,11 @@ def main() -> None:
     columns = make_columns(prepare_networks(settings, args.store), settings, args.store)
     _, vectors = embed_columns(dataset, columns)
     print(f"reading {len(dataset)} images and their vectors  {time.perf_counter() - started:.1f} s")
-    _measure_time(dataset, vectors.values)
+    values = np.asarray(vectors.values)
+    _measure_time(dataset, values)
     if args.sheet:
-        _draw_sheet(dataset, vectors.values, args.sheet)
-    rows = [_flip_and_train(dataset, vectors.values, args, seed) for seed in range(args.seeds)]
+        _draw_sheet(dataset, values, args.sheet)
+    rows = [_flip_and_train(dataset, values, args, seed) for seed in range(args.seeds)]
     _summarise(np.array(rows))
 
 
@@ -70,23 +71,23 @@ def _rank(dataset: Dataset, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _measure_time(dataset: Dataset, vectors: np.ndarray) -> None:
-    parts = [
+    training, validation = (
         Labelled(vectors[dataset.splits == split], dataset.labels[dataset.splits == split])
         for split in (Split.TRAIN, Split.VALIDATION)
-    ]
-    recipe = HeadSettings(learning_rate=0.01)
-    ranking, training = [], []
+    )
+    recipe = Settings.create(learning_rate=0.01).head_settings()
+    ranking, heads = [], []
     for _ in range(ROUNDS + 1):
         started = time.perf_counter()
         _rank(dataset, vectors)
         ranking.append(time.perf_counter() - started)
         started = time.perf_counter()
-        train_head(*parts, recipe, outputs=len(dataset.classes))
-        training.append(time.perf_counter() - started)
+        train_head(training, validation, recipe, outputs=len(dataset.classes))
+        heads.append(time.perf_counter() - started)
     print(f"ranking, the first time    {ranking[0]:.1f} s; then {median(ranking[1:]):.1f} s")
-    print(f"one head of {recipe.epochs} epochs      {training[0]:.1f} s; then ", end="")
-    print(f"{median(training[1:]):.1f} s")
-    ratios = [a / b for a, b in zip(ranking[1:], training[1:], strict=True)]
+    print(f"one head of {recipe.epochs} epochs      {heads[0]:.1f} s; then ", end="")
+    print(f"{median(heads[1:]):.1f} s")
+    ratios = [a / b for a, b in zip(ranking[1:], heads[1:], strict=True)]
     print(f"ratio                      {median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})")
 
 

@@ -23,7 +23,8 @@ from statistics import median
 import numpy as np
 
 from topwork.core.config import Settings, default_store
-from topwork.data.dataset import Dataset, Split
+from topwork.data.dataset import Dataset
+from topwork.data.listing import Split
 from topwork.heads.train import train_heads
 from topwork.recipes.prepare import Prepared, prepare_examples
 from topwork.recipes.train import tune
