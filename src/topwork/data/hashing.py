@@ -8,6 +8,7 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
+from topwork.data.listing import Skipped, check_strict
 from topwork.images.decode import Source, image_hash, read_bytes
 
 # Images that a thread hashes at a time.
@@ -34,21 +35,11 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
     for place, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
         if isinstance(result, ImageError):
             bad[place] = str(result)
-            refuse(dataset.names[place], str(result), strict)
+            check_strict([Skipped(dataset.names[place], str(result))], strict)
         hashes.append(str(result))
         callback.on_read(place + 1, len(dataset))
     dataset, hashes = leave_out(dataset, hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
-
-
-def refuse(name: str, reason: str, strict: bool) -> None:
-    """Raises what is wrong with an image, if nothing may be left out.
-
-    Raises:
-        DatasetError: `strict`.
-    """
-    if strict:
-        raise DatasetError(f"{name}: {reason}; mend or remove it, or leave out --strict")
 
 
 def leave_out(
