@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.images import decode as images
-from topwork.images.augment import ORIGINAL, VIEW_RECIPE, View, draw, view_name, view_number
+from topwork.images.augment import ORIGINAL, VIEW_VERSION, View, draw, view_name, view_number
 from topwork.images.decode import decode, image_hash
 
 SHA256 = image_hash(b"a picture")
@@ -49,7 +49,7 @@ def many():
 
 def test_names_of_views():
     assert view_name(0) == ORIGINAL == "original"
-    assert view_name(3) == f"augmented-{VIEW_RECIPE}-3" == "augmented-1-3"
+    assert view_name(3) == f"augmented-{VIEW_VERSION}-3" == "augmented-1-3"
 
 
 @given(st.integers(0, 10**9))
@@ -186,8 +186,8 @@ def test_a_view_is_the_same_in_every_process():
     data = encode(picture(size=(50, 40)))
     here = decode(data, SIZE, Interpolation.SAMPLED, "augmented-1-3")
     code = (
-        "import hashlib, sys; from topwork.images import decode; from topwork.core.config import "
-        "Interpolation as I; data = sys.stdin.buffer.read(); "
+        "import hashlib, sys; from topwork.images.decode import decode; "
+        "from topwork.core.config import Interpolation as I; data = sys.stdin.buffer.read(); "
         f"print(hashlib.sha256(decode(data, {SIZE}, I.SAMPLED, 'augmented-1-3')).hexdigest())"
     )
     there = subprocess.run(

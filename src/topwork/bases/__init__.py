@@ -10,7 +10,7 @@ from topwork.bases.network import Network, prepare
 from topwork.bases.openvino_file import flip_network, read_openvino_head, write_openvino_file
 from topwork.bases.spec import BaseSpec, get_base, list_bases, parse_bases
 from topwork.bases.stack import Stack, name_inputs, prepare_stack
-from topwork.bases.weights import Weights, find_all_weights, find_weights, weights_here
+from topwork.bases.weights import Weights, find_all_weights, find_weights, has_weights
 
 __all__ = [
     "BaseSpec",
@@ -23,6 +23,7 @@ __all__ = [
     "find_weights",
     "flip_network",
     "get_base",
+    "has_weights",
     "list_bases",
     "make_int8",
     "name_inputs",
@@ -32,7 +33,6 @@ __all__ = [
     "read_keras_head",
     "read_openvino_head",
     "reopen_keras_file",
-    "weights_here",
     "write_keras_file",
     "write_openvino_file",
 ]

@@ -20,7 +20,7 @@ from topwork.core.files import open_scratch
 from topwork.core.runtime import find_version
 
 # Part of every calibration's name: raise it when the same images would give another network.
-RECIPE = "2"
+CALIBRATION_VERSION = "2"
 FILES = (NETWORK_FILE, "network.bin")
 RECORD = "int8.json"
 
@@ -107,4 +107,4 @@ def make_int8(
 
 
 def _key(network: Network, seed: int) -> list[Any]:
-    return [network.folder.name, RECIPE, find_version("nncf"), seed]
+    return [network.folder.name, CALIBRATION_VERSION, find_version("nncf"), seed]

@@ -17,7 +17,7 @@ from topwork.core.files import write_folder
 from topwork.core.runtime import find_version
 
 # Part of every vector's key: raise it when the network around a base changes.
-RECIPE = "1"
+NETWORK_VERSION = "1"
 # The parts of a `.keras` file.
 KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
 NETWORK_FILE = "network.xml"
@@ -50,7 +50,7 @@ class Network:
         feature_shape: (s, s, D) of the features before pooling.
         vector_length: D.
         parameters: of the base.
-        recipe: version of what is built around the base.
+        version: of what is built around the base.
         int8: the same network with convolutions of bytes, if that is what vectors come from.
     """
 
@@ -61,7 +61,7 @@ class Network:
     feature_shape: tuple[int, int, int]
     vector_length: int
     parameters: int
-    recipe: str = RECIPE
+    version: str = NETWORK_VERSION
     int8: Int8 | None = None
 
     @property
@@ -91,7 +91,9 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
         StoreError: the store cannot be written.
     """
     spec.choose_size(image_size)
-    key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, find_version("keras")])
+    key = json.dumps(
+        [spec.name, image_size, weights.sha256, NETWORK_VERSION, find_version("keras")]
+    )
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = store / "bases" / f"{spec.name}-{image_size}-{digest}"
     return _read(spec, image_size, weights, folder) or _build(spec, image_size, weights, folder)

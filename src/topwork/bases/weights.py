@@ -33,7 +33,7 @@ class Weights:
     seed: int | None = None
 
 
-def weights_here(spec: BaseSpec) -> bool:
+def has_weights(spec: BaseSpec) -> bool:
     """Whether the published weights are on this machine now."""
     return _published_file(spec) is not None
 

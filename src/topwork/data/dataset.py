@@ -23,7 +23,7 @@ from topwork.core.task import Task
 from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
 from topwork.data.listing import SHOWN, Listing, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.folder import read_folder
-from topwork.data.splits import hold_out, join_groups, merge_rare, strata
+from topwork.data.splits import assign_strata, hold_out, join_groups, merge_rare
 from topwork.images.decode import Source, encode_array
 
 
@@ -390,7 +390,7 @@ class Dataset:
             return self
         training = np.flatnonzero(self.splits == Split.TRAIN)
         labels = self.labels[training]
-        stratum = strata(self.task, labels)
+        stratum = assign_strata(self.task, labels)
         own = None if self.groups is None else self.groups[training]
         if self.task is Task.NUMBER:
             # No part of the numbers has to be on both sides.

@@ -41,7 +41,7 @@ Action = Literal["keep", "drop", "label"]
 
 
 @dataclass(frozen=True)
-class Doubt:
+class FixListRow:
     """A row of the list.
 
     Attributes:
@@ -116,7 +116,7 @@ class Changes:
     missing: tuple[Verdict, ...]
 
 
-def write_fix_list(path: Path, rows: Iterable[Doubt]) -> None:
+def write_fix_list(path: Path, rows: Iterable[FixListRow]) -> None:
     """Writes a list for a person to fill in.
 
     Args:

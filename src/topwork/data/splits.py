@@ -23,7 +23,7 @@ QUANTILES = 10
 TOTAL_WEIGHT = 4
 
 
-def strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+def assign_strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
     """Returns for each image what is to be as frequent on either side of a division, (N,).
 
     Args:
@@ -57,7 +57,7 @@ def hold_out(
     several groups some are chosen, if groups allow it.
 
     Args:
-        stratum: (N,) from `strata`.
+        stratum: (N,) from `assign_strata`.
         groups: (N,) equal numbers are never divided; None for no groups.
         fraction: of the images, above 0 and below 1.
         seed: the same seed chooses the same images.
@@ -91,13 +91,15 @@ def hold_out(
     return np.flatnonzero(chosen)
 
 
-def fold_out(stratum: Ints, groups: Ints | None, folds: int, seed: int) -> list[NDArray[np.int64]]:
+def make_folds(
+    stratum: Ints, groups: Ints | None, folds: int, seed: int
+) -> list[NDArray[np.int64]]:
     """Divides images into stratified folds.
 
     No fold has all images of a stratum, unless one group has them.
 
     Args:
-        stratum: (N,) from `strata`; each needs at least as many groups as there are folds.
+        stratum: (N,) from `assign_strata`; each needs at least as many groups as there are folds.
         groups: (N,) equal numbers are never divided; None for no groups.
         folds: at least 2.
         seed: the same seed makes the same folds.
@@ -126,11 +128,11 @@ def fold_out(stratum: Ints, groups: Ints | None, folds: int, seed: int) -> list[
     return [np.flatnonzero(parts == part) for part in range(folds)]
 
 
-def count_units(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
+def count_groups(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
     """Returns how many groups each stratum has; an image without one counts as one.
 
     Args:
-        stratum: (N,) from `strata`.
+        stratum: (N,) from `assign_strata`.
         groups: (N,) or None.
         strata: how many there are at least, also without images.
     """
@@ -142,7 +144,7 @@ def merge_rare(stratum: Ints, groups: Ints | None, least: int) -> NDArray[np.int
     """Makes one stratum of all that have fewer groups than `least`, and of the next as needed."""
     found = stratum.astype(np.int64)
     while True:
-        counts = count_units(found, groups, int(found.max()) + 1)
+        counts = count_groups(found, groups, int(found.max()) + 1)
         order = np.argsort(counts, kind="stable")
         order = order[counts[order] > 0]
         some = np.cumsum(counts[order])

@@ -18,9 +18,9 @@ from topwork.core.errors import SettingsError
 
 ORIGINAL = "original"
 # Part of every view's name: raise it when the same view would be another picture.
-VIEW_RECIPE = "1"
+VIEW_VERSION = "1"
 
-_NAME = re.compile(rf"augmented-{re.escape(VIEW_RECIPE)}-([1-9][0-9]*)")
+_NAME = re.compile(rf"augmented-{re.escape(VIEW_VERSION)}-([1-9][0-9]*)")
 
 AREA = (0.6, 1.0)
 ASPECT = (4 / 5, 5 / 4)
@@ -102,7 +102,7 @@ def view_name(number: int) -> str:
     """
     if number < 0:
         raise SettingsError(f"a view's number must be 0 or more, received {number}")
-    return f"augmented-{VIEW_RECIPE}-{number}" if number else ORIGINAL
+    return f"augmented-{VIEW_VERSION}-{number}" if number else ORIGINAL
 
 
 def view_number(name: str) -> int:
@@ -116,7 +116,7 @@ def view_number(name: str) -> int:
     match = _NAME.fullmatch(name)
     if match is None:
         raise SettingsError(
-            f"a view must be '{ORIGINAL}' or 'augmented-{VIEW_RECIPE}-' and a number from 1 on, "
+            f"a view must be '{ORIGINAL}' or 'augmented-{VIEW_VERSION}-' and a number from 1 on, "
             f"received {name!r}; a view of another recipe needs the version that made it"
         )
     return int(match[1])

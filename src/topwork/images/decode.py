@@ -43,7 +43,7 @@ class Readable(Protocol):
 Source = Path | bytes | Readable
 
 # Part of every vector's key: raise it when the same bytes would give other pixels.
-RECIPE = "2"
+DECODER_VERSION = "2"
 
 SUFFIXES = frozenset(
     (

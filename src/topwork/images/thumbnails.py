@@ -21,7 +21,7 @@ THREADS = 4
 
 _ORIENTATION = 274  # EXIF 2.32: the tag; 5 to 8 exchange width and height
 
-Thumbnails = Callable[[int], bytes]
+MakeThumbnail = Callable[[int], bytes]
 
 
 class Header(NamedTuple):
@@ -113,7 +113,7 @@ def data_uri(data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-class Pictures:
+class ThumbnailSet:
     """The pictures that a page shows.
 
     Args:
@@ -122,7 +122,7 @@ class Pictures:
         most: how many pictures the page may have; later ones are not shown.
     """
 
-    def __init__(self, make: Thumbnails, most: int) -> None:
+    def __init__(self, make: MakeThumbnail, most: int) -> None:
         self.make = make
         self.most = most
         self.found: dict[int, str | None] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import flip_network
-from topwork.bases.engines.openvino import compile_network, naming, prune
+from topwork.bases.engines.openvino import compile_network, mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
 
@@ -39,7 +39,7 @@ def open_features(
         NetworkError: the file is missing or damaged, or has no pooling.
     """
     openvino = import_openvino()
-    with naming(path):
+    with mapped_errors(path):
         core = openvino.Core()
         model = prune(core.read_model(path), output)
         if flip:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from topwork.data.remote.downloads import Part, Version
-from topwork.data.remote.transfers import MissingError, RefusedError, TransientError, mapped
+from topwork.data.remote.transfers import MissingError, RefusedError, TransientError, mapped_errors
 
 # Each piece is a request.
 PIECE = 8 << 20
@@ -45,7 +45,7 @@ class Bucket:
 
     def list_files(self, url: str) -> list[str]:
         """See `Server`."""
-        with mapped():
+        with mapped_errors():
             root = str(self._system._strip_protocol(url)).rstrip("/")
             found = self._system.find(root, detail=True)
         prefix = f"{root}/"
@@ -65,7 +65,7 @@ class Bucket:
         if url.endswith("/"):
             return True
         try:
-            with mapped():
+            with mapped_errors():
                 return bool(self._system.info(url)["type"] == "directory")
         except MissingError:
             return False
@@ -79,7 +79,7 @@ class Bucket:
         write: Callable[[bytes], None],
     ) -> bool:
         """See `Server`."""
-        with mapped():
+        with mapped_errors():
             path = self._system._strip_protocol(url)
         # Only once: if that fails, the file may be another one by now.
         version = self._listed.pop(path, None) or self._version(path)
@@ -89,14 +89,14 @@ class Bucket:
         if version != part.version or not version.is_known:
             part.restart(version)
         if version.size is None:
-            with mapped():
+            with mapped_errors():
                 write(self._system.cat_file(path))
             return True
         is_one_piece = part.size == 0 and version.size <= self._piece_bytes
         while part.size < version.size:
             last = min(version.size, part.size + self._piece_bytes)
             wanted = last - part.size
-            with mapped():
+            with mapped_errors():
                 data = self._system.cat_file(path, start=part.size, end=last)
             if len(data) != wanted:
                 raise TransientError(f"{len(data)} bytes came instead of {wanted}")
@@ -107,7 +107,7 @@ class Bucket:
         return True
 
     def _version(self, path: str) -> Version:
-        with mapped():
+        with mapped_errors():
             info = self._system.info(path)
         if info["type"] != "file":
             raise RefusedError("it is a folder, not a file")

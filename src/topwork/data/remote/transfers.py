@@ -110,7 +110,7 @@ def check_status(status: int, wait: str = "") -> None:
 
 
 @contextlib.contextmanager
-def mapped() -> Iterator[None]:
+def mapped_errors() -> Iterator[None]:
     """Turns what the libraries raise into the errors of this module."""
     try:
         yield

@@ -15,7 +15,7 @@ from topwork.data.remote.transfers import (
     RefusedError,
     TransientError,
     check_status,
-    mapped,
+    mapped_errors,
 )
 
 CONNECT_S, SILENCE_S = 30, 60
@@ -187,7 +187,7 @@ class Web:
     def _sync(self, function: Any) -> Any:
         from fsspec.asyn import sync
 
-        with mapped():
+        with mapped_errors():
             return sync(self._system.loop, function)
 
 
