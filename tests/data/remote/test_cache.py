@@ -19,7 +19,7 @@ from servers import FileServer, s3_server
 from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.data.remote import urls
 from topwork.data.remote.cache import Remote, is_url
-from topwork.data.remote.downloads import Entry, Version
+from topwork.data.remote.downloads import CacheEntry, Version
 from topwork.images.decode import read_bytes
 
 pytest.importorskip("aiohttp")
@@ -389,7 +389,7 @@ def test_a_copy_that_lost_its_end_is_downloaded_again(site, start):
 
 
 def test_who_waits_for_a_download_that_comes_to_nothing_begins_one(tmp_path):
-    entry = Entry(tmp_path, "ab12", "a.jpg")
+    entry = CacheEntry(tmp_path, "ab12", "a.jpg")
     done = []
 
     def download():

@@ -32,11 +32,11 @@ from topwork.core.files import write_file
 from topwork.core.leftovers import sweep_folder
 from topwork.data.listing import Skipped, check_strict, make_writable
 from topwork.data.readers.members import (
-    LIMITS,
-    Found,
-    Limits,
-    Member,
-    Stamp,
+    ARCHIVE_LIMITS,
+    ArchiveLimits,
+    ArchiveMember,
+    FileStamp,
+    ListedMember,
     damaged,
     hostile,
     is_tar,
@@ -74,7 +74,7 @@ class Archive:
     def __init__(
         self,
         path: Path,
-        members: dict[str, Member],
+        members: dict[str, ArchiveMember],
         folders: set[str],
         skipped: tuple[Skipped, ...],
     ) -> None:
@@ -114,7 +114,7 @@ class Archive:
         except ImageError as error:
             raise DatasetError(f"{name} in {self.path} cannot be read: {error}") from None
 
-    def _find(self, name: str) -> Member:
+    def _find(self, name: str) -> ArchiveMember:
         try:
             return self._members[name]
         except KeyError:
@@ -131,7 +131,7 @@ def open_archive(
     cache: Path,
     *,
     strict: bool = False,
-    limits: Limits = LIMITS,
+    limits: ArchiveLimits = ARCHIVE_LIMITS,
     reserved_bytes: int = RESERVED_BYTES,
 ) -> Archive:
     """Lists an archive; its content tells of which kind it is.
@@ -160,7 +160,9 @@ def open_archive(
     return archive
 
 
-def _list(path: Path, cache: Path, limits: Limits, reserved_bytes: int) -> list[Found]:
+def _list(
+    path: Path, cache: Path, limits: ArchiveLimits, reserved_bytes: int
+) -> list[ListedMember]:
     """Lists what an archive holds, of whichever kind it is.
 
     Raises:
@@ -190,9 +192,9 @@ def _list(path: Path, cache: Path, limits: Limits, reserved_bytes: int) -> list[
         raise
 
 
-def _arrange(path: Path, found: list[Found], limits: Limits) -> Archive:
+def _arrange(path: Path, found: list[ListedMember], limits: ArchiveLimits) -> Archive:
     """Makes safe names, and one member of each."""
-    members, folders, skipped = dict[str, Member](), set[str](), list[Skipped]()
+    members, folders, skipped = dict[str, ArchiveMember](), set[str](), list[Skipped]()
     for item in found:
         name = _clean(path, item.name)
         if is_litter(name) or not (name or item.content):
@@ -201,7 +203,7 @@ def _arrange(path: Path, found: list[Found], limits: Limits) -> Archive:
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
-        if isinstance(item.content, Member):
+        if isinstance(item.content, ArchiveMember):
             if name in members:
                 # As when it is unpacked: programs add a newer version at the end.
                 skipped.append(Skipped(name, "a later member has the same name"))
@@ -229,7 +231,9 @@ def _clean(path: Path, name: str) -> str:
     return make_writable("/".join(part for part in name.split("/") if part not in ("", ".")))
 
 
-def _find_fault(name: str, content: Member | str | None, limits: Limits) -> str | None:
+def _find_fault(
+    name: str, content: ArchiveMember | str | None, limits: ArchiveLimits
+) -> str | None:
     """Returns why a member cannot be used, None if it can."""
     if isinstance(content, str):
         return content
@@ -243,7 +247,7 @@ def _find_fault(name: str, content: Member | str | None, limits: Limits) -> str 
 
 
 def _decompress(
-    path: Path, compression: str, cache: Path, limits: Limits, reserved_bytes: int
+    path: Path, compression: str, cache: Path, limits: ArchiveLimits, reserved_bytes: int
 ) -> Path:
     """Returns a compressed tar's content as a file in the cache, from an earlier run if it can.
 
@@ -251,7 +255,7 @@ def _decompress(
         OSError: the archive cannot be read.
         DatasetError: it is damaged, too large or no tar, or the cache cannot be written.
     """
-    stamp = Stamp.of(path.stat())
+    stamp = FileStamp.of(path.stat())
     place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     plain = cache / f"{place}-{stamp.size:x}-{stamp.mtime_ns:x}.tar"
     if plain.is_file():
@@ -270,7 +274,7 @@ def _decompress(
     return plain
 
 
-def _copy(path: Path, compression: str, file: BinaryIO, room: int, limits: Limits) -> None:
+def _copy(path: Path, compression: str, file: BinaryIO, room: int, limits: ArchiveLimits) -> None:
     packed, written = path.stat().st_size, 0
     for chunk in _read_compressed(path, compression):
         if not written and not is_tar(chunk[:_START_BYTES]):

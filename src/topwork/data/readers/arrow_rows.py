@@ -20,8 +20,8 @@ from typing import Any
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import Split
-from topwork.data.readers.columns import IMAGE_NAMES, Roles, choose_columns, simplify
-from topwork.data.readers.rows import Gatherer, Picture, pick
+from topwork.data.readers.columns import IMAGE_NAMES, ColumnRoles, choose_columns, simplify
+from topwork.data.readers.rows import EmbeddedImage, ListingBuilder, pick
 
 # Rows that are turned into Python objects at a time.
 BATCH = 4096
@@ -29,7 +29,7 @@ BATCH = 4096
 _GROUPS = 2
 
 
-class Rows:
+class ArrowRows:
     """Rows of Arrow data.
 
     Attributes:
@@ -59,12 +59,16 @@ class Rows:
             yield from _describe(table.column(0))
 
     def add_to(
-        self, gatherer: Gatherer, roles: Roles, split: Split | None = None, prefix: str = ""
+        self,
+        builder: ListingBuilder,
+        roles: ColumnRoles,
+        split: Split | None = None,
+        prefix: str = "",
     ) -> None:
         """Adds all rows to a listing.
 
         Args:
-            gatherer: makes it.
+            builder: makes it.
             roles: which column says what.
             split: what they are for, if that is known otherwise.
             prefix: of the images' names.
@@ -73,7 +77,7 @@ class Rows:
             DatasetError: they cannot be read.
         """
         image = self.names[roles.image]
-        embedded = is_picture(self.schema.field(roles.image).type)
+        embedded = may_hold_images(self.schema.field(roles.image).type)
         others = [n for n in roles.places() if n != roles.image or not embedded]
         pictures = self.pictures(image) if embedded else repeat(None)
         with mapped_errors(self.place):
@@ -82,10 +86,10 @@ class Rows:
             for number, (cells, picture) in enumerate(both, 1):
                 if picture is not None:
                     held, name = picture
-                    source = Embedded(self, image, number - 1)
-                    cells[roles.image] = Picture(name, source) if held else name
+                    source = EmbeddedSource(self, image, number - 1)
+                    cells[roles.image] = EmbeddedImage(name, source) if held else name
                 where = f"{self.place} row {number}"
-                gatherer.add(where, pick(number, cells, roles), split, prefix)
+                builder.add(where, pick(number, cells, roles), split, prefix)
 
     def _cells(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
         """Yields the cells of each row by column; without columns, empty rows for ever."""
@@ -113,10 +117,10 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedSource:
     """An image that lies in a cell."""
 
-    rows: Rows
+    rows: ArrowRows
     column: str
     row: int
 
@@ -138,7 +142,7 @@ class Embedded:
         return data
 
 
-class ParquetRows(Rows):
+class ParquetRows(ArrowRows):
     """Rows of a Parquet file; the groups of rows whose images were read last stay in memory."""
 
     def __init__(self, place: str, data: Path | bytes) -> None:
@@ -217,7 +221,7 @@ class ParquetRows(Rows):
         return int(found.statistics.null_count) if known else None
 
 
-class TableRows(Rows):
+class ArrowTableRows(ArrowRows):
     """Rows of a `pyarrow.Table`, which may be a file that is mapped into memory."""
 
     def __init__(self, place: str, table: Any, features: dict[str, Any] | None = None) -> None:
@@ -235,11 +239,11 @@ class TableRows(Rows):
 
 
 def choose_arrow_columns(
-    rows: Rows, columns: DataSettings, *, labelled: bool = True, divided: bool = False
-) -> Roles:
+    rows: ArrowRows, columns: DataSettings, *, labelled: bool = True, divided: bool = False
+) -> ColumnRoles:
     """Decides which column says what, by their types too; see `choose_columns`."""
     types = [rows.schema.field(n).type for n in range(len(rows.names))]
-    images = [n for n, kind in enumerate(types) if is_picture(kind) and _may_be_image(rows, n)]
+    images = [n for n, kind in enumerate(types) if may_hold_images(kind) and _may_be_image(rows, n)]
     structs = [n for n in images if not _is_binary(types[n])]
     named = [n for n, name in enumerate(rows.names) if simplify(name) in IMAGE_NAMES]
     # Bytes may be anything, such as a hash, where another column is called as images are.
@@ -256,7 +260,7 @@ def choose_arrow_columns(
     )
 
 
-def is_picture(kind: Any) -> bool:
+def may_hold_images(kind: Any) -> bool:
     """Whether cells of a `pyarrow.DataType` may be images themselves."""
     import pyarrow as pa
 
@@ -295,7 +299,7 @@ def _has_path(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
 
 
-def _may_be_image(rows: Rows, place: int) -> bool:
+def _may_be_image(rows: ArrowRows, place: int) -> bool:
     """Whether a column is not said to be something else, such as a sound."""
     feature = rows.features.get(rows.names[place])
     return not isinstance(feature, dict) or feature.get("_type", "Image") in ("Image", "Value")

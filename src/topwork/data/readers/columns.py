@@ -29,7 +29,7 @@ KNOWN_NAMES = frozenset(IMAGE_NAMES + LABEL_NAMES + SPLIT_COLUMNS + GROUP_NAMES 
 
 
 @dataclass(frozen=True)
-class Roles:
+class ColumnRoles:
     """Places of the columns that are used; None for those that there are not."""
 
     image: int
@@ -67,7 +67,7 @@ def choose_columns(
     pictures: Collection[int] = (),
     classes: Collection[int] = (),
     divided: bool = False,
-) -> Roles:
+) -> ColumnRoles:
     """Decides which column says what: as the settings have it, else by well-known names.
 
     A setting that is an empty text means that there is no such column. A single column that is
@@ -103,7 +103,7 @@ def choose_columns(
         image = table.guess(IMAGE_NAMES, "image_column", pictures)
     if image is None:
         table.fail(IMAGE_NAMES, "image_column")
-    return Roles(
+    return ColumnRoles(
         image,
         labels,
         extra("split_column", SPLIT_COLUMNS, not divided),

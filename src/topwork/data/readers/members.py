@@ -47,7 +47,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may hold.
 
     Attributes:
@@ -76,23 +76,23 @@ class Limits:
         return size > self.large_bytes and size > self.ratio * packed
 
 
-LIMITS = Limits()
+ARCHIVE_LIMITS = ArchiveLimits()
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What shows that a file was changed."""
 
     size: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
+    def of(cls, status: os.stat_result) -> FileStamp:
         """Returns that of a file."""
         return cls(status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """An image in an archive: a `Readable`.
 
     Attributes:
@@ -106,7 +106,7 @@ class Member:
     """
 
     path: Path
-    stamp: Stamp
+    stamp: FileStamp
     offset: int
     packed: int
     size: int
@@ -121,7 +121,7 @@ class Member:
         """
         try:
             with self.path.open("rb") as file:
-                if Stamp.of(os.fstat(file.fileno())) != self.stamp:
+                if FileStamp.of(os.fstat(file.fileno())) != self.stamp:
                     raise ImageError("the archive was changed meanwhile; start again")
                 file.seek(self.offset)
                 packed = file.read(self.packed)
@@ -135,7 +135,7 @@ class Member:
         return data
 
 
-class Found(NamedTuple):
+class ListedMember(NamedTuple):
     """A member as the archive lists it.
 
     Attributes:
@@ -144,10 +144,12 @@ class Found(NamedTuple):
     """
 
     name: str
-    content: Member | str | None
+    content: ArchiveMember | str | None
 
 
-def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
+def list_zip(
+    path: Path, file: BinaryIO, limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[ListedMember]:
     """Lists the members of a zip file.
 
     Args:
@@ -158,7 +160,7 @@ def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Fo
     Raises:
         DatasetError: it is damaged or made to do harm.
     """
-    stamp = Stamp.of(os.fstat(file.fileno()))
+    stamp = FileStamp.of(os.fstat(file.fileno()))
     try:
         with zipfile.ZipFile(file) as opened:
             infos, end = opened.infolist(), opened.start_dir
@@ -179,10 +181,14 @@ def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Fo
         end = info.header_offset
         offsets[end] = offset
     for info in infos:
-        yield Found(_zip_name(info), _judge_zip(path, info, offsets[info.header_offset], stamp))
+        yield ListedMember(
+            _zip_name(info), _judge_zip(path, info, offsets[info.header_offset], stamp)
+        )
 
 
-def _judge_zip(path: Path, info: zipfile.ZipInfo, offset: int, stamp: Stamp) -> Member | str | None:
+def _judge_zip(
+    path: Path, info: zipfile.ZipInfo, offset: int, stamp: FileStamp
+) -> ArchiveMember | str | None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return _LINK
@@ -197,7 +203,7 @@ def _judge_zip(path: Path, info: zipfile.ZipInfo, offset: int, stamp: Stamp) -> 
         return f"its compression, method {method}, is not supported; pack it as deflate"
     if method == _STORED and packed != size:
         raise hostile(path, info.orig_filename, "it says two different sizes of itself")
-    return Member(path, stamp, offset, packed, size, method, info.CRC)
+    return ArchiveMember(path, stamp, offset, packed, size, method, info.CRC)
 
 
 def _find_data(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
@@ -251,7 +257,9 @@ def is_tar(block: bytes) -> bool:
     return True
 
 
-def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
+def list_tar(
+    path: Path, plain: Path, file: BinaryIO, limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[ListedMember]:
     """Lists the members of a tar file that is not compressed.
 
     Args:
@@ -263,7 +271,7 @@ def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -
     Raises:
         DatasetError: it is damaged or made to do harm.
     """
-    stamp = Stamp.of(os.fstat(file.fileno()))
+    stamp = FileStamp.of(os.fstat(file.fileno()))
     counter = _Counter(path, stamp.size, limits)
     file.seek(0)
     try:
@@ -280,7 +288,7 @@ def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -
                 if info.isreg() and info.offset_data + info.size > stamp.size:
                     raise damaged(path, f"cut off in {printable(info.name)}")
                 counter.add(info.name, info.size)
-                yield Found(info.name, _judge_tar(plain, info, stamp))
+                yield ListedMember(info.name, _judge_tar(plain, info, stamp))
                 place = tar.offset
     except (DatasetError, MemoryError):
         raise
@@ -308,7 +316,7 @@ def _is_end(path: Path, file: BinaryIO, place: int) -> bool:
     return True
 
 
-def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: Stamp) -> Member | str | None:
+def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: FileStamp) -> ArchiveMember | str | None:
     if info.isdir():
         return None
     if info.issym() or info.islnk():
@@ -317,13 +325,13 @@ def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: Stamp) -> Member | str
         return "it is a sparse file; pack it without --sparse"
     if not info.isreg():
         return _DEVICE
-    return Member(plain, stamp, info.offset_data, info.size, info.size)
+    return ArchiveMember(plain, stamp, info.offset_data, info.size, info.size)
 
 
 class _Counter:
     """Refuses an archive with more in it than it honestly can have."""
 
-    def __init__(self, path: Path, archive_bytes: int, limits: Limits) -> None:
+    def __init__(self, path: Path, archive_bytes: int, limits: ArchiveLimits) -> None:
         self.path, self.archive_bytes, self.limits = path, archive_bytes, limits
         self.members = self.size = 0
 

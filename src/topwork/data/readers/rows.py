@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import SPLIT_NAMES, Listing, Skipped, Split, check_strict, make_writable
-from topwork.data.readers.columns import Roles
+from topwork.data.readers.columns import ColumnRoles
 from topwork.images.decode import Source
 
 # A path or URL as it is written in a row -> where its bytes are.
@@ -34,14 +34,14 @@ _REASONS = 3
 _EXACT = 2**53
 
 
-class Picture(NamedTuple):
+class EmbeddedImage(NamedTuple):
     """An image that lies in the table itself, and the name it has there, if any."""
 
     name: str | None
     source: Source
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """The cells of a row that are used, as they were read; None for what is not there."""
 
     number: int
@@ -56,14 +56,14 @@ class _BadRowError(Exception):
     """Why a row is left out."""
 
 
-def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: Roles) -> Row:
+def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: ColumnRoles) -> TableRow:
     """Takes from the cells of a row, by the places of their columns, those that are used."""
 
     def at(place: int | None) -> Any:
         return None if place is None else cells[place]
 
     labels = [cells[place] for place in roles.labels]
-    return Row(
+    return TableRow(
         number, cells[roles.image], labels, at(roles.split), at(roles.group), at(roles.weight)
     )
 
@@ -73,7 +73,7 @@ def parse_split(text: str) -> Split | None:
     return _SPLITS.get(text.strip().casefold())
 
 
-class Gatherer:
+class ListingBuilder:
     """Makes a listing of rows that are added one by one.
 
     Cells become text without spaces around: whole numbers without `.0`; true and false as
@@ -87,7 +87,7 @@ class Gatherer:
         self,
         root: str,
         names: Sequence[str],
-        roles: Roles,
+        roles: ColumnRoles,
         columns: DataSettings,
         resolve: Resolve,
         *,
@@ -123,7 +123,7 @@ class Gatherer:
         self._groups: list[str] | None = [] if roles.group is not None else None
         self._weights: list[float] | None = [] if roles.weight is not None else None
 
-    def add(self, where: str, row: Row, split: Split | None = None, prefix: str = "") -> None:
+    def add(self, where: str, row: TableRow, split: Split | None = None, prefix: str = "") -> None:
         """Adds a row, or leaves it out.
 
         Args:
@@ -225,8 +225,8 @@ class Gatherer:
         """Returns the one copy of a text that comes again and again."""
         return self._texts.setdefault(text, text)
 
-    def _find_image(self, row: Row, where: str) -> tuple[str, Source]:
-        if isinstance(row.image, Picture):
+    def _find_image(self, row: TableRow, where: str) -> tuple[str, Source]:
+        if isinstance(row.image, EmbeddedImage):
             return row.image.name or f"row {row.number}", row.image.source
         text = _as_text(row.image, "the path")
         if not text:

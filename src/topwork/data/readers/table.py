@@ -21,8 +21,8 @@ from typing import Any, cast
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
-from topwork.data.readers.columns import Roles, choose_columns, is_used
-from topwork.data.readers.rows import Gatherer, Resolve, pick
+from topwork.data.readers.columns import ColumnRoles, choose_columns, is_used
+from topwork.data.readers.rows import ListingBuilder, Resolve, pick
 from topwork.images.decode import SUFFIXES
 
 _KINDS = {
@@ -52,7 +52,7 @@ def read_table(
     strict: bool = False,
     labelled: bool = True,
 ) -> Listing:
-    """Reads which images there are, their labels and what they are for; see `Gatherer`.
+    """Reads which images there are, their labels and what they are for; see `ListingBuilder`.
 
     Rows that cannot be used are left out and named. A file is looked for, not opened.
 
@@ -124,9 +124,9 @@ def _read_parquet(
 
     rows = ParquetRows(place, data)
     roles = choose_arrow_columns(rows, columns, labelled=labelled)
-    gatherer = Gatherer(place, rows.names, roles, columns, resolve, labelled=labelled)
-    rows.add_to(gatherer, roles)
-    return gatherer.finish(strict)
+    builder = ListingBuilder(place, rows.names, roles, columns, resolve, labelled=labelled)
+    rows.add_to(builder, roles)
+    return builder.finish(strict)
 
 
 def _read_csv(
@@ -135,7 +135,7 @@ def _read_csv(
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
-) -> Gatherer:
+) -> ListingBuilder:
     if file.peek(2)[:2] in _UTF_16:
         raise DatasetError(f"{place} is UTF-16, a table must be UTF-8; save it as UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
@@ -144,27 +144,27 @@ def _read_csv(
 
 def _read_lines(
     place: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
-) -> Gatherer:
+) -> ListingBuilder:
     delimiter, names = _read_header(place, lines, columns)
     roles = choose_columns(place, names, columns, labelled=labelled)
-    gatherer = Gatherer(place, names, roles, columns, resolve, labelled=labelled)
+    builder = ListingBuilder(place, names, roles, columns, resolve, labelled=labelled)
     reader = _make_reader(lines, delimiter)
     while True:
         number = lines.number + 1
         try:
             cells = next(reader)
         except StopIteration:
-            return gatherer
+            return builder
         except csv.Error:
             # Only the first line of it: a quote that is never closed would swallow the others.
             lines.take_back(after=1)
-            gatherer.leave_out(f"{place} line {number}", "its quotes do not match")
+            builder.leave_out(f"{place} line {number}", "its quotes do not match")
             continue
         lines.keep()
         if len(cells) == len(names):
-            gatherer.add(f"{place} line {number}", pick(number, cells, roles))
+            builder.add(f"{place} line {number}", pick(number, cells, roles))
         elif cells:
-            gatherer.leave_out(
+            builder.leave_out(
                 f"{place} line {number}",
                 f"it must have {len(names)} fields like the first line, received {len(cells)}",
             )
@@ -243,7 +243,7 @@ def _read_json(
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
-) -> Gatherer:
+) -> ListingBuilder:
     start = file.peek(1024).removeprefix(_BOM).lstrip()[:1]
     if start == b"[" and _kind_of(place) != "lines":
         unit, objects = "row", _parse_array(place, file.read())
@@ -260,16 +260,16 @@ def _read_json(
         read.append((number, {key: cell for key, cell in item.items() if used(key)}))
     keys = list(names) or [""]
     # Without a single object there is nothing to choose from, and no row to add.
-    roles = choose_columns(place, keys, columns, labelled=labelled) if names else Roles(0, ())
-    gatherer = Gatherer(place, keys, roles, columns, resolve, labelled=labelled)
+    roles = choose_columns(place, keys, columns, labelled=labelled) if names else ColumnRoles(0, ())
+    builder = ListingBuilder(place, keys, roles, columns, resolve, labelled=labelled)
     for number, cells in read:
         where = f"{place} {unit} {number}"
         if isinstance(cells, str):
-            gatherer.leave_out(where, cells)
+            builder.leave_out(where, cells)
         else:
             found = {place: cells.get(keys[place]) for place in roles.places()}
-            gatherer.add(where, pick(number, found, roles))
-    return gatherer
+            builder.add(where, pick(number, found, roles))
+    return builder
 
 
 def _parse_lines(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from topwork.data.remote.downloads import Part, Version
+from topwork.data.remote.downloads import PartialDownload, Version
 from topwork.data.remote.transfers import MissingError, RefusedError, TransientError, mapped_errors
 
 # Each piece is a request.
@@ -73,7 +73,7 @@ class Bucket:
     def receive(
         self,
         url: str,
-        part: Part,
+        part: PartialDownload,
         kept: Version | None,
         start: Callable[[int | None], None],
         write: Callable[[bytes], None],

@@ -20,7 +20,7 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.data.remote import urls
 from topwork.data.remote.buckets import PIECE, Bucket
-from topwork.data.remote.downloads import Entry, Part, Version
+from topwork.data.remote.downloads import CacheEntry, PartialDownload, Version
 from topwork.data.remote.transfers import RefusedError, Server, TransientError
 from topwork.data.remote.urls import is_url, show
 from topwork.data.remote.web import Web
@@ -211,7 +211,7 @@ class Remote:
     def _download(self, identity: str, url: str, most_bytes: int | None) -> Path:
         server = self._server(url)
         name = url.partition("?")[0].rstrip("/") if urls.is_web(url) else url
-        entry = Entry(self.cache, identity, unquote(name.rpartition("/")[2]))
+        entry = CacheEntry(self.cache, identity, unquote(name.rpartition("/")[2]))
         try:
             with entry.part() as part:
                 kept = entry.kept()
@@ -252,7 +252,9 @@ class Remote:
             f"{error.strerror or error}; make room or name another one"
         )
 
-    def _try(self, url: str, call: Callable[[], Result], part: Part | None = None) -> Result:
+    def _try(
+        self, url: str, call: Callable[[], Result], part: PartialDownload | None = None
+    ) -> Result:
         """Calls until it succeeds, fails for good, or has failed too often without a gain."""
         tries, most = 0, part.size if part else 0
         while True:

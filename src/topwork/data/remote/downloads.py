@@ -51,7 +51,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedFile:
     """A whole file in the cache."""
 
     version: Version
@@ -59,7 +59,7 @@ class Kept:
     at_s: float
 
 
-class Entry:
+class CacheEntry:
     """The place of one remote file in a folder that several processes may share."""
 
     def __init__(self, folder: Path, identity: str, name: str) -> None:
@@ -75,18 +75,18 @@ class Entry:
         self.name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-_LONGEST_NAME:] or "file"
         self._facts = self.folder / f"{identity}.json"
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> CachedFile | None:
         """Returns the whole file of the last version, if it is here."""
         facts = _read_json(self._facts)
         try:
             path = self.folder / str(facts["file"])
             if path.parent != self.folder or path.stat().st_size != facts["length"]:
                 return None
-            return Kept(Version(**facts["version"]), path, self._facts.stat().st_mtime)
+            return CachedFile(Version(**facts["version"]), path, self._facts.stat().st_mtime)
         except (OSError, KeyError, TypeError, ValueError):
             return None
 
-    def part(self) -> Part:
+    def part(self) -> PartialDownload:
         """Opens what is there of a download, waiting for any process that is at it.
 
         Raises:
@@ -95,9 +95,9 @@ class Entry:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Where files cannot be locked every process has its own.
         owner = "" if fcntl else f"-{os.getpid()}"
-        return Part(self.folder / f"{self.identity}{owner}.part")
+        return PartialDownload(self.folder / f"{self.identity}{owner}.part")
 
-    def finish(self, part: Part) -> Path:
+    def finish(self, part: PartialDownload) -> Path:
         """Gives a whole download its name.
 
         Raises:
@@ -127,7 +127,7 @@ class Entry:
                 continue
 
 
-class Part:
+class PartialDownload:
     """A file that is being downloaded; locked, so that one process at a time writes it.
 
     Attributes:

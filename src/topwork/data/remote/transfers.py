@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from topwork.data.remote import urls
-from topwork.data.remote.downloads import Part, Version
+from topwork.data.remote.downloads import PartialDownload, Version
 
 LONGEST_WAIT_S = 120.0
 
@@ -65,7 +65,7 @@ class Server(Protocol):
     def receive(
         self,
         url: str,
-        part: Part,
+        part: PartialDownload,
         kept: Version | None,
         start: Callable[[int | None], None],
         write: Callable[[bytes], None],

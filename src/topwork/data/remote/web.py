@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from topwork.data.remote import urls
-from topwork.data.remote.downloads import Part, Version
+from topwork.data.remote.downloads import PartialDownload, Version
 from topwork.data.remote.transfers import (
     MissingError,
     RefusedError,
@@ -84,7 +84,7 @@ class Web:
     def receive(
         self,
         url: str,
-        part: Part,
+        part: PartialDownload,
         kept: Version | None,
         start: Callable[[int | None], None],
         write: Callable[[bytes], None],
