@@ -52,14 +52,15 @@ def test_the_longer_side_fits_and_no_side_is_lost(width, height, side):
     assert abs(small[0] * height - small[1] * width) <= max(width, height)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_header_is_that_of_the_upright_picture(orientation):
+def test_a_header_is_that_of_the_upright_picture(orientation, kind):
     exif = Image.Exif()
     exif[274] = orientation
-    header = read_header(encode(picture(size=(40, 30)), "JPEG", exif=exif))
+    header = read_header(encode(picture(size=(40, 30)), kind, exif=exif))
     assert (header.width, header.height) == ((40, 30) if orientation < 5 else (30, 40))
     assert (header.orientation, header.frames) == (orientation, 1)
-    assert (header.mode, header.format) == ("RGB", "JPEG")
+    assert (header.mode, header.format) == ("RGB", kind)
 
 
 def test_a_header_of_frames_and_of_nothing():

@@ -25,6 +25,7 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.images.augment import ORIGINAL, View, draw, view_number
 from topwork.images.jpeg import read_jpeg, read_plain, sample
+from topwork.images.orientation import read_orientation, turn_upright
 
 Pixels = NDArray[np.uint8]
 
@@ -68,17 +69,6 @@ _FILTERS = {
 # Sampling between four pixels is closest to one resize by the filter, and as sharp, where the
 # picture has this many times the pixels of the result, along each side.
 _MARGIN = 1.5
-# EXIF orientation to the transposition that undoes it. Source: EXIF 2.32, tag 274.
-_ORIENTATION = 274
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Source: TIFF 6.0, sections 3 and 19.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _UNSIGNED, _SIGNED = 1, 2
@@ -162,7 +152,7 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
                 return pixels
             image.load()
             # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
-            rgb = _turn_upright(_to_rgb(image, data), image)
+            rgb = turn_upright(_to_rgb(image, data), read_orientation(image))
             if drawn is None:
                 return np.asarray(_resize(rgb, size_px, interpolation))
             return np.asarray(_change(rgb, drawn, size_px, interpolation))
@@ -199,7 +189,8 @@ def _decode_fast(
     pixels = read_jpeg(data, image)
     if pixels is None:
         return None
-    return sample(np.asarray(_turn_upright(Image.fromarray(pixels), image)), size_px)
+    upright = turn_upright(Image.fromarray(pixels), read_orientation(image))
+    return sample(np.asarray(upright), size_px)
 
 
 def encode_array(array: NDArray[np.uint8]) -> bytes:
@@ -307,18 +298,6 @@ def _is_heic(data: bytes) -> bool:
     length = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[start : start + 4] for start in (8, *range(16, length, 4))}
     return bool(brands & _HEVC_BRANDS) and not brands & _AV1_BRANDS
-
-
-def _turn_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """Turns the pixels of an image as its EXIF says."""
-    # Of HEIC and its own rotation the decoder has taken care; its EXIF is only a record of it.
-    if image.format == _HEIF:
-        return rgb
-    exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
-    if not exif:
-        return rgb
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return rgb.transpose(turn) if turn is not None else rgb
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:

@@ -15,11 +15,10 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.decode import Source, decode, find_formats, read_bytes
+from topwork.images.orientation import read_orientation, upright_size
 
 THUMBNAIL_PX = 160
 THREADS = 4
-
-_ORIENTATION = 274  # EXIF 2.32: the tag; 5 to 8 exchange width and height
 
 MakeThumbnail = Callable[[int], bytes]
 
@@ -52,11 +51,10 @@ def read_header(data: bytes) -> Header:
     """
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
-            # The decoder of HEIC turns the picture itself, and leaves the tag.
-            tag = 1 if image.format == "HEIF" else image.getexif().get(_ORIENTATION, 1)
-            turn = tag if tag in range(1, 9) else 1
-            width, height = image.size if turn < 5 else image.size[::-1]
-            return Header(width, height, _count_frames(image), turn, image.mode, image.format)
+            orientation = read_orientation(image)
+            width, height = upright_size(image, orientation)
+            frames = _count_frames(image)
+            return Header(width, height, frames, orientation, image.mode, image.format)
     except ImageError:
         raise
     except Exception as error:

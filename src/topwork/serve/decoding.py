@@ -8,19 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.decode import decode, find_formats
+from topwork.images.orientation import read_orientation, upright_size
 from topwork.serve.http_errors import UploadError
 from topwork.serve.limits import Limits
 from topwork.serve.uploads import Upload
 
 Pixels = NDArray[np.uint8]
 
-# Orientations that swap width and height. Source: EXIF 2.32, tag 274.
-_SIDEWAYS = (5, 6, 7, 8)
 # A progressive JPEG has about ten. Each costs as much as a picture, and may be a few bytes long.
 JPEG_SCANS = 100
 _SCAN = b"\xff\xda"
@@ -86,7 +85,9 @@ def _measure(data: bytes, limits: Limits) -> tuple[int, int]:
                 raise _too_many_pixels(f"{width} x {height}", limits)
             if image.format == "JPEG" and data.count(_SCAN) > JPEG_SCANS:
                 raise UploadError(422, f"a JPEG may have {JPEG_SCANS} scans, and it has more")
-            return (height, width) if _is_sideways(image, data) else (width, height)
+            if image.format == "PNG" and not any(mark in data for mark in _PNG_MARKS):
+                return width, height  # to ask for its EXIF would decode it
+            return upright_size(image, read_orientation(image))
     except UploadError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -96,17 +97,6 @@ def _measure(data: bytes, limits: Limits) -> tuple[int, int]:
     except Exception as error:
         # Pillow's plugins raise whatever a damaged file leads them to.
         raise UploadError(422, f"damaged or cut off ({error})") from None
-
-
-def _is_sideways(image: Image.Image, data: bytes) -> bool:
-    # Its decoder turns it, and says the size of the turned picture; as Pillow does for TIFF.
-    if image.format == "HEIF":
-        return False
-    if image.format == "PNG" and not any(mark in data for mark in _PNG_MARKS):
-        return False  # asking would decode it
-    if not (image.info.get("exif") or image.format in ("PNG", "WEBP", "AVIF")):
-        return False
-    return image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
 
 
 def _too_many_pixels(received: str, limits: Limits) -> UploadError:
