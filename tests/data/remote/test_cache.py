@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import pickle
@@ -19,7 +20,7 @@ from servers import FileServer, s3_server
 from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.data.remote import urls
 from topwork.data.remote.cache import Remote, is_url
-from topwork.data.remote.downloads import CacheEntry, Version
+from topwork.data.remote.downloads import CacheEntry, PartialDownload, Version
 from topwork.images.decode import read_bytes
 
 pytest.importorskip("aiohttp")
@@ -288,6 +289,18 @@ def test_a_missing_package_is_named(start, monkeypatch, url, package):
     with pytest.raises(SettingsError, match="pip install") as caught:
         start().source(url).read()
     assert f"pip install '{package}'" in str(caught.value)
+
+
+def test_a_full_disk_is_no_fault_of_the_server(site, start, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PartialDownload, "write", fail)
+    site.files["/a"] = b"x"
+    waits = []
+    with pytest.raises(StoreError, match=r"written.*: No space left on device; make room"):
+        start(waits).fetch(urls.join(site.url, "a"))
+    assert not waits
 
 
 def test_a_cache_that_cannot_be_written(site, tmp_path):

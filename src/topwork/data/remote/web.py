@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from topwork.data.remote import urls
-from topwork.data.remote.downloads import PartialDownload, Version
+from topwork.data.remote.downloads import Version
 from topwork.data.remote.transfers import (
     MissingError,
     RefusedError,
+    Transfer,
     TransientError,
     check_status,
     mapped_errors,
@@ -81,15 +82,9 @@ class Web:
             return False
         return found[0]
 
-    def receive(
-        self,
-        url: str,
-        part: PartialDownload,
-        kept: Version | None,
-        start: Callable[[int | None], None],
-        write: Callable[[bytes], None],
-    ) -> bool:
+    def receive(self, url: str, transfer: Transfer) -> bool:
         """See `Server`."""
+        part, kept = transfer.part, transfer.kept
         headers = {}
         if part.size and part.version.validator:
             headers = {"Range": f"bytes={part.size}-", "If-Range": part.version.validator}
@@ -101,7 +96,7 @@ class Web:
             version = _web_version(answer)
             if answer.status == 304 or (kept and version.is_known and version == kept):
                 return False
-            start(version.size)
+            transfer.start(version.size)
             if answer.status == 200:
                 part.restart(version)
                 return True
@@ -111,7 +106,7 @@ class Web:
                 raise TransientError("it sent another part of the file than asked for")
             return True
 
-        if not self._get(url, headers, begin, write):
+        if not self._get(url, headers, begin, transfer.write):
             return False
         received, promised = part.size, part.version.size
         if promised is not None and received != promised:
