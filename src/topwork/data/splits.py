@@ -160,6 +160,18 @@ def merge_rare(stratum: Ints, groups: Ints | None, least: int) -> NDArray[np.int
         found = merged[found]
 
 
+def number_groups(names: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the number of each image's group, (N,); an image without one gets its own number.
+
+    Args:
+        names: N names of groups; an empty one is no group.
+    """
+    number = {name: n for n, name in enumerate(sorted(set(names)))}
+    return np.array(
+        [number[name] if name else len(number) + n for n, name in enumerate(names)], np.int64
+    )
+
+
 def join_groups(first: NDArray[np.int64] | None, second: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns the groups (N,) of images that either puts together, directly or by others."""
     if first is None:

@@ -17,6 +17,7 @@ from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.apply_fixes import correct
+from topwork.data.checks import count_unlabelled
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import FixListRow, Verdicts, write_label
 from topwork.data.hashing import hash_images
@@ -358,15 +359,11 @@ def _check_labels(dataset: Dataset) -> None:
     Raises:
         DatasetError: with their number.
     """
-    if dataset.task is Task.LABELS:
-        bare = 0 if dataset.classes else len(dataset)
-    else:
-        lost = np.isnan(dataset.labels) if dataset.task is Task.NUMBER else dataset.labels < 0
-        bare = int(lost.reshape(len(dataset), -1).any(axis=1).sum())
-    if bare:
+    unlabelled = count_unlabelled(dataset)
+    if unlabelled:
         raise DatasetError(
-            f"an inspection needs a label for every image, received {bare} of {len(dataset)} "
-            "without one; label them or leave them out"
+            f"an inspection needs a label for every image, received {unlabelled} of "
+            f"{len(dataset)} without one; label them or leave them out"
         )
 
 
