@@ -32,7 +32,7 @@ from topwork.bases.graph import mend_graph
 from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
-from topwork.core.errors import NetworkError, StoreError, WeightsError
+from topwork.core.errors import NetworkError, StoreError, WeightsError, first_line
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -289,18 +289,14 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
             _load_h5(base, spec, path)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path} is not a file of Keras weights, or is damaged: {_first_line(error)}"
+            f"{path} is not a file of Keras weights, or is damaged: {first_line(error)}"
         ) from None
     except (ValueError, TypeError) as error:
         raise WeightsError(
-            f"{path} does not hold the weights of {spec.name}: {_first_line(error)}"
+            f"{path} does not hold the weights of {spec.name}: {first_line(error)}"
         ) from None
     if corrected:
         _correct_normalization(base)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from topwork.bases.engines.engine import Floats, Pixels, Tag
+from topwork.core.child_process import last_line
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
 from topwork.core.shared_memory import SLOTS, Ring, open_memory
@@ -276,9 +277,9 @@ class _Child:
     def _describe_end(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = last_line(self._errors.read())
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended ({code})"
-        return f"the process that runs Keras {end}" + (f": {lines[-1]}" if lines else "")
+        return f"the process that runs Keras {end}" + (f": {last}" if last else "")
 
     def _describe(self, reason: str, stage: str) -> str:
         advice = "use --engine openvino"

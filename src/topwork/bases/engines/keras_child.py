@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from topwork.core.child_process import receive_line, watch_parent
+from topwork.core.errors import first_line
 from topwork.core.runtime import hide
 from topwork.core.shared_memory import Ring
 
@@ -39,35 +40,26 @@ class LoadError(Exception):
 
 def main() -> None:
     """Serves one parent, to its end."""
+    watch_parent()
     hide("matplotlib", "pandas", "sklearn", "tensorflow", "torch")
     # Libraries write what they like on stdout.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     try:
-        serve(json.loads(lines.get()), lines, answers)
+        serve(json.loads(receive_line()), answers)
     except Exception as error:
         stage = "load" if isinstance(error, LoadError) else "run"
-        _write(answers, {"error": _first_line(error), "stage": stage})
+        _write(answers, {"error": first_line(error), "stage": stage})
     # XLA may take seconds to shut down, and nobody waits for it.
     os._exit(0)
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
-    """Passes on what is read; in a thread, so that an end is seen in the middle of anything."""
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)
-
-
-def serve(request: dict[str, Any], lines: queue.SimpleQueue[str], answers: IO[str]) -> None:
-    """Opens the network that a request names, then runs each batch that a line names.
+def serve(request: dict[str, Any], answers: IO[str]) -> None:
+    """Opens the network that a request names, then runs a batch for each further line.
 
     Args:
         request: `folder`, `image_size`, `precision`, `flip`, `batch_size` and `memory`, as for
             `KerasEngine` and `Ring`; or nothing, to be told the device only.
-        lines: the numbers of slots.
         answers: where the answers go.
     """
     if not request:
@@ -80,7 +72,7 @@ def serve(request: dict[str, Any], lines: queue.SimpleQueue[str], answers: IO[st
     running: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     threading.Thread(target=_finish, args=(running, ring, answers), daemon=True).start()
     while True:
-        slot = int(lines.get())
+        slot = int(receive_line())
         # Returns at once: the next batch is sent to the device while this one runs on it.
         running.put((slot, run(ring.pixels[slot])))
 
@@ -92,7 +84,7 @@ def _finish(running: queue.SimpleQueue[tuple[int, Any]], ring: Ring, answers: IO
         try:
             ring.vectors[slot] = np.asarray(vectors)
         except Exception as error:
-            _write(answers, {"error": _first_line(error), "stage": "run"})
+            _write(answers, {"error": first_line(error), "stage": "run"})
             os._exit(0)
         answers.write(f"{slot}\n")
         answers.flush()
@@ -136,7 +128,7 @@ def open_network(request: dict[str, Any]) -> tuple[Run, int, int, str]:
     try:
         model = load_model(Path(request["folder"]), bf16)
     except Exception as error:
-        raise LoadError(_first_line(error)) from error
+        raise LoadError(first_line(error)) from error
     if model.input.shape[1:] != (size, size, 3):
         raise ValueError(f"it takes images of {model.input.shape[1:]}, not of {(size, size, 3)}")
     length = model.output.shape[-1]
@@ -225,10 +217,6 @@ def _empty(config: Any) -> None:
 def _write(answers: IO[str], answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":
