@@ -89,8 +89,8 @@ def compose(request: dict[str, Any]) -> dict[str, Any]:
     if request["flip"]:
         mirrored = {size: mirror(image, f"mirror_{names[size]}") for size, image in images.items()}
     vectors = []
-    for place, (spec, base) in enumerate(bases, 1):
-        end, size = f"_{place}" if len(parts) > 1 else "", base.input_shape[1]
+    for number, (spec, base) in enumerate(bases, 1):
+        end, size = f"_{number}" if len(parts) > 1 else "", base.input_shape[1]
         base.name += end
         pooling = f"pooling{end}" if mirrored else f"vectors{end}"
         run = join_layers(spec, base, pooling=pooling, end=end)

@@ -117,9 +117,9 @@ def _turn_concat(node: Any, inputs: list[Any]) -> bool:
 
 
 def _turn_pad(node: Any, inputs: list[Any]) -> bool:
-    if inputs[0] is None or not all(_is_constant(node.input_value(place)) for place in (1, 2)):
+    if inputs[0] is None or not all(_is_constant(node.input_value(port)) for port in (1, 2)):
         return False
-    pads = [node.input_value(place).get_node().get_data() for place in (1, 2)]
+    pads = [node.input_value(port).get_node().get_data() for port in (1, 2)]
     _replace_inputs(node, [inputs[0], *(_constant(pad[list(TO_FIRST)]) for pad in pads)])
     return True
 
@@ -137,8 +137,8 @@ def _turn_mean(node: Any, inputs: list[Any]) -> bool:
 
 
 def _replace_inputs(node: Any, values: list[Any]) -> None:
-    for place, value in enumerate(values):
-        node.input(place).replace_source_output(value)
+    for port, value in enumerate(values):
+        node.input(port).replace_source_output(value)
 
 
 # How each kind of operation is made to take channels first; false where it could not be.

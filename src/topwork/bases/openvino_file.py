@@ -44,9 +44,9 @@ def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> No
         for name, size in stack.inputs.items()
     }
     parts = []
-    for place, network in enumerate(stack.networks, 1):
+    for number, network in enumerate(stack.networks, 1):
         image = images[stack.input_of(network)]
-        parts.append(_graft(network, image, flip=stack.flip, prefix=f"network_{place}"))
+        parts.append(_graft(network, image, flip=stack.flip, prefix=f"network_{number}"))
     whole = ops.concat(parts, 1).output(0) if len(parts) > 1 else parts[0]
     names = [f"vectors_{n}" for n in range(1, len(parts) + 1)] if len(parts) > 1 else ["vectors"]
     outputs = {"logits": _add_head(whole, layers), **dict(zip(names, parts, strict=True))}
@@ -107,9 +107,9 @@ def _number_nodes(model: Any) -> None:
         *path, name = node.get_friendly_name().split("/")
         kind = node.get_type_name()
         if name.rpartition("_")[0] == kind:
-            place = "/".join([*path, kind])
-            counts[place] += 1
-            node.set_friendly_name(f"{place}_{counts[place]}")
+            path_and_kind = "/".join([*path, kind])
+            counts[path_and_kind] += 1
+            node.set_friendly_name(f"{path_and_kind}_{counts[path_and_kind]}")
 
 
 def _graft(network: Network, image: Any, *, flip: bool, prefix: str) -> Any:
@@ -136,14 +136,14 @@ def _add_head(vectors: Any, layers: Sequence[Layer]) -> Any:
     """
     ops = import_openvino().opset13
     values = vectors
-    for place, (kernel, bias) in enumerate(layers):
-        if place:
+    for layer, (kernel, bias) in enumerate(layers):
+        if layer:
             values = ops.relu(values)
         column = ops.unsqueeze(values, np.array([2]))
-        product = ops.multiply(column, ops.constant(kernel[None], name=f"{KERNEL}_{place}"))
+        product = ops.multiply(column, ops.constant(kernel[None], name=f"{KERNEL}_{layer}"))
         # (N, 1, C): OpenVINO 2026.4 adds a bias wrongly to a sum that drops its axis.
         row = ops.reduce_sum(product, np.array([1]), keep_dims=True)
-        offset = ops.constant(bias[None, None], name=f"{BIAS}_{place}")
+        offset = ops.constant(bias[None, None], name=f"{BIAS}_{layer}")
         values = ops.squeeze(ops.add(row, offset), np.array([1]))
     return values.output(0)
 

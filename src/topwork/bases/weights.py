@@ -114,8 +114,8 @@ def _users_file(spec: BaseSpec, path: Path) -> Path:
 def _published_file(spec: BaseSpec) -> Path | None:
     if spec.package is not None:
         found = find_spec(spec.package.replace("-", "_"))
-        places = found.submodule_search_locations if found else None
-        files = [file for place in places or () for file in Path(place).rglob("*.pth")]
+        folders = found.submodule_search_locations if found else None
+        files = [file for folder in folders or () for file in Path(folder).rglob("*.pth")]
         return files[0] if files else None
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     path = home / "models" / str(spec.weights_file)

@@ -67,8 +67,8 @@ def correct(
     if len(changes.drop) == len(dataset):
         raise DatasetError(f"{verdicts.path} drops every image; keep some")
     labels = dataset.labels.copy()
-    for place, text in changes.relabel.items():
-        labels[place] = _read_label(dataset, text, verdicts.path)
+    for index, text in changes.relabel.items():
+        labels[index] = _read_label(dataset, text, verdicts.path)
     # The same labels may be said in another order, the same number with other digits.
     changed = (labels != dataset.labels).reshape(len(dataset), -1).any(axis=1)
     corrected = replace(dataset, labels=labels)
@@ -90,8 +90,8 @@ def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
     classes = tuple(dataset.classes[n] for n in kept)
     if dataset.task is Task.LABELS:
         return replace(dataset, classes=classes, labels=dataset.labels[:, kept])
-    place = np.cumsum(~lost) - 1
-    labels = np.where(dataset.labels < 0, -1, place[dataset.labels]).astype(np.int32)
+    new_index = np.cumsum(~lost) - 1
+    labels = np.where(dataset.labels < 0, -1, new_index[dataset.labels]).astype(np.int32)
     return replace(dataset, classes=classes, labels=labels)
 
 
@@ -102,11 +102,11 @@ def _count(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _read_label(dataset: Dataset, text: str, path: Path) -> object:
-    place = {name: n for n, name in enumerate(dataset.classes)}
+    index_of = {name: n for n, name in enumerate(dataset.classes)}
     if dataset.task in (Task.CLASSES, Task.BINARY):
-        return place[text]
+        return index_of[text]
     # A label's own name may hold what stands between labels.
-    cells = [text] if text in place else text.split(SEPARATOR)
+    cells = [text] if text in index_of else text.split(SEPARATOR)
     cells = [name_class(cell.strip()) for cell in cells]
     if dataset.task is Task.NUMBER:
         numbers = [parse_number(cell) for cell in cells]
@@ -116,12 +116,12 @@ def _read_label(dataset: Dataset, text: str, path: Path) -> object:
                 f"{SEPARATOR} between them, received {text!r}"
             )
         return numbers
-    unknown = [cell for cell in cells if cell and cell not in place]
+    unknown = [cell for cell in cells if cell and cell not in index_of]
     if unknown:
         raise DatasetError(
             f"{path}: a new label must be of {', '.join(dataset.classes[:SHOWN])}, received "
             f"{unknown[0]!r}"
         )
     row = np.zeros(len(dataset.classes), bool)
-    row[[place[cell] for cell in cells if cell]] = True
+    row[[index_of[cell] for cell in cells if cell]] = True
     return row

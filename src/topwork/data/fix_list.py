@@ -106,8 +106,8 @@ class Changes:
     """What verdicts do to a data set.
 
     Attributes:
-        drop: places to leave out, ascending.
-        relabel: new label by place; those that have it already are not in it.
+        drop: indices to leave out, ascending.
+        relabel: new label by index; those that have it already are not in it.
         missing: verdicts on images that are not in the data.
     """
 
@@ -202,22 +202,22 @@ def apply(
     Raises:
         DatasetError: a label that no class has.
     """
-    places: dict[str, list[int]] = {}
-    for place, image in enumerate(hashes):
-        places.setdefault(image, []).append(place)
+    indices: dict[str, list[int]] = {}
+    for index, image in enumerate(hashes):
+        indices.setdefault(image, []).append(index)
     drop, relabel, missing = set[int](), dict[int, str](), list[Verdict]()
     for verdict in verdicts:
         label = None
         if verdict.label is not None:
             label = _match(verdict, verdicts.path, classes)
-        same = places.get(verdict.sha256, [])
+        same = indices.get(verdict.sha256, [])
         if not same:
             missing.append(verdict)
         elif verdict.action == "drop":
             drop.update([n for n in same if make_writable(names[n]) == verdict.name] or same)
         elif label is not None:
             relabel.update((n, label) for n in same if labels[n] != label)
-    kept = {place: relabel[place] for place in sorted(relabel) if place not in drop}
+    kept = {index: relabel[index] for index in sorted(relabel) if index not in drop}
     return Changes(tuple(sorted(drop)), kept, tuple(missing))
 
 

@@ -32,12 +32,12 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
 
     bad: dict[int, str] = {}
     hashes: list[str] = []
-    for place, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
+    for index, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
         if isinstance(result, ImageError):
-            bad[place] = str(result)
-            check_strict([Skipped(dataset.names[place], str(result))], strict)
+            bad[index] = str(result)
+            check_strict([Skipped(dataset.names[index], str(result))], strict)
         hashes.append(str(result))
-        callback.on_read(place + 1, len(dataset))
+        callback.on_read(index + 1, len(dataset))
     dataset, hashes = leave_out(dataset, hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
 
@@ -50,7 +50,7 @@ def leave_out(
     Args:
         dataset: the images.
         hashes: one for each.
-        bad: reasons by place.
+        bad: reasons by index.
 
     Raises:
         DatasetError: no image is left.
@@ -58,9 +58,9 @@ def leave_out(
     if not bad:
         return dataset, hashes
     if len(bad) == len(hashes):
-        place, reason = next(iter(bad.items()))
+        index, reason = next(iter(bad.items()))
         raise DatasetError(
             f"no image can be used: all {len(bad)} failed, the first was "
-            f"{dataset.names[place]}: {reason}"
+            f"{dataset.names[index]}: {reason}"
         )
     return dataset.drop(bad), [image for n, image in enumerate(hashes) if n not in bad]

@@ -40,7 +40,7 @@ def read_labels(
 
     Returns:
         The task; names of the C classes; labels as `Dataset.labels` has them; and for each image
-        whose label cannot be used, by its place, the reason.
+        whose label cannot be used, by its index, the reason.
 
     Raises:
         DatasetError: a task that such labels cannot have.
@@ -75,8 +75,8 @@ def _read_classes(texts: Sequence[Text], task: Task | None) -> tuple[Task, tuple
     named = {text: name_class(text) for text in set(texts) if isinstance(text, str)}
     classes = sorted({*named.values()})
     number = {name: n for n, name in enumerate(classes)}
-    place: dict[Any, int] = {text: number[name] for text, name in named.items()} | {None: -1}
-    labels = np.array([place[text] for text in texts], np.int32)
+    index_of: dict[Any, int] = {text: number[name] for text, name in named.items()} | {None: -1}
+    labels = np.array([index_of[text] for text in texts], np.int32)
     return _choose_task(task, classes), tuple(classes), labels
 
 
@@ -104,13 +104,13 @@ def _read_flags(
     """Reads columns of yes and no; the columns are the labels."""
     labels = np.zeros((len(texts), len(columns)), bool)
     bad: dict[int, str] = {}
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         for n, cell in enumerate(text or ()):
             if not _is_flag(cell):
                 bad.setdefault(
-                    place, f"its {columns[n]} must be 1 or 0, or yes or no, received {cell[:40]!r}"
+                    index, f"its {columns[n]} must be 1 or 0, or yes or no, received {cell[:40]!r}"
                 )
-            labels[place, n] = cell.strip().lower() in YES
+            labels[index, n] = cell.strip().lower() in YES
     return tuple(map(name_class, columns)), labels, bad
 
 
@@ -119,25 +119,25 @@ def _read_sets(texts: Sequence[Text], separator: str) -> tuple[tuple[str, ...], 
     rows = [text if isinstance(text, tuple) else (text or "").split(separator) for text in texts]
     sets = [{name_class(label.strip()) for label in row} - {""} for row in rows]
     classes = sorted(set().union(*sets))
-    place = {name: n for n, name in enumerate(classes)}
+    index_of = {name: n for n, name in enumerate(classes)}
     labels = np.zeros((len(sets), len(classes)), bool)
     for row, names in zip(labels, sets, strict=True):
-        row[[place[name] for name in names]] = True
+        row[[index_of[name] for name in names]] = True
     return tuple(classes), labels
 
 
 def _read_numbers(texts: Sequence[Text], columns: Sequence[str]) -> tuple[Labels, dict[int, str]]:
     numbers = np.full((len(texts), len(columns)), np.nan)
     bad: dict[int, str] = {}
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         cells = (text,) if isinstance(text, str) else text or ()
         for n, cell in enumerate(cells):
             value = parse_number(cell)
             if value is None:
                 which = f"{columns[n]}" if len(columns) > 1 else "label"
-                bad.setdefault(place, f"its {which} {cell[:40]!r} is not a finite number")
+                bad.setdefault(index, f"its {which} {cell[:40]!r} is not a finite number")
             else:
-                numbers[place, n] = value
+                numbers[index, n] = value
     return numbers, bad
 
 
@@ -222,7 +222,7 @@ def _take_sets(given: Any) -> tuple[tuple[str, ...], Labels]:
 
 
 def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
-    """Returns the sorted classes as text, and each label's place among them."""
+    """Returns the sorted classes as text, and each label's index among them."""
     try:
         values = np.asarray(labels)
     except ValueError:
@@ -236,8 +236,8 @@ def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
         raise DatasetError(f"labels must be all texts or all numbers: {error}") from None
     names = [name_class(str(name)) for name in classes]
     once = sorted({*names}) if isinstance(classes[0], str) else list(dict.fromkeys(names))
-    place = {name: n for n, name in enumerate(once)}
-    return once, np.array([place[name] for name in names])[numbers]
+    index_of = {name: n for n, name in enumerate(once)}
+    return once, np.array([index_of[name] for name in names])[numbers]
 
 
 def _check_labels(values: NDArray[Any], given: ArrayLike) -> None:

@@ -76,11 +76,11 @@ class Listing:
     separator: str | None = None
     skipped: tuple[Skipped, ...] = ()
 
-    def where(self, place: int) -> str:
+    def where(self, index: int) -> str:
         """Names an image so that a user finds it."""
         if self.lines is None:
-            return self.names[place]
-        return f"{self.root} {self.unit} {self.lines[place]}: {self.names[place]}"
+            return self.names[index]
+        return f"{self.root} {self.unit} {self.lines[index]}: {self.names[index]}"
 
 
 def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:

@@ -65,7 +65,7 @@ def hold_out(
             are all there is.
 
     Returns:
-        The places of the chosen ones, ascending.
+        The indices of the chosen ones, ascending.
 
     Raises:
         DatasetError: too few images or groups to divide.
@@ -105,7 +105,7 @@ def make_folds(
         seed: the same seed makes the same folds.
 
     Returns:
-        The places of each fold's images, ascending; every image is in one.
+        The indices of each fold's images, ascending; every image is in one.
 
     Raises:
         DatasetError: a stratum has fewer groups than there are folds.
@@ -122,8 +122,8 @@ def make_folds(
         )
     if len(own) == len(units):
         cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(own, own)
-        places = np.argsort(units)
-        return [np.sort(places[out]) for _, out in cut]
+        indices = np.argsort(units)
+        return [np.sort(indices[out]) for _, out in cut]
     parts = _allot(stratum, units, own, (1 / folds,) * folds, seed)
     return [np.flatnonzero(parts == part) for part in range(folds)]
 

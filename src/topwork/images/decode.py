@@ -256,12 +256,12 @@ def _change(
     else:
         fit = (_near(width, size_px / view.width), _near(height, size_px / view.height))
         rgb = rgb.resize(fit, _FILTERS[interpolation])
-    places = view.affine() * np.array(rgb.size)[:, None]
-    places[:, :2] /= size_px
+    to_picture = view.affine() * np.array(rgb.size)[:, None]
+    to_picture[:, :2] /= size_px
     # An affine map given as a perspective: Pillow rounds AFFINE's steps, and over a small picture
     # they would end outside it.
-    steps = [*places.ravel().tolist(), 0, 0]
-    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, steps, sampler)
+    coefficients = [*to_picture.ravel().tolist(), 0, 0]
+    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, coefficients, sampler)
     grey = ImageStat.Stat(square.convert("L")).mean[0]
     return square.convert("RGB", view.colours(grey).ravel().tolist())
 

@@ -115,7 +115,7 @@ class ThumbnailSet:
     """The pictures that a page shows.
 
     Args:
-        make: makes a small JPEG, PNG or WebP of the image in a place, in any thread. An
+        make: makes a small JPEG, PNG or WebP of the image at an index, in any thread. An
             `ImageError` leaves the picture empty.
         most: how many pictures the page may have; later ones are not shown.
     """
@@ -125,11 +125,11 @@ class ThumbnailSet:
         self.most = most
         self.found: dict[int, str | None] = {}
 
-    def add(self, place: int) -> bool:
+    def add(self, index: int) -> bool:
         """Asks for the picture of an image, and returns whether the page shows it."""
-        if place not in self.found and len(self.found) < self.most:
-            self.found[place] = None
-        return place in self.found
+        if index not in self.found and len(self.found) < self.most:
+            self.found[index] = None
+        return index in self.found
 
     def draw(self, callback: Callback = SILENT) -> None:
         """Makes all pictures that were asked for.
@@ -138,15 +138,15 @@ class ThumbnailSet:
             callback: hears, in the caller's thread, how many are made, and of how many.
         """
         warm_up.pictures()
-        places = list(self.found)
+        indices = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
-            for done, uri in enumerate(pool.map(self._encode, places), 1):
-                self.found[places[done - 1]] = uri
-                callback.on_drawn(done, len(places))
+            for done, uri in enumerate(pool.map(self._encode, indices), 1):
+                self.found[indices[done - 1]] = uri
+                callback.on_drawn(done, len(indices))
 
-    def _encode(self, place: int) -> str | None:
+    def _encode(self, index: int) -> str | None:
         try:
-            return data_uri(self.make(place))
+            return data_uri(self.make(index))
         except ImageError:
             return None
 

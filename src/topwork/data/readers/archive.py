@@ -256,14 +256,14 @@ def _decompress(
         DatasetError: it is damaged, too large or no tar, or the cache cannot be written.
     """
     stamp = FileStamp.of(path.stat())
-    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    plain = cache / f"{place}-{stamp.size:x}-{stamp.mtime_ns:x}.tar"
+    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    plain = cache / f"{key}-{stamp.size:x}-{stamp.mtime_ns:x}.tar"
     if plain.is_file():
         return plain
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep_folder(cache)
-        _remove_older(cache, place)
+        _remove_older(cache, key)
         room = shutil.disk_usage(cache).free - reserved_bytes
         write_file(plain, lambda file: _copy(path, compression, file, room, limits))
     except OSError as error:
@@ -311,9 +311,9 @@ def _read_compressed(path: Path, compression: str) -> Iterator[bytes]:
         raise damaged(path, error) from None
 
 
-def _remove_older(cache: Path, place: str) -> None:
+def _remove_older(cache: Path, key: str) -> None:
     """Removes what this archive held before it was changed."""
-    for older in cache.glob(f"{place}-*.tar"):
+    for older in cache.glob(f"{key}-*.tar"):
         # Another process has it open, or has been faster.
         with contextlib.suppress(OSError):
             older.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ def read_arrow_object(
     found: Any,
     columns: DataSettings,
     *,
-    place: str = "the dataset",
+    location: str = "the dataset",
     strict: bool = False,
     labelled: bool = True,
 ) -> Listing:
@@ -90,7 +90,7 @@ def read_arrow_object(
     Args:
         found: the object; images stay in it.
         columns: which column says what, where that is not to be guessed.
-        place: what to call it.
+        location: what to call it.
         strict: raise at the first row that cannot be used, instead of leaving it out.
         labelled: whether rows without labels are left out.
 
@@ -107,13 +107,13 @@ def read_arrow_object(
 
     def read(split: str | None) -> ArrowRows:
         part = found if split is None else next(found[k] for k in found if str(k) == split)
-        return _DatasetRows(place if split is None else f"{place}/{split}", part)
+        return _DatasetRows(location if split is None else f"{location}/{split}", part)
 
-    return _read_parts(place, splits, read, columns, Path, strict=strict, labelled=labelled)
+    return _read_parts(location, splits, read, columns, Path, strict=strict, labelled=labelled)
 
 
 def _read_parts(
-    place: str,
+    location: str,
     splits: Sequence[str] | None,
     read: Callable[[str | None], ArrowRows],
     columns: DataSettings,
@@ -130,7 +130,7 @@ def _read_parts(
         parts = [split for split in splits if known[split] or not divided]
     if not parts:
         raise DatasetError(
-            f"{place} must have splits called train, validation or test; "
+            f"{location} must have splits called train, validation or test; "
             f"its splits are {', '.join((splits or [])[:SHOWN]) or 'none'}"
         )
     first: ArrowRows | None = None
@@ -140,18 +140,20 @@ def _read_parts(
         if first is None:
             first, expected = rows, _used(rows, roles)
             builder = ListingBuilder(
-                place, rows.names, roles, columns, resolve, labelled=labelled, divided=divided
+                location, rows.names, roles, columns, resolve, labelled=labelled, divided=divided
             )
         elif _used(rows, roles) != expected:
             raise DatasetError(
-                f"{rows.place} must have the columns that {first.place} has for labels, groups "
-                f"and weights: {expected}, received {_used(rows, roles)}"
+                f"{rows.location} must have the columns that {first.location} has for labels, "
+                f"groups and weights: {expected}, received {_used(rows, roles)}"
             )
         prefix = "" if part is None else f"{part}/"
         rows.add_to(builder, roles, known[part] if part is not None and divided else None, prefix)
     for split in splits or ():
         if split not in parts:
-            builder.leave_out(f"{place}/{split}", "a split that is not train, validation or test")
+            builder.leave_out(
+                f"{location}/{split}", "a split that is not train, validation or test"
+            )
     return builder.finish(strict)
 
 
@@ -185,9 +187,9 @@ def _map_files(folder: Path) -> ArrowRows:
 class _DatasetRows(ArrowRows):
     """Rows of a `datasets.Dataset`, in the order that it has them."""
 
-    def __init__(self, place: str, dataset: Any) -> None:
+    def __init__(self, location: str, dataset: Any) -> None:
         features = dataset.features
-        super().__init__(place, features.arrow_schema, features.to_dict())
+        super().__init__(location, features.arrow_schema, features.to_dict())
         self._dataset = dataset.with_format("arrow")
         self._columns = dict[str, Any]()
 

@@ -33,14 +33,14 @@ class ArrowRows:
     """Rows of Arrow data.
 
     Attributes:
-        place: what to call them.
+        location: what to call them.
         schema: the `pyarrow.Schema`.
         names: of the columns.
         features: what Hugging Face says about columns, by name; empty where it says nothing.
     """
 
-    def __init__(self, place: str, schema: Any, features: dict[str, Any] | None = None) -> None:
-        self.place = place
+    def __init__(self, location: str, schema: Any, features: dict[str, Any] | None = None) -> None:
+        self.location = location
         self.schema = schema
         self.names: list[str] = list(schema.names)
         self.features = _read_features(schema) if features is None else features
@@ -78,9 +78,9 @@ class ArrowRows:
         """
         image = self.names[roles.image]
         embedded = may_hold_images(self.schema.field(roles.image).type)
-        others = [n for n in roles.places() if n != roles.image or not embedded]
+        others = [n for n in roles.indices() if n != roles.image or not embedded]
         pictures = self.pictures(image) if embedded else repeat(None)
-        with mapped_errors(self.place):
+        with mapped_errors(self.location):
             # One of the two may be endless, never both.
             both = zip(self._cells(others), pictures, strict=False)
             for number, (cells, picture) in enumerate(both, 1):
@@ -88,20 +88,20 @@ class ArrowRows:
                     held, name = picture
                     source = EmbeddedSource(self, image, number - 1)
                     cells[roles.image] = EmbeddedImage(name, source) if held else name
-                where = f"{self.place} row {number}"
+                where = f"{self.location} row {number}"
                 builder.add(where, pick(number, cells, roles), split, prefix)
 
-    def _cells(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
+    def _cells(self, indices: Sequence[int]) -> Iterator[dict[int, Any]]:
         """Yields the cells of each row by column; without columns, empty rows for ever."""
-        while not places:
+        while not indices:
             yield {}
-        names = [self.names[place] for place in places]
+        names = [self.names[index] for index in indices]
         classes = [self.class_names(name) for name in names]
         for table in self.tables(names):
             columns = [table.column(name).to_pylist() for name in names]
             named = map(_name_classes, columns, classes)
             for cells in zip(*named, strict=True):
-                yield dict(zip(places, cells, strict=True))
+                yield dict(zip(indices, cells, strict=True))
 
     def class_names(self, name: str) -> list[str] | None:
         """Returns the names of the classes that a column holds numbers of, if it does."""
@@ -131,7 +131,7 @@ class EmbeddedSource:
             ImageError: with the reason.
         """
         try:
-            with mapped_errors(self.rows.place):
+            with mapped_errors(self.rows.location):
                 data = self.rows.read(self.column, self.row)
         except DatasetError as error:
             raise ImageError(str(error)) from None
@@ -145,11 +145,11 @@ class EmbeddedSource:
 class ParquetRows(ArrowRows):
     """Rows of a Parquet file; the groups of rows whose images were read last stay in memory."""
 
-    def __init__(self, place: str, data: Path | bytes) -> None:
+    def __init__(self, location: str, data: Path | bytes) -> None:
         """Opens the file.
 
         Args:
-            place: what to call it.
+            location: what to call it.
             data: its path or its bytes.
 
         Raises:
@@ -160,9 +160,9 @@ class ParquetRows(ArrowRows):
 
         self._data = data
         source = pa.BufferReader(data) if isinstance(data, bytes) else str(data)
-        with mapped_errors(place):
+        with mapped_errors(location):
             self._file = pq.ParquetFile(source)
-            super().__init__(place, self._file.schema_arrow)
+            super().__init__(location, self._file.schema_arrow)
         meta = self._file.metadata
         self._counts = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
         self._starts = list(accumulate(self._counts, initial=0))
@@ -171,7 +171,7 @@ class ParquetRows(ArrowRows):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An open file belongs to its process.
-        return ParquetRows, (self.place, self._data)
+        return ParquetRows, (self.location, self._data)
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
         """Yields batches of some columns, together all rows."""
@@ -224,8 +224,8 @@ class ParquetRows(ArrowRows):
 class ArrowTableRows(ArrowRows):
     """Rows of a `pyarrow.Table`, which may be a file that is mapped into memory."""
 
-    def __init__(self, place: str, table: Any, features: dict[str, Any] | None = None) -> None:
-        super().__init__(place, table.schema, features)
+    def __init__(self, location: str, table: Any, features: dict[str, Any] | None = None) -> None:
+        super().__init__(location, table.schema, features)
         self._table = table
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
@@ -250,7 +250,7 @@ def choose_arrow_columns(
     pictures = structs or [n for n in images if n in named or not named]
     classes = [n for n, name in enumerate(rows.names) if rows.class_names(name)]
     return choose_columns(
-        rows.place,
+        rows.location,
         rows.names,
         columns,
         labelled=labelled,
@@ -271,7 +271,7 @@ def may_hold_images(kind: Any) -> bool:
 
 
 @contextmanager
-def mapped_errors(place: str) -> Iterator[None]:
+def mapped_errors(location: str) -> Iterator[None]:
     """Turns what pyarrow raises for damaged files into `DatasetError`."""
     import pyarrow as pa
 
@@ -279,7 +279,7 @@ def mapped_errors(place: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = str(error).partition("\n")[0]
-        raise DatasetError(f"{place} cannot be read, or is damaged: {first}") from None
+        raise DatasetError(f"{location} cannot be read, or is damaged: {first}") from None
 
 
 def _is_binary(kind: Any) -> bool:
@@ -299,9 +299,9 @@ def _has_path(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
 
 
-def _may_be_image(rows: ArrowRows, place: int) -> bool:
+def _may_be_image(rows: ArrowRows, index: int) -> bool:
     """Whether a column is not said to be something else, such as a sound."""
-    feature = rows.features.get(rows.names[place])
+    feature = rows.features.get(rows.names[index])
     return not isinstance(feature, dict) or feature.get("_type", "Image") in ("Image", "Value")
 
 

@@ -279,17 +279,17 @@ def list_tar(
         with tarfile.open(
             fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
-            place = 0
-            while not _is_end(path, file, place):
+            offset = 0
+            while not _is_end(path, file, offset):
                 info = tarfile.TarInfo.fromtarfile(tar)
                 # A negative size would lead back, and round for ever.
-                if info.size < 0 or tar.offset <= place:
+                if info.size < 0 or tar.offset <= offset:
                     raise hostile(path, info.name, "its size is impossible")
                 if info.isreg() and info.offset_data + info.size > stamp.size:
                     raise damaged(path, f"cut off in {printable(info.name)}")
                 counter.add(info.name, info.size)
                 yield ListedMember(info.name, _judge_tar(plain, info, stamp))
-                place = tar.offset
+                offset = tar.offset
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
@@ -297,22 +297,22 @@ def list_tar(
         raise damaged(path, error) from None
 
 
-def _is_end(path: Path, file: BinaryIO, place: int) -> bool:
-    """Whether a tar ends at a place; else its next header is to be read.
+def _is_end(path: Path, file: BinaryIO, offset: int) -> bool:
+    """Whether a tar ends at an offset; else its next header is to be read.
 
     Raises:
         DatasetError: the file ends there without saying so, or goes on behind the end.
     """
-    file.seek(place)
+    file.seek(offset)
     block = file.read(_BLOCK_BYTES)
     if len(block) < _BLOCK_BYTES:
-        raise damaged(path, f"cut off at byte {place + len(block):,}")
+        raise damaged(path, f"cut off at byte {offset + len(block):,}")
     if any(block):
-        file.seek(place)
+        file.seek(offset)
         return False
     while chunk := file.read(_CHUNK_BYTES):
         if any(chunk):
-            raise damaged(path, f"it goes on behind its end, which is at byte {place:,}")
+            raise damaged(path, f"it goes on behind its end, which is at byte {offset:,}")
     return True
 
 

@@ -36,7 +36,7 @@ MOST_TABLE_BYTES = 1 << 30
 
 
 def read_data(
-    place: str,
+    location: str,
     settings: DataSettings,
     cache: Path,
     *,
@@ -47,7 +47,7 @@ def read_data(
     """Lists the images of a folder, table, archive or URL; see `Dataset.open`.
 
     Args:
-        place: what the user pointed at.
+        location: what the user pointed at.
         settings: how a table is read.
         cache: folder for what comes from other machines or has to be unpacked.
         strict: raise at the first file or row that cannot be used.
@@ -61,11 +61,11 @@ def read_data(
     """
     remote = Remote(cache / "remote", callback=callback)
     reader = _Reader(settings, cache, remote, strict, labelled)
-    if place == STDIN:
+    if location == STDIN:
         return reader.read_table("stdin", sys.stdin.buffer.read(), reader.beside(Path()))
-    if urls.scheme(place) == "file" and is_url(place):
-        return reader.read_path(str(_local_path(place)))
-    return reader.read_url(place) if is_url(place) else reader.read_path(place)
+    if urls.scheme(location) == "file" and is_url(location):
+        return reader.read_path(str(_local_path(location)))
+    return reader.read_url(location) if is_url(location) else reader.read_path(location)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class _Reader:
     strict: bool
     labelled: bool
 
-    def read_path(self, place: str) -> Listing:
-        path = Path(place)
-        if os.path.isdir(place):  # noqa: PTH112 (pathlib raises for some names)
+    def read_path(self, location: str) -> Listing:
+        path = Path(location)
+        if os.path.isdir(location):  # noqa: PTH112 (pathlib raises for some names)
             if is_arrow_folder(path):
                 return read_arrow_folder(
                     path, self.settings, strict=self.strict, labelled=self.labelled
@@ -90,12 +90,12 @@ class _Reader:
                 return read_folder(path, self.strict, labelled=self.labelled)
             return self.read_table(str(path / table), path / table, self.beside(path))
         if is_archive(path.name):
-            return self.read_archive(place, path)
+            return self.read_archive(location, path)
         if is_table(path.name):
-            return self.read_table(place, path, self.beside(path.parent))
-        if os.path.exists(place):  # noqa: PTH110 (pathlib raises for some names)
+            return self.read_table(location, path, self.beside(path.parent))
+        if os.path.exists(location):  # noqa: PTH110 (pathlib raises for some names)
             raise DatasetError(
-                f"{place} must be a folder with one folder per class, a table (.csv, .tsv, "
+                f"{location} must be a folder with one folder per class, a table (.csv, .tsv, "
                 ".jsonl, .parquet), a zip or tar file, or a URL of one: it is another kind of file"
             )
         return read_folder(path, self.strict, labelled=self.labelled)
@@ -116,9 +116,9 @@ class _Reader:
         data = self.remote.fetch(urls.join(url, table))
         return self.read_table(f"{name.rstrip('/')}/{table}", data, self._beside_url(url))
 
-    def read_archive(self, place: str, path: Path) -> Listing:
+    def read_archive(self, location: str, path: Path) -> Listing:
         archive = open_archive(path, self.cache / "archives", strict=self.strict)
-        tree = NameTree(place, archive.names, archive.source)
+        tree = NameTree(location, archive.names, archive.source)
         base = descend(tree, is_table)
         table = self._find_table(tree, base)
         if table is None:
@@ -127,13 +127,13 @@ class _Reader:
             files = {name for name in archive.names if not name.endswith("/")}
             data = archive.read(base + table, MOST_TABLE_BYTES)
             listing = self.read_table(
-                f"{place}/{base}{table}", data, self._within(tree, files, base)
+                f"{location}/{base}{table}", data, self._within(tree, files, base)
             )
         return replace(listing, skipped=listing.skipped + archive.skipped)
 
-    def read_table(self, place: str, data: Path | bytes, resolve: Resolve) -> Listing:
+    def read_table(self, location: str, data: Path | bytes, resolve: Resolve) -> Listing:
         return read_table(
-            place, data, self.settings, resolve, strict=self.strict, labelled=self.labelled
+            location, data, self.settings, resolve, strict=self.strict, labelled=self.labelled
         )
 
     def beside(self, folder: Path) -> Resolve:

@@ -57,12 +57,12 @@ class _BadRowError(Exception):
 
 
 def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: ColumnRoles) -> TableRow:
-    """Takes from the cells of a row, by the places of their columns, those that are used."""
+    """Takes from the cells of a row, by the indices of their columns, those that are used."""
 
-    def at(place: int | None) -> Any:
-        return None if place is None else cells[place]
+    def at(index: int | None) -> Any:
+        return None if index is None else cells[index]
 
-    labels = [cells[place] for place in roles.labels]
+    labels = [cells[index] for index in roles.labels]
     return TableRow(
         number, cells[roles.image], labels, at(roles.split), at(roles.group), at(roles.weight)
     )
@@ -107,7 +107,7 @@ class ListingBuilder:
         """
         self._root = root
         self._resolve = resolve
-        self._label_columns = tuple(names[place].strip() for place in roles.labels)
+        self._label_columns = tuple(names[index].strip() for index in roles.labels)
         self._labelled = labelled
         self._separator = columns.label_separator or LIST_SEPARATOR
         self._separated = columns.label_separator is not None

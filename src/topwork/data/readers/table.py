@@ -44,7 +44,7 @@ def is_table(name: str) -> bool:
 
 
 def read_table(
-    place: str,
+    location: str,
     data: Path | bytes,
     columns: DataSettings,
     resolve: Resolve,
@@ -57,7 +57,7 @@ def read_table(
     Rows that cannot be used are left out and named. A file is looked for, not opened.
 
     Args:
-        place: what to call the table; its suffix tells the format, or else its content does.
+        location: what to call the table; its suffix tells the format, or else its content does.
         data: its file or its bytes.
         columns: which column says what, where that is not to be guessed.
         resolve: finds the image that a row names; an `ImageError` of it is the row's.
@@ -72,16 +72,16 @@ def read_table(
     try:
         with _open(data) as file:
             head = file.peek(4)[:4]
-            if head == b"PAR1" or _kind_of(place) == "parquet":
-                return _read_parquet(place, data, columns, resolve, strict, labelled)
+            if head == b"PAR1" or _kind_of(location) == "parquet":
+                return _read_parquet(location, data, columns, resolve, strict, labelled)
             text = _buffer(gzip.GzipFile(fileobj=file)) if head[:2] == b"\x1f\x8b" else file
-            kind = _kind_of(place) or _kind_by_content(text)
+            kind = _kind_of(location) or _kind_by_content(text)
             read = _read_csv if kind == "csv" else _read_json
-            return read(place, text, columns, resolve, labelled).finish(strict)
+            return read(location, text, columns, resolve, labelled).finish(strict)
     except (EOFError, zlib.error) as error:
-        raise DatasetError(f"{place} is damaged or cut off: {error}") from None
+        raise DatasetError(f"{location} is damaged or cut off: {error}") from None
     except OSError as error:
-        raise DatasetError(f"cannot read the table {place}: {error.strerror or error}") from None
+        raise DatasetError(f"cannot read the table {location}: {error.strerror or error}") from None
 
 
 def _open(data: Path | bytes) -> io.BufferedReader:
@@ -113,7 +113,7 @@ def _kind_by_content(file: io.BufferedReader) -> str:
 
 
 def _read_parquet(
-    place: str,
+    location: str,
     data: Path | bytes,
     columns: DataSettings,
     resolve: Resolve,
@@ -122,32 +122,32 @@ def _read_parquet(
 ) -> Listing:
     from topwork.data.readers.arrow_rows import ParquetRows, choose_arrow_columns
 
-    rows = ParquetRows(place, data)
+    rows = ParquetRows(location, data)
     roles = choose_arrow_columns(rows, columns, labelled=labelled)
-    builder = ListingBuilder(place, rows.names, roles, columns, resolve, labelled=labelled)
+    builder = ListingBuilder(location, rows.names, roles, columns, resolve, labelled=labelled)
     rows.add_to(builder, roles)
     return builder.finish(strict)
 
 
 def _read_csv(
-    place: str,
+    location: str,
     file: io.BufferedReader,
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
 ) -> ListingBuilder:
     if file.peek(2)[:2] in _UTF_16:
-        raise DatasetError(f"{place} is UTF-16, a table must be UTF-8; save it as UTF-8")
+        raise DatasetError(f"{location} is UTF-16, a table must be UTF-8; save it as UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
-        return _read_lines(place, _Lines(text), columns, resolve, labelled)
+        return _read_lines(location, _Lines(text), columns, resolve, labelled)
 
 
 def _read_lines(
-    place: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
+    location: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
 ) -> ListingBuilder:
-    delimiter, names = _read_header(place, lines, columns)
-    roles = choose_columns(place, names, columns, labelled=labelled)
-    builder = ListingBuilder(place, names, roles, columns, resolve, labelled=labelled)
+    delimiter, names = _read_header(location, lines, columns)
+    roles = choose_columns(location, names, columns, labelled=labelled)
+    builder = ListingBuilder(location, names, roles, columns, resolve, labelled=labelled)
     reader = _make_reader(lines, delimiter)
     while True:
         number = lines.number + 1
@@ -158,14 +158,14 @@ def _read_lines(
         except csv.Error:
             # Only the first line of it: a quote that is never closed would swallow the others.
             lines.take_back(after=1)
-            builder.leave_out(f"{place} line {number}", "its quotes do not match")
+            builder.leave_out(f"{location} line {number}", "its quotes do not match")
             continue
         lines.keep()
         if len(cells) == len(names):
-            builder.add(f"{place} line {number}", pick(number, cells, roles))
+            builder.add(f"{location} line {number}", pick(number, cells, roles))
         elif cells:
             builder.leave_out(
-                f"{place} line {number}",
+                f"{location} line {number}",
                 f"it must have {len(names)} fields like the first line, received {len(cells)}",
             )
 
@@ -203,7 +203,7 @@ def _make_reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
 
 
-def _read_header(place: str, lines: _Lines, columns: DataSettings) -> tuple[str, list[str]]:
+def _read_header(location: str, lines: _Lines, columns: DataSettings) -> tuple[str, list[str]]:
     """Returns the delimiter and the names of the columns; a first row of images stays unread."""
     used = is_used(columns)
     best: tuple[tuple[int, int], str, list[str]] | None = None
@@ -218,8 +218,8 @@ def _read_header(place: str, lines: _Lines, columns: DataSettings) -> tuple[str,
             best = (score, delimiter, cells)
     if best is None:
         raise DatasetError(
-            f"{place} must start with a line of column names, such as path,label; it is empty, or "
-            "the quotes in its first line do not match"
+            f"{location} must start with a line of column names, such as path,label; it is empty, "
+            "or the quotes in its first line do not match"
         )
     _, delimiter, names = best
     images = [_names_image(name) for name in names]
@@ -238,15 +238,15 @@ def _names_image(cell: str) -> bool:
 
 
 def _read_json(
-    place: str,
+    location: str,
     file: io.BufferedReader,
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
 ) -> ListingBuilder:
     start = file.peek(1024).removeprefix(_BOM).lstrip()[:1]
-    if start == b"[" and _kind_of(place) != "lines":
-        unit, objects = "row", _parse_array(place, file.read())
+    if start == b"[" and _kind_of(location) != "lines":
+        unit, objects = "row", _parse_array(location, file.read())
     else:
         unit, objects = "line", _parse_lines(file)
     used = is_used(columns)
@@ -260,14 +260,16 @@ def _read_json(
         read.append((number, {key: cell for key, cell in item.items() if used(key)}))
     keys = list(names) or [""]
     # Without a single object there is nothing to choose from, and no row to add.
-    roles = choose_columns(place, keys, columns, labelled=labelled) if names else ColumnRoles(0, ())
-    builder = ListingBuilder(place, keys, roles, columns, resolve, labelled=labelled)
+    roles = (
+        choose_columns(location, keys, columns, labelled=labelled) if names else ColumnRoles(0, ())
+    )
+    builder = ListingBuilder(location, keys, roles, columns, resolve, labelled=labelled)
     for number, cells in read:
-        where = f"{place} {unit} {number}"
+        where = f"{location} {unit} {number}"
         if isinstance(cells, str):
             builder.leave_out(where, cells)
         else:
-            found = {place: cells.get(keys[place]) for place in roles.places()}
+            found = {index: cells.get(keys[index]) for index in roles.indices()}
             builder.add(where, pick(number, found, roles))
     return builder
 
@@ -298,9 +300,9 @@ def _check_object(found: Any) -> dict[str, Any] | str:
     return f'it must be a JSON object such as {{"path": ...}}, received a {type(found).__name__}'
 
 
-def _parse_array(place: str, text: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _parse_array(location: str, text: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         found = json.loads(text.removeprefix(_BOM).decode())
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place} is not JSON that can be read: {error}") from None
+        raise DatasetError(f"{location} is not JSON that can be read: {error}") from None
     return ((number, _check_object(item)) for number, item in enumerate(found, 1))

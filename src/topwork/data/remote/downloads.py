@@ -60,7 +60,7 @@ class CachedFile:
 
 
 class CacheEntry:
-    """The place of one remote file in a folder that several processes may share."""
+    """The files that one remote file has in a folder that several processes may share."""
 
     def __init__(self, folder: Path, identity: str, name: str) -> None:
         """Stores where; nothing is created.
