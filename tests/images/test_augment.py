@@ -149,7 +149,7 @@ def test_middles_reach_both_edges(many):
 
 def test_the_plain_view_is_the_picture():
     assert np.allclose(PLAIN.affine(), [[1, 0, 0], [0, 1, 0]])
-    assert np.allclose(PLAIN.colours(99.0), np.eye(3, 4))
+    assert np.allclose(PLAIN.colors(99.0), np.eye(3, 4))
 
 
 @pytest.mark.parametrize(
@@ -173,12 +173,12 @@ def test_colours_are_what_pillow_enhances(number):
     # Far enough from black and white that nothing is cut off on the way.
     noise = np.random.default_rng(0).integers(60, 150, (50, 60, 3), np.uint8)
     image = Image.fromarray(noise)
-    colours = view.colours(np.asarray(image.convert("L")).mean())
+    colors = view.colors(np.asarray(image.convert("L")).mean())
     image = ImageEnhance.Brightness(image).enhance(view.brightness)
     image = ImageEnhance.Contrast(image).enhance(view.contrast)
     image = ImageEnhance.Color(image).enhance(view.saturation)
     # Pillow rounds down three times.
-    lost = noise @ colours[:, :3].T + colours[:, 3] - 1.5 - np.asarray(image)
+    lost = noise @ colors[:, :3].T + colors[:, 3] - 1.5 - np.asarray(image)
     assert np.abs(lost).max() < 2
 
 

@@ -1,4 +1,4 @@
-"""Small copies of images for a page: each is in the file once, however often it is shown."""
+"""Small copies of images for pages: each is in a page's file once, however often it is shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def open_upright(source: Source, side_px: int) -> Image.Image:
 
 
 def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
-    """Makes a small WebP of a picture, upright, as the base sees its colours.
+    """Makes a small upright WebP of a picture, with the colors that the base gets.
 
     Args:
         source: the image.
@@ -98,7 +98,7 @@ def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
 
 
 def encode_webp(image: Image.Image) -> bytes:
-    """Encodes a picture as small as it may be without looking bad."""
+    """Encodes a picture as WebP, in few bytes and still looking good."""
     file = io.BytesIO()
     # Half the time of the default method, for a twentieth more bytes.
     image.save(file, "WEBP", quality=70, method=2)
@@ -112,12 +112,15 @@ def data_uri(data: bytes) -> str:
 
 
 class ThumbnailSet:
-    """The pictures that a page shows.
+    """The pictures that a page shows, each made once.
 
     Args:
         make: makes a small JPEG, PNG or WebP of the image at an index, in any thread. An
             `ImageError` leaves the picture empty.
         most: how many pictures the page may have; later ones are not shown.
+
+    Attributes:
+        found: data URIs by index; None for a picture that is not made yet, or could not be.
     """
 
     def __init__(self, make: MakeThumbnail, most: int) -> None:
@@ -135,7 +138,8 @@ class ThumbnailSet:
         """Makes all pictures that were asked for.
 
         Args:
-            callback: hears, in the caller's thread, how many are made, and of how many.
+            callback: `on_drawn` is called, in the caller's thread, with how many are made, and
+                of how many.
         """
         warm_up.pictures()
         indices = list(self.found)
@@ -155,5 +159,5 @@ def _count_frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:
-        # The first frame is whole, or it would not have been decoded; plugins raise anything.
+        # Pillow's plugins raise whatever damaged later frames lead them to.
         return 1
