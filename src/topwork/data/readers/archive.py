@@ -50,9 +50,9 @@ SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz",
 )  # fmt: skip
 
-# The cache leaves so much of the disk to others.
+# Bytes of the disk that the cache leaves free.
 RESERVED_BYTES = 1 << 30
-# No person sorts images so deep; trees are walked by recursion.
+# Nobody sorts images into deeper folders, and trees are walked recursively.
 MOST_FOLDERS = 100
 
 _DRIVE = re.compile("[A-Za-z]:")
@@ -66,8 +66,8 @@ class Archive:
 
     Attributes:
         path: the archive.
-        names: its files and folders, also those that are only parts of paths, as relative paths
-            with "/" between the parts and, for folders, at the end; sorted.
+        names: relative paths of its files and folders, also of folders that only occur in
+            paths; sorted. Parts are separated by "/", with which folders end.
         skipped: what was left out.
     """
 
@@ -134,14 +134,14 @@ def open_archive(
     limits: ArchiveLimits = ARCHIVE_LIMITS,
     reserved_bytes: int = RESERVED_BYTES,
 ) -> Archive:
-    """Lists an archive; its content tells of which kind it is.
+    """Opens an archive, of whichever kind its content is, and lists it.
 
     Args:
         path: a zip or tar file; tar may be compressed with gzip, bzip2 or xz.
         cache: a folder for what compressed tars hold; made when it is needed.
         strict: raise at the first member that would be left out; see the module.
         limits: how much it may hold.
-        reserved_bytes: so much of the disk the cache leaves to others.
+        reserved_bytes: of the disk, that the cache leaves free.
 
     Raises:
         DatasetError: it is missing, no archive, damaged, or made to do harm; a cache cannot be
@@ -163,7 +163,7 @@ def open_archive(
 def _list(
     path: Path, cache: Path, limits: ArchiveLimits, reserved_bytes: int
 ) -> list[ListedMember]:
-    """Lists what an archive holds, of whichever kind it is.
+    """Lists the members of an archive, of whichever kind it is.
 
     Raises:
         OSError: the file cannot be read.
@@ -193,7 +193,7 @@ def _list(
 
 
 def _arrange(path: Path, found: list[ListedMember], limits: ArchiveLimits) -> Archive:
-    """Makes safe names, and one member of each."""
+    """Makes names safe and unique, and leaves out what cannot be used."""
     members, folders, skipped = dict[str, ArchiveMember](), set[str](), list[Skipped]()
     for item in found:
         name = _clean(path, item.name)
@@ -205,7 +205,7 @@ def _arrange(path: Path, found: list[ListedMember], limits: ArchiveLimits) -> Ar
             continue
         if isinstance(item.content, ArchiveMember):
             if name in members:
-                # As when it is unpacked: programs add a newer version at the end.
+                # The later one counts, as when it is unpacked: programs append newer versions.
                 skipped.append(Skipped(name, "a later member has the same name"))
             members[name] = item.content
         above = name if item.content is None else name.rpartition("/")[0]
@@ -249,7 +249,7 @@ def _find_fault(
 def _decompress(
     path: Path, compression: str, cache: Path, limits: ArchiveLimits, reserved_bytes: int
 ) -> Path:
-    """Returns a compressed tar's content as a file in the cache, from an earlier run if it can.
+    """Returns a file in the cache with the content of a compressed tar, made now or earlier.
 
     Raises:
         OSError: the archive cannot be read.
@@ -312,8 +312,8 @@ def _read_compressed(path: Path, compression: str) -> Iterator[bytes]:
 
 
 def _remove_older(cache: Path, key: str) -> None:
-    """Removes what this archive held before it was changed."""
+    """Removes the content that this archive had before it was changed."""
     for older in cache.glob(f"{key}-*.tar"):
-        # Another process has it open, or has been faster.
+        # Another process may have it open, or have removed it already.
         with contextlib.suppress(OSError):
             older.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from topwork.data.readers.columns import ColumnRoles
 from topwork.data.readers.rows import ListingBuilder, Resolve, parse_split
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
-# Rows that are read at a time where images come with them.
+# How many rows with images in them are read at a time.
 _IMAGES = 100
 
 
@@ -90,7 +90,7 @@ def read_arrow_object(
     Args:
         found: the object; images stay in it.
         columns: which column says what, where that is not to be guessed.
-        location: what to call it.
+        location: where it lies, for messages.
         strict: raise at the first row that cannot be used, instead of leaving it out.
         labelled: whether rows without labels are left out.
 
@@ -122,7 +122,7 @@ def _read_parts(
     strict: bool,
     labelled: bool,
 ) -> Listing:
-    """Reads one part, or one for each split; those of unknown names are left out."""
+    """Reads one part, or one part for each split; unknown splits are left out."""
     divided = splits is not None and not columns.split_column
     known = {split: parse_split(split) for split in splits or ()}
     parts: list[str | None] = [None]

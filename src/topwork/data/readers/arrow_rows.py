@@ -23,9 +23,9 @@ from topwork.data.listing import Split
 from topwork.data.readers.columns import IMAGE_NAMES, ColumnRoles, choose_columns, simplify
 from topwork.data.readers.rows import EmbeddedImage, ListingBuilder, pick
 
-# Rows that are turned into Python objects at a time.
+# How many rows are turned into Python objects at a time.
 BATCH = 4096
-# Groups of rows of a Parquet file that stay in memory: threads may be on either side of an edge.
+# Row groups of a Parquet file that stay in memory: threads may read on both sides of a boundary.
 _GROUPS = 2
 
 
@@ -33,7 +33,7 @@ class ArrowRows:
     """Rows of Arrow data.
 
     Attributes:
-        location: what to call them.
+        location: where they lie, for messages.
         schema: the `pyarrow.Schema`.
         names: of the columns.
         features: what Hugging Face says about columns, by name; empty where it says nothing.
@@ -68,9 +68,9 @@ class ArrowRows:
         """Adds all rows to a listing.
 
         Args:
-            builder: makes it.
+            builder: of the listing.
             roles: which column says what.
-            split: what they are for, if that is known otherwise.
+            split: of the images, if no column says it.
             prefix: of the images' names.
 
         Raises:
@@ -81,7 +81,7 @@ class ArrowRows:
         others = [n for n in roles.indices() if n != roles.image or not embedded]
         pictures = self.pictures(image) if embedded else repeat(None)
         with mapped_errors(self.location):
-            # One of the two may be endless, never both.
+            # One of the two may be infinite, never both.
             both = zip(self._cells(others), pictures, strict=False)
             for number, (cells, picture) in enumerate(both, 1):
                 if picture is not None:
@@ -92,7 +92,7 @@ class ArrowRows:
                 builder.add(where, pick(number, cells, roles), split, prefix)
 
     def _cells(self, indices: Sequence[int]) -> Iterator[dict[int, Any]]:
-        """Yields the cells of each row by column; without columns, empty rows for ever."""
+        """Yields the cells of each row by column; infinitely many empty rows without columns."""
         while not indices:
             yield {}
         names = [self.names[index] for index in indices]
@@ -149,7 +149,7 @@ class ParquetRows(ArrowRows):
         """Opens the file.
 
         Args:
-            location: what to call it.
+            location: where it lies, for messages.
             data: its path or its bytes.
 
         Raises:
@@ -170,7 +170,7 @@ class ParquetRows(ArrowRows):
         self._groups: dict[tuple[str, int], Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An open file belongs to its process.
+        # Open files cannot be pickled; the other process opens its own.
         return ParquetRows, (self.location, self._data)
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
@@ -246,7 +246,7 @@ def choose_arrow_columns(
     images = [n for n, kind in enumerate(types) if may_hold_images(kind) and _may_be_image(rows, n)]
     structs = [n for n in images if not _is_binary(types[n])]
     named = [n for n, name in enumerate(rows.names) if simplify(name) in IMAGE_NAMES]
-    # Bytes may be anything, such as a hash, where another column is called as images are.
+    # Bytes may also be, for instance, a hash, if another column has a name for images.
     pictures = structs or [n for n in images if n in named or not named]
     classes = [n for n, name in enumerate(rows.names) if rows.class_names(name)]
     return choose_columns(
@@ -272,7 +272,7 @@ def may_hold_images(kind: Any) -> bool:
 
 @contextmanager
 def mapped_errors(location: str) -> Iterator[None]:
-    """Turns what pyarrow raises for damaged files into `DatasetError`."""
+    """Turns exceptions of pyarrow for damaged files into `DatasetError`."""
     import pyarrow as pa
 
     try:
@@ -324,7 +324,7 @@ def bytes_of(cell: Any) -> bytes | None:
 
 
 def _name_classes(cells: list[Any], names: list[str] | None) -> list[Any]:
-    """Puts the names of classes for their numbers; -1 stands for no label."""
+    """Replaces numbers of classes with their names; -1 stands for no label."""
     if names is None:
         return cells
 

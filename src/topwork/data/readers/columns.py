@@ -1,6 +1,6 @@
-"""Which column of a table says what: as the settings have it, else by well-known names.
+"""Which column of a table holds images, labels, splits, groups and weights.
 
-Names are guessed without regard to case, spaces and hyphens.
+The settings say it, or else well-known names, compared without regard to case, spaces and hyphens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KNOWN_NAMES = frozenset(IMAGE_NAMES + LABEL_NAMES + SPLIT_COLUMNS + GROUP_NAMES 
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Indices of the columns that are used; None for those that there are not."""
+    """Indices of the columns that are used; None for a role that no column has."""
 
     image: int
     labels: tuple[int, ...]
@@ -51,7 +51,7 @@ def simplify(name: str) -> str:
 
 
 def is_used(columns: DataSettings) -> Callable[[str], bool]:
-    """Returns what tells the names that a role may be given to from all other names."""
+    """Returns a function that tells whether a column of some name may be given a role."""
     asked = (columns.image_column, columns.split_column, columns.group_column)
     chosen = {simplify(name) for name in (*asked, columns.weight_column) if name}
     chosen |= KNOWN_NAMES | {simplify(name) for name in columns.label_columns}
@@ -68,13 +68,13 @@ def choose_columns(
     classes: Collection[int] = (),
     divided: bool = False,
 ) -> ColumnRoles:
-    """Decides which column says what: as the settings have it, else by well-known names.
+    """Chooses the column of each role: as the settings say, or else by well-known names.
 
-    A setting that is an empty text means that there is no such column. A single column that is
-    left over holds the labels. Without labels, weights are not guessed.
+    A setting that is an empty text means that there is no such column. If one single column is
+    left over, it holds the labels. Without labels, weights are not guessed.
 
     Args:
-        location: what to call the table.
+        location: of the table, for messages.
         names: of its columns.
         columns: the settings.
         labelled: whether there must be labels.
@@ -175,7 +175,7 @@ class _Names:
         return found[0] if found else None
 
     def left_over(self, pictures: Collection[int]) -> int | None:
-        """Returns the one column, besides pictures, that no name tells anything of."""
+        """Returns the only column without a known role, besides pictures; None if not one."""
         told = {*IMAGE_NAMES, *SPLIT_COLUMNS, *GROUP_NAMES, *WEIGHT_NAMES, *self._asked}
         rest = [n for n, name in enumerate(self._simple) if name not in told and n not in pictures]
         return rest[0] if len(rest) == 1 else None

@@ -1,7 +1,7 @@
-"""Labelled images wherever they are: which reader takes what the user pointed at.
+"""Chooses the reader for a location: a folder, table or archive, on this machine or another.
 
-A folder, on a disk, in an archive or on another machine, that has class folders is read by them,
-else by the one table that lies in it. Where the settings name a column, the table goes first.
+A folder, also in an archive or on another machine, is read by its class folders if it has any,
+else by the one table that lies in it. If the settings name a column, the table has precedence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from topwork.data.remote.cache import Remote, is_url
 from topwork.images.decode import Source
 
 STDIN = "-"
-# A table within an archive is read whole; beyond this it is no list of images.
+# A table within an archive is read as a whole; a larger one is no list of images.
 MOST_TABLE_BYTES = 1 << 30
 
 
@@ -47,13 +47,13 @@ def read_data(
     """Lists the images of a folder, table, archive or URL; see `Dataset.open`.
 
     Args:
-        location: what the user pointed at.
+        location: a path, a URL or `-`, as the user wrote it.
         settings: how a table is read.
         cache: folder for what comes from other machines or has to be unpacked.
         strict: raise at the first file or row that cannot be used.
         labelled: whether every image needs a label.
-        callback: hears how many bytes came from other machines, now and when images are
-            read; from any thread.
+        callback: `on_received` is called with the number of bytes that came from other
+            machines, now and when images are read; from any thread.
 
     Raises:
         DatasetError: nothing can be read there, or it contradicts itself.
@@ -70,7 +70,7 @@ def read_data(
 
 @dataclass(frozen=True)
 class _Reader:
-    """How the user wants data read."""
+    """The readers, with the settings that all of them share."""
 
     settings: DataSettings
     cache: Path
@@ -105,7 +105,7 @@ class _Reader:
         if is_archive(name):
             return self.read_archive(name, self.remote.fetch(url))
         if is_table(name):
-            # What lies beside it is asked for without the query, which is the table's own.
+            # Images beside it are asked for without the query, which belongs to the table.
             above = (url.partition("?")[0] if urls.is_web(url) else url).rpartition("/")[0]
             return self.read_table(name, self.remote.fetch(url), self._beside_url(above))
         files = self.remote.list_files(url)
@@ -137,13 +137,13 @@ class _Reader:
         )
 
     def beside(self, folder: Path) -> Resolve:
-        """Returns how rows of a table in a folder name images: by URLs or relative paths."""
+        """Returns a function from URLs, and paths relative to a folder, to sources."""
 
         def resolve(text: str) -> Source:
             if is_url(text):
                 return self._find_url(text)
             path = folder / text
-            # Written under Windows; the name of a file here may hold one too.
+            # A path that was written under Windows, unless a file here has such a name.
             if "\\" in text and not os.path.exists(path):  # noqa: PTH110 (pathlib raises)
                 path = folder / text.replace("\\", "/")
             return path
@@ -159,7 +159,7 @@ class _Reader:
         return resolve
 
     def _within(self, tree: Tree, files: Collection[str], base: str) -> Resolve:
-        # The program that packed it may have encoded accents in another way.
+        # The program that made the archive may have encoded accents in another way.
         known = {unicodedata.normalize("NFC", name): name for name in files}
 
         def resolve(text: str) -> Source:
@@ -177,12 +177,12 @@ class _Reader:
         return _local_path(url) if urls.scheme(url) == "file" else self.remote.source(url)
 
     def _find_table(self, tree: Tree, base: str = "") -> str | None:
-        """Returns the name of the table that says what is in a folder, if one does.
+        """Returns the name of the table that lists the images of a folder, if there is one.
 
         Raises:
-            DatasetError: several might.
+            DatasetError: there are several.
         """
-        # Beside images, JSON is mostly something else.
+        # JSON files beside images are mostly no tables.
         names = [name for name in tree.top(base.rstrip("/"))[1] if is_table(name)]
         tables = sorted(name for name in names if ".json" not in _suffixes(name))
         if not tables or (has_classes(tree, base) and not self._names_columns()):

@@ -1,9 +1,10 @@
 """Tables of images: CSV, JSON lines, JSON and Parquet files, one row for each image.
 
-CSV: comma, semicolon or tab, which of them shows in the header; UTF-8. A file of one or two
-columns whose first line already names an image is read as paths, or paths and labels. JSON lines:
-one object a line; a key that is missing is an empty cell. JSON: an array of such objects.
-Parquet: also with the images themselves in it. All but Parquet may be packed with gzip.
+In: a file, or its bytes. Out: a `Listing`. CSV is UTF-8 with commas, semicolons or tabs, told by
+the header; a file of one or two columns whose first line already names an image is read as paths,
+or as paths and labels. JSON lines have one object a line, in which a missing key is an empty
+cell; JSON is an array of such objects. Parquet may hold the images themselves. All but Parquet may
+be compressed with gzip.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _KINDS = {
     ".json": "json",
     ".parquet": "parquet",
 }
-_DELIMITERS = ",;\t"
+# A spreadsheet writes one of these, by the settings of its country.
+DELIMITERS = ",;\t"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
 
@@ -94,7 +96,7 @@ def _open(data: Path | bytes) -> io.BufferedReader:
 
 
 def _buffer(file: gzip.GzipFile | io.BytesIO) -> io.BufferedReader:
-    """Makes `peek` work on a file in memory or packed."""
+    """Returns a file in memory, or a compressed one, as one that has `peek`."""
     return io.BufferedReader(cast("io.RawIOBase", file))
 
 
@@ -171,7 +173,7 @@ def _read_lines(
 
 
 class _Lines:
-    """Lines of a text, counted; the last ones can be taken back."""
+    """Lines of a text with a counter; lines since the last `keep` can be read again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -188,12 +190,12 @@ class _Lines:
         return line
 
     def keep(self) -> None:
-        """Counts the lines that were given since the last time; they cannot be taken back."""
+        """Counts the lines that were read since the last call; they cannot be taken back."""
         self.number += len(self._given)
         self._given.clear()
 
     def take_back(self, after: int) -> None:
-        """Takes back the lines that were given since the last time, but the first ones."""
+        """Takes back the lines that were read since the last `keep`, all but the first `after`."""
         self._back += reversed(self._given[after:])
         del self._given[after:]
         self.keep()
@@ -207,7 +209,7 @@ def _read_header(location: str, lines: _Lines, columns: DataSettings) -> tuple[s
     """Returns the delimiter and the names of the columns; a first row of images stays unread."""
     used = is_used(columns)
     best: tuple[tuple[int, int], str, list[str]] | None = None
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         try:
             cells = next((cells for cells in _make_reader(lines, delimiter) if cells), [])
         except csv.Error:
