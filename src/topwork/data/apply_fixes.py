@@ -1,4 +1,4 @@
-"""A dataset after the user's verdicts on suspects: some images dropped, some labelled anew."""
+"""Applies a person's verdicts to a dataset: images are dropped or get another label."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from topwork.data.listing import SHOWN
 
 @dataclass(frozen=True)
 class Correction:
-    """What verdicts did to a dataset.
+    """How much verdicts changed in a dataset.
 
     Attributes:
         dropped: images that were left out.
-        relabelled: images that were given another label.
+        relabelled: images that got another label.
         missing: verdicts on images that the dataset does not have.
     """
 
@@ -44,13 +44,13 @@ def correct(
 
     Args:
         dataset: images with labels.
-        verdicts: from `verdicts.read_verdicts`.
+        verdicts: from `fix_list.read_verdicts`.
         strict: raise at the first image that cannot be read.
         callback: as for `hashing.hash_images`.
 
     Returns:
-        The dataset without what was dropped (it is in `skipped`) and without classes of which
-        no image is left, and how much was changed.
+        The dataset without dropped images (they are in `skipped`) and without classes of which
+        no image is left; and how much was changed.
 
     Raises:
         DatasetError: a new label that no class has, or that is not a number where it must be.
@@ -69,7 +69,7 @@ def correct(
     labels = dataset.labels.copy()
     for index, text in changes.relabel.items():
         labels[index] = _read_label(dataset, text, verdicts.path)
-    # The same labels may be said in another order, the same number with other digits.
+    # Compared as arrays: the text may differ in the order of labels or the digits of a number.
     changed = (labels != dataset.labels).reshape(len(dataset), -1).any(axis=1)
     corrected = replace(dataset, labels=labels)
     corrected = corrected.drop(dict.fromkeys(changes.drop, f"dropped by {verdicts.path.name}"))
@@ -80,7 +80,7 @@ def correct(
 
 
 def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
-    """Takes out classes that verdicts left no image of, as when two are made one."""
+    """Removes classes of which verdicts left no image, as when two classes are merged."""
     if dataset.task is Task.NUMBER:
         return dataset
     lost = _count(before).astype(bool) & (_count(dataset) == 0)
@@ -105,7 +105,7 @@ def _read_label(dataset: Dataset, text: str, path: Path) -> object:
     index_of = {name: n for n, name in enumerate(dataset.classes)}
     if dataset.task in (Task.CLASSES, Task.BINARY):
         return index_of[text]
-    # A label's own name may hold what stands between labels.
+    # The name of a label may itself contain the separator.
     cells = [text] if text in index_of else text.split(SEPARATOR)
     cells = [name_class(cell.strip()) for cell in cells]
     if dataset.task is Task.NUMBER:

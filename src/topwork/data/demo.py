@@ -1,4 +1,4 @@
-"""Real images that need no network: scikit-learn's handwritten digits as an image folder."""
+"""Example data without a download: scikit-learn's handwritten digits as an image folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset and the hashes of its images, without those that cannot be used."""
+"""Hashes of the images of a dataset, which leaves out images that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped, check_strict
 from topwork.images.decode import Source, image_hash, read_bytes
 
-# Images that a thread hashes at a time.
+# How many images a thread hashes at a time.
 TOGETHER = 8
 
 

@@ -1,6 +1,7 @@
-"""From labels as they were written to what heads learn: class indices, sets of labels, numbers.
+"""From labels as they were written to class indices, sets of labels or numbers.
 
-Labels that look the same, whichever way their accents are encoded, are one label.
+In: the texts of a `Listing`, or Python values. Out: the task, names of classes, and an array.
+Labels that look the same, however their accents are encoded, are one label.
 
 N: images, C: classes, labels or numbers.
 """
@@ -22,7 +23,7 @@ from topwork.data.listing import Listing, make_writable
 YES = frozenset(("1", "1.0", "true", "yes"))
 NO = frozenset(("0", "0.0", "false", "no", ""))
 SEPARATOR = "|"
-# Heads learn in single precision; a larger number would be infinite there.
+# The largest number that is finite in single precision, in which heads are trained.
 LARGEST = float(np.finfo(np.float32).max)
 
 Labels = NDArray[Any]
@@ -32,15 +33,15 @@ Text = str | tuple[str, ...] | None
 def read_labels(
     listing: Listing, settings: DataSettings
 ) -> tuple[Task, tuple[str, ...], Labels, dict[int, str]]:
-    """Gives labels a meaning.
+    """Interprets the labels of a listing.
 
     Args:
         listing: with labels as texts.
-        settings: the task, if it is said, and the text between the labels of one image.
+        settings: the task, if it is set, and the separator between the labels of one image.
 
     Returns:
-        The task; names of the C classes; labels as `Dataset.labels` has them; and for each image
-        whose label cannot be used, by its index, the reason.
+        The task; names of the C classes; labels as `Dataset.labels` has them; and the reasons why
+        labels cannot be used, by the index of their image.
 
     Raises:
         DatasetError: a task that such labels cannot have.
@@ -66,8 +67,8 @@ def read_labels(
 
 
 def name_class(text: str) -> str:
-    """Returns a label as a model keeps it."""
-    # Programs and systems encode an accent in two ways; it is the same name.
+    """Returns the name of a class as a model stores it."""
+    # The same accent may be encoded in two ways.
     return make_writable(unicodedata.normalize("NFC", text))
 
 
@@ -89,7 +90,7 @@ def _choose_task(task: Task | None, classes: Sequence[str]) -> Task:
 
 
 def _are_flags(texts: Sequence[Text]) -> bool:
-    """Whether several columns say yes and no, but for mistakes, and are no columns of labels."""
+    """Whether at least half of the cells of several label columns say yes or no."""
     cells = [cell for text in texts if isinstance(text, tuple) for cell in text if cell.strip()]
     return 2 * sum(map(_is_flag, cells)) >= len(cells)
 
@@ -147,16 +148,16 @@ def parse_number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    # Python's own spelling of a number; in data `1_2` is a name.
+    # Python reads `1_2` as a number; in data it is a name.
     return value if abs(value) <= LARGEST and "_" not in text else None
 
 
 def number_labels(given: Any, task: Task | None) -> tuple[Task, tuple[str, ...], Labels]:
-    """Gives labels a meaning that were passed as Python values.
+    """Interprets labels that are Python values.
 
     Args:
         given: N texts or numbers, N lists of texts, or an array (N, C).
-        task: what they mean; None to tell by their form.
+        task: what they mean; None to tell it from their form.
 
     Returns:
         The task, names of the C classes, and labels as `Dataset.labels` has them.
@@ -243,7 +244,7 @@ def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
 def _check_labels(values: NDArray[Any], given: ArrayLike) -> None:
     if values.dtype.kind not in "biufUTO":
         raise DatasetError(f"labels must be texts or numbers, received {values.dtype}")
-    # NumPy makes texts of numbers that lie among them, and "nan" of a missing label.
+    # NumPy turns numbers among texts into texts, and a missing label into "nan".
     objects = np.asarray(given, object) if values.dtype.kind in "UTO" else values
     others = [label for label in objects.tolist() if not isinstance(label, str)]
     if any(label is None or _is_not_finite(label) for label in others):

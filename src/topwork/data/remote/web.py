@@ -33,7 +33,7 @@ class Web:
         import aiohttp
         from fsspec.implementations.http import HTTPFileSystem
 
-        # The environment's proxies; and no limit for the whole, archives may take hours.
+        # With the environment's proxies, and no limit of the total time: archives take hours.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         client = {"trust_env": True, "timeout": timeout} | options.pop("client_kwargs", {})
         self._system = HTTPFileSystem(client_kwargs=client, skip_instance_cache=True, **options)
@@ -55,7 +55,7 @@ class Web:
             files, folders = urls.names_below(page, links)
             prefix = f"{below}/" if below else ""
             names += [prefix + name for name in files]
-            # A link that leads back to a folder above makes paths without end.
+            # A link that leads back to a folder above would make paths without end.
             if below.count("/") >= DEEPEST:
                 continue
             new = [prefix + name for name in folders if prefix + name not in seen]
@@ -145,21 +145,21 @@ class Web:
         begin: Callable[[Any], bool],
         write: Callable[[bytes], None],
     ) -> bool:
-        """Asks for a file.
+        """Requests a file.
 
         Args:
             url: its address.
             headers: of the request.
-            begin: called with the head of the answer; whether to read the body.
-            write: called with each piece of it.
+            begin: called with the head of the answer; returns whether to read the body.
+            write: called with each piece of the body.
 
         Returns:
-            What `begin` did.
+            What `begin` returned.
         """
         import yarl
 
         self._session = self._session or self._sync(self._system.set_session)
-        # Compressed on the way, neither lengths nor ranges would be those of the file.
+        # If it were compressed, lengths and ranges would not be those of the file.
         headers = {"Accept-Encoding": "identity"} | headers
         try:
             address = yarl.URL(urls.quoted(url), encoded=True)
@@ -167,8 +167,8 @@ class Web:
             raise RefusedError("it is not a valid address") from None
 
         async def exchange() -> bool:
-            # All in the loop's thread: what arrived is written before the loss of the
-            # connection is noticed, which makes aiohttp forget it.
+            # Written in the loop's thread, before a lost connection can be noticed: aiohttp
+            # would then discard what has arrived.
             async with self._session.get(address, headers=headers) as answer:
                 check_status(answer.status, answer.headers.get("Retry-After", ""))
                 if not begin(answer):
