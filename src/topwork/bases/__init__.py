@@ -1,7 +1,12 @@
-"""The frozen networks: which there are, their weights, and how each is built.
+"""The frozen networks, called bases, and what runs them.
 
-Importing this package imports neither Keras nor OpenVINO: networks are built in a child
-process, since Keras' backend is fixed for a whole process.
+In: the name of a base, an image size and weights. Out: a `Network`, files in the store that are
+built once (`spec`, `weights`, `network`), perhaps in int8 (`int8`), or several side by side
+(`stack`); files of the whole model with a trained head (`keras_file`, `openvino_file`); and, in
+`engines`, what turns pixels into vectors.
+
+Importing this package imports neither Keras nor OpenVINO: networks are built in a child process
+(`child`), since Keras' backend is fixed for a whole process.
 """
 
 from topwork.bases.int8 import check_int8, find_int8, make_int8

@@ -2,8 +2,8 @@
 
 A `.keras` file is a zip of three files: the versions, the layers and, as HDF5, the arrays.
 Keras wrote all three when the network was built, with an untrained head of one output. Here
-the head's number of outputs and its arrays are put in their places, and an inner layer if the
-head has one.
+the trained head's number of outputs and its arrays replace those, and an inner layer is inserted
+if the head has one.
 """
 
 from __future__ import annotations

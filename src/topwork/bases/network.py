@@ -1,4 +1,4 @@
-"""A base built for one image size: files in the store that any later run finds again."""
+"""A base that is built for one image size: files in the store, which later runs find again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topwork.core.errors import NetworkError, StoreError
 from topwork.core.files import write_folder
 from topwork.core.runtime import find_version
 
-# Part of every vector's key: raise it when the network around a base changes.
+# Part of every vector's key, to be raised when the network around a base changes.
 NETWORK_VERSION = "1"
 # The parts of a `.keras` file.
 KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
@@ -31,7 +31,7 @@ class Int8:
 
     Attributes:
         folder: holds it as OpenVINO IR.
-        calibration: names what it was fitted to: images, recipe and version of NNCF.
+        calibration: identifies what it was fitted to: images, and versions of this and of NNCF.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
 
 
 def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network | None:
-    """Returns the built network, or None if it is not there as it was written."""
+    """Returns the built network, or None if it is not there or its files are not complete."""
     facts = read_folder(folder, FILES, RECORD)
     if facts is None:
         return None
@@ -189,7 +189,7 @@ def fill_folder(
 
 
 def read_folder(folder: Path, files: Sequence[str], record: str) -> dict[str, Any] | None:
-    """Returns what `fill_folder` recorded, or None if a file is not as it was written."""
+    """Returns what `fill_folder` recorded, or None if a file does not have its recorded size."""
     try:
         facts = json.loads((folder / record).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == facts["bytes"][name] for name in files)

@@ -1,4 +1,4 @@
-"""Where the weights of a base come from, and which file exactly."""
+"""Finds the file of a base's weights, or downloads it, and identifies it by its hash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Weights:
 
     Attributes:
         path: their file; None for untrained weights.
-        sha256: hash of the file's bytes; the seed's name for untrained weights.
+        sha256: hash of the file's bytes, hex; `random-SEED` for untrained weights.
         seed: of untrained weights; None for a file.
     """
 
@@ -34,7 +34,7 @@ class Weights:
 
 
 def has_weights(spec: BaseSpec) -> bool:
-    """Whether the published weights are on this machine now."""
+    """Whether the published weights are already on this machine."""
     return _published_file(spec) is not None
 
 

@@ -1,4 +1,4 @@
-"""A network cut off before its pooling: what it sees at each place of an image."""
+"""A network cut off before its pooling: the features at each position of an image."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def open_features(
         image_size: S, the side of its input in pixels.
         precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output with its vectors, or None for the first.
-        flip: whether vectors are the mean of those of an image and of its mirror, and the file
-            does not know.
+        flip: whether to take the mean over an image and its mirror, if the file does not do so.
 
     Returns:
         A function, for any thread, from pixels (S, S, 3) uint8 to features (s, s, D) float32.

@@ -23,11 +23,11 @@ from topwork.core.errors import first_line
 from topwork.core.runtime import hide
 from topwork.core.shared_memory import Ring
 
-# What Keras calls arithmetic in bf16 on weights and statistics that stay f32.
+# Keras' name for arithmetic in bf16 with weights and statistics in f32.
 BF16_POLICY = "mixed_bfloat16"
-# The layer that scales pixels, where the base does not do it inside.
+# Name of the layer that scales pixels, if the base does not do so itself.
 PREPROCESSING = "preprocess"
-# What XLA says first when a device has too little memory.
+# How XLA's message starts when a device has too little memory.
 MEMORY_SHORT = "RESOURCE_EXHAUSTED"
 ZEROS = {"module": "keras.initializers", "class_name": "Zeros", "config": {}}
 
@@ -42,7 +42,7 @@ def main() -> None:
     """Serves one parent, to its end."""
     watch_parent()
     hide("matplotlib", "pandas", "sklearn", "tensorflow", "torch")
-    # Libraries write what they like on stdout.
+    # Libraries may write to stdout: it becomes stderr, and answers get their own descriptor.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
@@ -73,12 +73,12 @@ def serve(request: dict[str, Any], answers: IO[str]) -> None:
     threading.Thread(target=_finish, args=(running, ring, answers), daemon=True).start()
     while True:
         slot = int(receive_line())
-        # Returns at once: the next batch is sent to the device while this one runs on it.
+        # `run` returns at once: the next batch is sent while the device runs this one.
         running.put((slot, run(ring.pixels[slot])))
 
 
 def _finish(running: queue.SimpleQueue[tuple[int, Any]], ring: Ring, answers: IO[str]) -> None:
-    """Waits for one batch after the other, and says where its vectors are."""
+    """Waits for one batch after the other, stores its vectors, and answers with its slot."""
     while True:
         slot, vectors = running.get()
         try:
@@ -91,7 +91,7 @@ def _finish(running: queue.SimpleQueue[tuple[int, Any]], ring: Ring, answers: IO
 
 
 def find_devices() -> list[Any]:
-    """Returns what JAX runs on here: all devices of this machine that are like the first."""
+    """Returns the devices that JAX runs on: all of this machine that are like the first."""
     import jax
 
     devices = jax.local_devices()
@@ -122,7 +122,7 @@ def open_network(request: dict[str, Any]) -> tuple[Run, int, int, str]:
 
     bf16 = request["precision"] == "bf16"
     if not bf16:
-        # Else accelerators multiply f32 in TF32 or bf16.
+        # By default, accelerators multiply f32 in TF32 or bf16.
         jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
     size, flip = request["image_size"], request["flip"]
     try:
@@ -135,7 +135,7 @@ def open_network(request: dict[str, Any]) -> tuple[Run, int, int, str]:
 
     def compute(weights: Any, pixels: Any) -> Any:
         if flip:
-            # Side by side, so that each device has its images and their mirrors.
+            # Interleaved, so that each device gets its images and their mirrors.
             pixels = jnp.stack([pixels, pixels[:, :, ::-1]], 1).reshape(-1, size, size, 3)
         images = pixels.astype(jnp.float32)
         vectors, _ = model.stateless_call(*weights, images, training=False)
@@ -206,7 +206,7 @@ def load_model(folder: Path, bf16: bool) -> Any:
 
 
 def _empty(config: Any) -> None:
-    """Lets a network start with zeros: JAX takes 20 s to draw what is overwritten at once."""
+    """Makes all initializers zeros: JAX takes 20 s to draw weights that are then overwritten."""
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
         if isinstance(value, dict) and isinstance(key, str) and key.endswith("_initializer"):
             config[key] = dict(ZEROS)
