@@ -22,8 +22,8 @@ HEAVY = {
 }  # fmt: skip
 # The only places that may name Keras: the child process, and the user who asks for a model.
 KERAS = {
-    "bases/child.py", "bases/lite.py", "engines/keras_child.py", "estimator.py",
-    "export/keras_wrapper.py", "export/tensorflow_files.py",
+    "bases/child.py", "bases/lite.py", "bases/engines/keras_child.py", "recipes/estimator.py",
+    "models/export/keras_wrapper.py", "models/export/tensorflow_files.py",
 }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_openvino_is_imported_in_one_place():
         or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("openvino"))
     }
     # The second has a model by then, which came through the first.
-    assert found == {"runtime.py", "bases/quantizing.py"}
+    assert found == {"core/runtime.py", "bases/quantizing.py"}
 
 
 def test_keras_is_imported_where_its_backend_is_known():

@@ -132,7 +132,7 @@ def test_other_images_another_seed_or_recipe_make_others(
     monkeypatch.setattr(int8, "fill_folder", lambda folder, build, files, record: asked.append(1))
     images = HASHES[:-1] if change == "images" else HASHES
     if change == "recipe":
-        monkeypatch.setattr(int8, "RECIPE", "other")
+        monkeypatch.setattr(int8, "CALIBRATION_VERSION", "other")
     made = int8.make_int8(network, images, pixels, seed=int(change == "seed"))
     assert asked
     assert made.int8.calibration != fitted.int8.calibration

@@ -51,7 +51,7 @@ def test_each_part_of_the_key_keeps_bases_apart(tmp_path, builds, monkeypatch, p
         case "weights":
             weights = Weights(None, "random-1", 1)
         case "recipe":
-            monkeypatch.setattr(network, "RECIPE", "other")
+            monkeypatch.setattr(network, "NETWORK_VERSION", "other")
         case "keras":
             monkeypatch.setattr(network, "find_version", lambda _: "99")
     assert prepare(spec, size, weights, tmp_path).folder != first.folder

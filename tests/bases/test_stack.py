@@ -92,7 +92,7 @@ def test_each_part_of_the_key_keeps_stacks_apart(tmp_path, tasks, monkeypatch, p
         case "flip":
             flip = True
         case "recipe":
-            monkeypatch.setattr(network, "RECIPE", "other")
+            monkeypatch.setattr(network, "NETWORK_VERSION", "other")
         case "keras":
             monkeypatch.setattr(network, "find_version", lambda _: "99")
     assert prepare_stack(parts, flip, tmp_path).folder != first.folder

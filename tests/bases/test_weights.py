@@ -11,10 +11,10 @@ from topwork.bases import (
     find_all_weights,
     find_weights,
     get_base,
+    has_weights,
     network,
     prepare,
     weights,
-    weights_here,
 )
 from topwork.bases.engines import OpenVINOEngine
 from topwork.core.config import Precision
@@ -30,7 +30,7 @@ def run_base(spec, size, file, store):
 def test_the_packaged_weights_are_here_and_hashed():
     spec = get_base("efficientnet-lite0")
     found = find_weights(spec)
-    assert weights_here(spec)
+    assert has_weights(spec)
     assert found.path.suffix == ".pth"
     assert len(found.sha256) == 64
     assert find_weights(spec, str(found.path)) == found
@@ -122,7 +122,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 )
 def test_a_missing_package_is_named_with_what_to_do(monkeypatch, name, extra):
     monkeypatch.setattr(weights, "find_spec", lambda _: None)
-    assert not weights_here(get_base(name))
+    assert not has_weights(get_base(name))
     with pytest.raises(WeightsError) as raised:
         find_weights(get_base(name))
     message = str(raised.value)
@@ -139,7 +139,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     spec = get_base("mobilenet")
-    assert not weights_here(spec)
+    assert not has_weights(spec)
     with pytest.raises(WeightsError) as raised:
         find_weights(spec)
     message = str(raised.value)
@@ -157,7 +157,7 @@ def test_weights_in_the_cache_of_keras_are_taken_and_nothing_is_asked(tmp_path, 
     path = tmp_path / "models" / spec.weights_file
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    assert weights_here(spec)
+    assert has_weights(spec)
     assert find_weights(spec).path == path
 
 

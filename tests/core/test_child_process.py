@@ -164,7 +164,10 @@ def test_a_child_ends_with_its_parent_however_that_ends(code):
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("module", ["bases.child", "bases.quantizing", "export.child"])
+@pytest.mark.parametrize(
+    "module",
+    ["bases.child", "bases.engines.keras_child", "bases.quantizing", "models.export.child"],
+)
 def test_every_module_that_answers_watches_its_parent(module):
     """It ends when nothing more can come, and needs not to have been asked."""
     if module == "bases.quantizing":

@@ -29,9 +29,7 @@ HARMLESS = {
     # Wait for a process, without the GIL.
     "subprocess.communicate",
     "subprocess.wait",
-    # In Keras' process, waits for a line of its parent, without the GIL.
-    "__main__._read",
-    # In every child process, waits for its parent to end, without the GIL.
+    # In every child process, waits for a line of its parent or its end, without the GIL.
     "topwork.core.child_process._read_or_end",
     # Waits for a signal, without the GIL, and loads nothing when one comes.
     "topwork.core.interrupts._read",

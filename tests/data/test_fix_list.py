@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from topwork.core.errors import DatasetError
 from topwork.data.fix_list import (
     COLUMNS,
-    Doubt,
+    FixListRow,
     Verdict,
     Verdicts,
     apply,
@@ -47,8 +47,8 @@ def test_a_list_says_what_is_in_doubt(tmp_path):
     write_fix_list(
         path,
         [
-            Doubt("train/hat/1.jpg", A, "train", "hat", "shoes", 0.98765, "looks like shoes"),
-            Doubt("test/é.jpg", B, "test", "hat", score=float("nan"), why="twice, as 2.jpg"),
+            FixListRow("train/hat/1.jpg", A, "train", "hat", "shoes", 0.98765, "looks like shoes"),
+            FixListRow("test/é.jpg", B, "test", "hat", score=float("nan"), why="twice, as 2.jpg"),
         ],
     )
     assert path.read_bytes().decode("utf-8") == (
@@ -65,7 +65,8 @@ def test_any_names_and_labels_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("lists") / "fix.csv"
     hashes = [f"{n:064x}" for n in range(len(rows))]
     write_fix_list(
-        path, [Doubt(name, h, "train", lb, lb) for (name, lb), h in zip(rows, hashes, strict=True)]
+        path,
+        [FixListRow(name, h, "train", lb, lb) for (name, lb), h in zip(rows, hashes, strict=True)],
     )
     fill_in(path, [write_label(label) for _, label in rows])
     verdicts = read_verdicts(path)
@@ -82,7 +83,7 @@ def test_any_names_and_labels_come_back(tmp_path_factory, rows):
 @settings(max_examples=60, deadline=None)
 def test_no_cell_begins_like_a_formula(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("lists") / "fix.csv"
-    write_fix_list(path, [Doubt(name, A, name, name, name, -1.5, name) for name in names])
+    write_fix_list(path, [FixListRow(name, A, name, name, name, -1.5, name) for name in names])
     text = path.read_bytes().decode("utf-8-sig")
     for row in csv.reader(io.StringIO(text, newline="")):
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for cell in row)
@@ -103,7 +104,7 @@ def test_what_spreadsheets_make_of_it_is_understood(tmp_path, habits):
     path = tmp_path / "fix.csv"
     names = ["a.jpg", "=b.jpg", "ü;,\n.jpg", "d"]
     write_fix_list(
-        path, [Doubt(n, h, "train", "hat") for n, h in zip(names, [A, B, C, A], strict=True)]
+        path, [FixListRow(n, h, "train", "hat") for n, h in zip(names, [A, B, C, A], strict=True)]
     )
     fill_in(path, ["Keep", " DROP ", "ärmel", ""], **habits)
     assert list(read_verdicts(path)) == [
@@ -175,8 +176,8 @@ def test_any_file_is_read_or_refused(tmp_path_factory, data):
 
 def test_a_list_that_was_filled_in_is_not_replaced(tmp_path):
     path = tmp_path / "fix.csv"
-    write_fix_list(path, [Doubt("a", A, "train", "hat")])
-    write_fix_list(path, [Doubt("b", B, "train", "hat")])
+    write_fix_list(path, [FixListRow("a", A, "train", "hat")])
+    write_fix_list(path, [FixListRow("b", B, "train", "hat")])
     assert b"b,bbb" in path.read_bytes()
     fill_in(path, ["drop"])
     before = path.read_bytes()

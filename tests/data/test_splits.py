@@ -6,7 +6,14 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
-from topwork.data.splits import count_units, fold_out, hold_out, join_groups, merge_rare, strata
+from topwork.data.splits import (
+    assign_strata,
+    count_groups,
+    hold_out,
+    join_groups,
+    make_folds,
+    merge_rare,
+)
 
 
 def shares(stratum, chosen):
@@ -34,7 +41,7 @@ def test_without_groups_the_chosen_are_those_of_train_test_split():
 def test_without_groups_the_folds_are_those_of_stratified_k_fold():
     stratum = np.random.default_rng(0).permutation(np.repeat([0, 1, 4], [50, 31, 17]))
     expected = StratifiedKFold(4, shuffle=True, random_state=7).split(stratum, stratum)
-    for found, (_, out) in zip(fold_out(stratum, None, 4, 7), expected, strict=True):
+    for found, (_, out) in zip(make_folds(stratum, None, 4, 7), expected, strict=True):
         assert found.tolist() == out.tolist()
 
 
@@ -54,7 +61,7 @@ def test_shares_are_near_the_asked_ones_though_groups_differ_much_in_size(fracti
 def test_folds_are_of_one_size_though_groups_differ(mixed):
     sizes = np.random.default_rng(0).lognormal(2, 1, 300).astype(int) + 1
     stratum, groups = make(sizes, 3, mixed=mixed)
-    for out in fold_out(stratum, groups, 5, 0):
+    for out in make_folds(stratum, groups, 5, 0):
         assert np.abs(shares(stratum, out) - 0.2).max() < 0.03
 
 
@@ -63,7 +70,7 @@ def test_many_groups_of_few_images_are_as_even_as_images():
     groups = np.arange(600)
     groups[1] = 0
     stratum = np.repeat(np.arange(100), 6)
-    sizes = [len(out) for out in fold_out(stratum, groups, 5, 0)]
+    sizes = [len(out) for out in make_folds(stratum, groups, 5, 0)]
     assert max(sizes) - min(sizes) <= 2
     assert abs(len(hold_out(stratum, groups, 0.2, 0)) - 120) <= 8
 
@@ -141,7 +148,7 @@ def test_every_label_of_many_stays_in_training():
     labels = np.zeros((40, 3), bool)
     labels[:, 0] = True
     labels[:4, 1] = labels[:3, 2] = True
-    stratum = strata(Task.LABELS, labels)
+    stratum = assign_strata(Task.LABELS, labels)
     for seed in range(20):
         for fraction in (0.2, 0.9):
             chosen = hold_out(stratum, None, fraction, seed, labels=labels)
@@ -184,24 +191,24 @@ def test_groups_are_never_divided_and_no_stratum_is_lost(grouping, fraction, see
 @given(groupings(), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_every_image_is_in_one_fold_and_every_group_too(grouping, folds, seed):
     stratum, groups = grouping
-    counts = count_units(stratum, groups)
+    counts = count_groups(stratum, groups)
     if counts[counts > 0].min() < folds:
         with pytest.raises(DatasetError, match=f"{folds} folds need .* choose fewer folds"):
-            fold_out(stratum, groups, folds, seed)
+            make_folds(stratum, groups, folds, seed)
         merged = merge_rare(stratum, groups, folds)
         units = len(stratum) if groups is None else len(np.unique(groups))
         if units < folds:
             return
         stratum = merged
-    cut = fold_out(stratum, groups, folds, seed)
+    cut = make_folds(stratum, groups, folds, seed)
     assert len(cut) == folds
     assert sorted(np.concatenate(cut).tolist()) == list(range(len(stratum)))
     if groups is not None:
         assert sum(len(np.unique(groups[out])) for out in cut) == len(np.unique(groups))
     # Each has a group of each stratum that has groups of its own in it.
-    kinds = np.flatnonzero(count_units(stratum, groups))
+    kinds = np.flatnonzero(count_groups(stratum, groups))
     assert all({*stratum[out]} >= {*kinds.tolist()} for out in cut)
-    again = fold_out(stratum, groups, folds, seed)
+    again = make_folds(stratum, groups, folds, seed)
     assert all(np.array_equal(*pair) for pair in zip(cut, again, strict=True))
 
 
@@ -209,16 +216,16 @@ def test_every_image_is_in_one_fold_and_every_group_too(grouping, folds, seed):
 def test_the_seed_decides(groups):
     stratum = np.arange(200) % 4 if groups is None else groups % 4
     chosen = [tuple(hold_out(stratum, groups, 0.2, seed)) for seed in range(5)]
-    folds = [tuple(fold_out(stratum, groups, 3, seed)[0]) for seed in range(5)]
+    folds = [tuple(make_folds(stratum, groups, 3, seed)[0]) for seed in range(5)]
     assert len({*chosen}) == len({*folds}) == 5
 
 
 def test_strata_are_classes_rarest_labels_and_parts_of_numbers():
-    assert strata(Task.CLASSES, np.array([2, 0, 2], np.int32)).tolist() == [2, 0, 2]
+    assert assign_strata(Task.CLASSES, np.array([2, 0, 2], np.int32)).tolist() == [2, 0, 2]
     sets = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1], [1, 0, 1]], bool)
-    assert strata(Task.LABELS, sets).tolist() == [1, 0, 3, 2, 2]
+    assert assign_strata(Task.LABELS, sets).tolist() == [1, 0, 3, 2, 2]
     numbers = np.random.default_rng(0).permutation(100.0 * np.arange(105))[:, None]
-    parts = strata(Task.NUMBER, numbers)
+    parts = assign_strata(Task.NUMBER, numbers)
     assert sorted(np.bincount(parts)) == [10] * 5 + [11] * 5
     assert np.array_equal(np.argsort(parts[np.argsort(numbers[:, 0])], kind="stable"), range(105))
 
@@ -226,19 +233,19 @@ def test_strata_are_classes_rarest_labels_and_parts_of_numbers():
 @pytest.mark.parametrize(("count", "parts"), [(1, 1), (9, 1), (10, 1), (20, 2), (99, 9)])
 def test_few_numbers_are_in_few_parts(count, parts):
     numbers = np.arange(count, dtype=float)[:, None]
-    assert len(np.unique(strata(Task.NUMBER, numbers))) == parts
+    assert len(np.unique(assign_strata(Task.NUMBER, numbers))) == parts
 
 
 def test_equal_numbers_are_one_part():
-    assert len({*strata(Task.NUMBER, np.zeros((100, 1)))}) == 1
+    assert len({*assign_strata(Task.NUMBER, np.zeros((100, 1)))}) == 1
 
 
 def test_units_are_images_or_groups_by_their_most_frequent_stratum():
     stratum = np.array([0, 0, 2, 2, 2])
-    assert count_units(stratum, None, 4).tolist() == [2, 0, 3, 0]
-    assert count_units(stratum, np.array([9, 9, 9, 4, 4])).tolist() == [1, 0, 1]
+    assert count_groups(stratum, None, 4).tolist() == [2, 0, 3, 0]
+    assert count_groups(stratum, np.array([9, 9, 9, 4, 4])).tolist() == [1, 0, 1]
     # Of two that are as frequent, the first.
-    assert count_units(np.array([1, 0]), np.array([0, 0]), 2).tolist() == [1, 0]
+    assert count_groups(np.array([1, 0]), np.array([0, 0]), 2).tolist() == [1, 0]
 
 
 def test_a_stratum_that_no_group_stands_for_is_rare_too():
@@ -252,8 +259,8 @@ def test_a_stratum_that_no_group_stands_for_is_rare_too():
 @given(groupings(), st.integers(1, 8))
 def test_what_is_rare_is_merged_and_nothing_else(grouping, least):
     stratum, groups = grouping
-    before, merged = count_units(stratum, groups), merge_rare(stratum, groups, least)
-    after = count_units(merged, groups)
+    before, merged = count_groups(stratum, groups), merge_rare(stratum, groups, least)
+    after = count_groups(merged, groups)
     after = after[after > 0]
     units = len(stratum) if groups is None else len(np.unique(groups))
     assert (after.min() >= least) == (units >= least)

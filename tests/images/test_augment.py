@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.images import decode as images
-from topwork.images.augment import ORIGINAL, VIEW_RECIPE, View, draw, view_name, view_number
+from topwork.images.augment import ORIGINAL, VIEW_VERSION, View, draw, view_name, view_number
 from topwork.images.decode import decode, image_hash
 
 SHA256 = image_hash(b"a picture")
@@ -49,7 +49,7 @@ def many():
 
 def test_names_of_views():
     assert view_name(0) == ORIGINAL == "original"
-    assert view_name(3) == f"augmented-{VIEW_RECIPE}-3" == "augmented-1-3"
+    assert view_name(3) == f"augmented-{VIEW_VERSION}-3" == "augmented-1-3"
 
 
 @given(st.integers(0, 10**9))
@@ -149,7 +149,7 @@ def test_middles_reach_both_edges(many):
 
 def test_the_plain_view_is_the_picture():
     assert np.allclose(PLAIN.affine(), [[1, 0, 0], [0, 1, 0]])
-    assert np.allclose(PLAIN.colours(99.0), np.eye(3, 4))
+    assert np.allclose(PLAIN.colors(99.0), np.eye(3, 4))
 
 
 @pytest.mark.parametrize(
@@ -173,12 +173,12 @@ def test_colours_are_what_pillow_enhances(number):
     # Far enough from black and white that nothing is cut off on the way.
     noise = np.random.default_rng(0).integers(60, 150, (50, 60, 3), np.uint8)
     image = Image.fromarray(noise)
-    colours = view.colours(np.asarray(image.convert("L")).mean())
+    colors = view.colors(np.asarray(image.convert("L")).mean())
     image = ImageEnhance.Brightness(image).enhance(view.brightness)
     image = ImageEnhance.Contrast(image).enhance(view.contrast)
     image = ImageEnhance.Color(image).enhance(view.saturation)
     # Pillow rounds down three times.
-    lost = noise @ colours[:, :3].T + colours[:, 3] - 1.5 - np.asarray(image)
+    lost = noise @ colors[:, :3].T + colors[:, 3] - 1.5 - np.asarray(image)
     assert np.abs(lost).max() < 2
 
 
@@ -186,8 +186,8 @@ def test_a_view_is_the_same_in_every_process():
     data = encode(picture(size=(50, 40)))
     here = decode(data, SIZE, Interpolation.SAMPLED, "augmented-1-3")
     code = (
-        "import hashlib, sys; from topwork.images import decode; from topwork.core.config import "
-        "Interpolation as I; data = sys.stdin.buffer.read(); "
+        "import hashlib, sys; from topwork.images.decode import decode; "
+        "from topwork.core.config import Interpolation as I; data = sys.stdin.buffer.read(); "
         f"print(hashlib.sha256(decode(data, {SIZE}, I.SAMPLED, 'augmented-1-3')).hexdigest())"
     )
     there = subprocess.run(

@@ -172,7 +172,7 @@ def test_wide_portable_maps_are_scaled_by_what_they_say(top, share):
     assert np.abs(grey(data) - values / top * 255).max() <= 0.51
 
 
-def colours(shape, seed=0):
+def colors(shape, seed=0):
     return np.random.default_rng(seed).integers(0, 65536, (SIZE, SIZE, shape)).astype(np.uint16)
 
 
@@ -181,7 +181,7 @@ def rows(values):
 
 
 def test_16_bits_of_colour_are_scaled():
-    values = colours(3)
+    values = colors(3)
     for data in (
         encode_tiff(values, 2),
         encode_tiff(values, 2, order=">"),
@@ -196,7 +196,7 @@ def on_white(values, alpha):
 
 
 def test_16_bits_of_colour_and_transparency_are_laid_on_white():
-    values = colours(4)
+    values = colors(4)
     wanted = on_white(values[..., :3] / 257, values[..., 3:] / 65535)
     for data in (encode_png(rows(values), SIZE, 16, 6), encode_tiff(values, 2, extra=2)):
         assert np.abs(decode(data, SIZE, SHARPEST) - wanted).max() <= 2.5
@@ -234,7 +234,7 @@ def test_the_transparent_grey_of_a_png_is_white_in_every_depth(depth):
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_the_transparent_colour_of_a_png_is_white_in_every_depth(depth):
-    values = colours(3) >> (16 - depth)
+    values = colors(3) >> (16 - depth)
     chosen = values[5, 7]
     kept = [row.tobytes() for row in values.astype(">u2" if depth == 16 else np.uint8)]
     data = encode_png(kept, SIZE, depth, 2, chosen.astype(">u2").tobytes())
@@ -442,7 +442,7 @@ def test_heic_is_decoded(heif):
 
 
 def test_heic_of_more_than_8_bits_is_scaled(heif):
-    values = (colours(3) // 4 + 20_000).astype(np.uint16)
+    values = (colors(3) // 4 + 20_000).astype(np.uint16)
     file = io.BytesIO()
     heif.from_bytes("RGB;16", (SIZE, SIZE), values.tobytes()).save(file, quality=-1, chroma=444)
     with Image.open(io.BytesIO(file.getvalue())) as image:

@@ -11,7 +11,7 @@ from PIL import Image
 from recorder import Recorder
 
 from topwork.core.errors import ImageError
-from topwork.images.thumbnails import Pictures, data_uri, fit, make_thumbnail, read_header
+from topwork.images.thumbnails import ThumbnailSet, data_uri, fit, make_thumbnail, read_header
 
 
 def test_thumbnails_are_small_and_upright():
@@ -52,14 +52,15 @@ def test_the_longer_side_fits_and_no_side_is_lost(width, height, side):
     assert abs(small[0] * height - small[1] * width) <= max(width, height)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_header_is_that_of_the_upright_picture(orientation):
+def test_a_header_is_that_of_the_upright_picture(orientation, kind):
     exif = Image.Exif()
     exif[274] = orientation
-    header = read_header(encode(picture(size=(40, 30)), "JPEG", exif=exif))
+    header = read_header(encode(picture(size=(40, 30)), kind, exif=exif))
     assert (header.width, header.height) == ((40, 30) if orientation < 5 else (30, 40))
     assert (header.orientation, header.frames) == (orientation, 1)
-    assert (header.mode, header.format) == ("RGB", "JPEG")
+    assert (header.mode, header.format) == ("RGB", kind)
 
 
 def test_a_header_of_frames_and_of_nothing():
@@ -82,7 +83,7 @@ def test_each_picture_is_made_once_up_to_the_limit():
         made.append(place)
         return b"\xff\xd8"
 
-    pictures = Pictures(make, 3)
+    pictures = ThumbnailSet(make, 3)
     assert [pictures.add(place) for place in (5, 5, 7, 5, 9, 11, 7)] == [True] * 5 + [False, True]
     assert made == []
     heard = []
@@ -103,12 +104,12 @@ def test_a_picture_that_cannot_be_read_is_empty_and_a_bug_is_not_hidden():
             raise ImageError("gone")
         return b"\xff\xd8"
 
-    pictures = Pictures(make, 9)
+    pictures = ThumbnailSet(make, 9)
     pictures.add(0)
     pictures.add(1)
     pictures.draw()
     assert pictures.found == {0: "data:image/jpeg;base64,/9g=", 1: None}
-    broken = Pictures(lambda place: 1 / 0, 9)
+    broken = ThumbnailSet(lambda place: 1 / 0, 9)
     broken.add(0)
     with pytest.raises(ZeroDivisionError):
         broken.draw()

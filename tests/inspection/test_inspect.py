@@ -421,7 +421,7 @@ class TestFixList:
         sources = [encode(picture(seed=n)) for n in range(3)]
         dataset = Dataset.from_sources(sources, [["a", "b"], ["c"], ["c"]])
         path = tmp_path / "fix.csv"
-        row = module.Doubt("image 0", "0" * 64, "train", "a|b")
+        row = module.FixListRow("image 0", "0" * 64, "train", "a|b")
         write_fix_list(path, [replace(row, sha256=hash_of(sources[0]))])
         judge(path, {"image 0": labels})
         corrected, _ = correct(dataset, read_verdicts(path))

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
-from topwork.data.splits import fold_out, strata
+from topwork.data.splits import assign_strata, make_folds
 from topwork.inspection.label_issues import (
     NUMBER_PENALTY,
     PENALTY,
@@ -46,7 +46,7 @@ def test_each_fold_is_predicted_by_a_head_of_the_others():
     vectors, labels = blobs(spread=2)
     got = cross_predict(vectors, labels, Task.CLASSES, 3, seed=4)
     scaled = StandardScaler().fit_transform(vectors)
-    for held in fold_out(labels, None, 5, 4):
+    for held in make_folds(labels, None, 5, 4):
         seen = np.setdiff1d(np.arange(120), held)
         head = LogisticRegression(C=1 / (PENALTY * 12 * len(seen)), max_iter=5000, tol=1e-8)
         expected = head.fit(scaled[seen], labels[seen]).predict_proba(scaled[held])
@@ -58,7 +58,7 @@ def test_numbers_are_predicted_by_ridge_regressions_of_the_other_folds():
     numbers = np.stack([vectors[:, 0] * 30 + 500, vectors[:, 1] - 2], axis=1)
     got = cross_predict(vectors, numbers, Task.NUMBER, 2)
     scaled = StandardScaler().fit_transform(vectors)
-    for held in fold_out(strata(Task.NUMBER, numbers), None, 5, 0):
+    for held in make_folds(assign_strata(Task.NUMBER, numbers), None, 5, 0):
         seen = np.setdiff1d(np.arange(100), held)
         # The mean squared error of two numbers, and half the sum of squares.
         head = Ridge(alpha=NUMBER_PENALTY * 12 / 2 * 80 * 2).fit(scaled[seen], numbers[seen])

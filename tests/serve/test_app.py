@@ -372,7 +372,7 @@ def test_a_fault_is_answered_and_logged(open_site, saved, monkeypatch, caplog):
     from topwork.serve import service
 
     site = open_site(saved)
-    monkeypatch.setattr(service, "say_predictions", None)
+    monkeypatch.setattr(service, "format_predictions", None)
     status, head, content = site.predict(IMAGE)
     assert (status, content["error"]["reason"]) == (500, "a fault of the server; its log says more")
     assert head["x-content-type-options"] == "nosniff"
@@ -415,14 +415,14 @@ def test_no_body_makes_the_server_fail(site, body, kind):
 
 def test_neighbours_come_with_their_thumbnails(open_site, saved, tmp_path, monkeypatch):
     from topwork.models.gallery import Near
-    from topwork.serve import registry as hosting
+    from topwork.serve import registry
 
     class Gallery:
         def find(self, vector, count):
             assert vector.ndim == 1
             return [Near("<a>.png", "red", 0.5, b"RIFF")] * count
 
-    monkeypatch.setattr(hosting, "load_gallery", lambda folder, length: Gallery())
+    monkeypatch.setattr(registry, "load_gallery", lambda folder, length: Gallery())
     site = open_site(saved)
     assert site.ask("GET", "/models")[2]["models"][0]["neighbours"] is True
     assert "neighbours" not in site.predict(IMAGE)[2]["results"][0]

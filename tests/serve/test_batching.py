@@ -5,7 +5,7 @@ import pytest
 
 from topwork.bases.engines.openvino import BATCH_SIZE
 from topwork.models.folder import load_model
-from topwork.serve.batching import Batches
+from topwork.serve.batching import Batcher
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def ignore(count):
     pass
 
 
-class Held(Batches):
-    """Batches whose networks wait at a gate, so that images can pile up."""
+class Held(Batcher):
+    """Batcher whose networks wait at a gate, so that images can pile up."""
 
     def __init__(self, *args, **options):
         self.gate = threading.Event()
@@ -40,7 +40,7 @@ class Held(Batches):
 
 
 def test_vectors_are_those_of_the_engine(model):
-    batches = Batches(model, ignore)
+    batches = Batcher(model, ignore)
     images = make_pixels(23, batches.sizes)
     futures = [batches.submit(pixels) for pixels in images]
     found = np.stack([future.result(60) for future in futures])
@@ -51,7 +51,7 @@ def test_vectors_are_those_of_the_engine(model):
 
 def test_several_networks_give_one_vector(stacked_saved):
     model = load_model(stacked_saved)
-    batches = Batches(model, ignore)
+    batches = Batcher(model, ignore)
     assert batches.sizes == (32, 64)
     images = make_pixels(6, batches.sizes)
     found = np.stack([future.result(60) for future in map(batches.submit, images)])
@@ -129,7 +129,7 @@ def test_a_batch_that_somebody_left_is_filled(model):
 
 
 def test_an_error_reaches_who_waits_and_the_next_image_is_run(model):
-    batches = Batches(model, ignore)
+    batches = Batcher(model, ignore)
     with pytest.raises(KeyError):
         batches.submit({}).result(60)
     (pixels,) = make_pixels(1, batches.sizes)
@@ -140,7 +140,7 @@ def test_an_error_reaches_who_waits_and_the_next_image_is_run(model):
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 def test_what_waits_is_still_run_when_it_ends(model, workers, count):
-    batches = Batches(model, ignore, workers=workers)
+    batches = Batcher(model, ignore, workers=workers)
     futures = [batches.submit(pixels) for pixels in make_pixels(count, batches.sizes)]
     batches.close()
     assert all(future.done() for future in futures)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from topwork.core.config import Interpolation
 from topwork.images.decode import FORMATS, decode
 from topwork.serve.decoding import decode_upload
-from topwork.serve.http_errors import ImageRefusal
+from topwork.serve.http_errors import UploadError
 from topwork.serve.limits import Limits
 from topwork.serve.uploads import Upload
 
@@ -59,7 +59,7 @@ def test_a_picture_is_measured_before_it_is_decoded():
     # Its pixels are not even there.
     header = encode_png([b""] * 100_000, 100_000, 1, 0)
     for data in (encode(Image.new("1", (101, 100))), header):
-        with pytest.raises(ImageRefusal, match="10,000 pixels") as caught:
+        with pytest.raises(UploadError, match="10,000 pixels") as caught:
             decode_one(data)
         assert caught.value.status == 413
     assert decode_one(encode(Image.new("1", (100, 100)))).width == 100
@@ -69,7 +69,7 @@ def test_a_jpeg_of_very_many_scans_is_refused():
     data = encode(picture(), "JPEG", progressive=True)
     assert decode_one(data).width == 40
     scan = data[data.rindex(b"\xff\xda") : -2]
-    with pytest.raises(ImageRefusal, match="100 scans"):
+    with pytest.raises(UploadError, match="100 scans"):
         decode_one(data[:-2] + scan * 100 + data[-2:])
 
 
@@ -85,7 +85,7 @@ def test_a_jpeg_of_very_many_scans_is_refused():
     ],
 )
 def test_the_status_says_whether_it_is_an_image(data, status):
-    with pytest.raises(ImageRefusal) as caught:
+    with pytest.raises(UploadError) as caught:
         decode_one(data)
     assert caught.value.status == status
 
@@ -96,7 +96,7 @@ def test_no_damage_makes_it_fail_otherwise(kind, place, patch):
     data[place : place + len(patch)] = patch
     try:
         found = decode_one(data)
-    except ImageRefusal as refusal:
-        assert refusal.status in (413, 415, 422)
+    except UploadError as error:
+        assert error.status in (413, 415, 422)
     else:
         assert found.pixels[8].shape == (8, 8, 3)

@@ -2,7 +2,7 @@ import pytest
 
 from topwork.core.errors import SettingsError
 from topwork.serve.admission import Admission
-from topwork.serve.http_errors import Refusal
+from topwork.serve.http_errors import HTTPError
 from topwork.serve.limits import Limits
 
 
@@ -25,15 +25,15 @@ def test_places_and_bytes_come_back_whatever_happens():
     admission = Admission(Limits.create(queue=3, images=3, request_bytes=10, held_bytes=10))
     with admission.enter() as first, admission.enter() as second:
         first.take_bytes(10)
-        with pytest.raises(Refusal, match="10 bytes together"):
+        with pytest.raises(HTTPError, match="10 bytes together"):
             second.take_bytes(1)
-        with pytest.raises(Refusal, match="at most 3 images and 2 are in it"):
-            second.take_places(2)
-        with admission.enter(), pytest.raises(Refusal), admission.enter():
+        with pytest.raises(HTTPError, match="at most 3 images and 2 are in it"):
+            second.take_slots(2)
+        with admission.enter(), pytest.raises(HTTPError), admission.enter():
             pass
-        assert (admission.places, admission.held) == (2, 10)
-    assert (admission.places, admission.held) == (0, 0)
+        assert (admission.slots, admission.held) == (2, 10)
+    assert (admission.slots, admission.held) == (0, 0)
     with pytest.raises(ValueError, match="x"), admission.enter() as ticket:
         ticket.take_bytes(5)
         raise ValueError("x")
-    assert (admission.places, admission.held) == (0, 0)
+    assert (admission.slots, admission.held) == (0, 0)

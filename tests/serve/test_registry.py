@@ -14,9 +14,8 @@ from pictures import encode, picture
 from topwork.core.errors import ModelError, SettingsError
 from topwork.core.files import write_folder
 from topwork.models.folder import load_model
-from topwork.serve import registry as hosting
-from topwork.serve.prometheus import Gauges
-from topwork.serve.registry import name_models, open_model
+from topwork.serve.prometheus import ServerMetrics
+from topwork.serve.registry import ModelRegistry, name_models, open_model
 
 IMAGE = encode(picture())
 
@@ -142,31 +141,31 @@ def test_a_folder_that_is_gone_is_waited_for(open_site, own, other, caplog):
 
 
 def test_a_replaced_model_goes_on_until_its_last_request_is_answered(own, other):
-    shelf = hosting.Shelf({"own": own}, Gauges(lambda: 0))
+    registry = ModelRegistry({"own": own}, ServerMetrics(lambda: 0))
     pixels = {32: np.zeros((32, 32, 3), np.uint8)}
-    with shelf.lease(None) as old:
+    with registry.lease(None) as old:
         replace_folder(own, other)
-        asyncio.run(shelf._exchange("own"))
-        with shelf.lease("own") as new:
+        asyncio.run(registry._exchange("own"))
+        with registry.lease("own") as new:
             assert new is not old
         assert old.retired
         assert old.folder.exists()
-        assert old.batches.submit(pixels).result(60).shape == (1280,)
+        assert old.batcher.submit(pixels).result(60).shape == (1280,)
     wait_for(lambda: not old.folder.exists())
-    assert new.batches.submit(pixels).result(60).shape == (1280,)
-    shelf.close()
+    assert new.batcher.submit(pixels).result(60).shape == (1280,)
+    registry.close()
     assert not new.folder.exists()
 
 
 def test_copies_are_removed(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    hosted = open_model(saved, "a", lambda count: None)
+    served = open_model(saved, "a", lambda count: None)
     (copy,) = tmp_path.iterdir()
-    assert copy == hosted.folder
+    assert copy == served.folder
     assert not list(copy.glob("*.keras"))
     pixels = {32: np.zeros((32, 32, 3), np.uint8)}
-    assert hosted.batches.submit(pixels).result(60).shape == (1280,)
-    hosted.close()
+    assert served.batcher.submit(pixels).result(60).shape == (1280,)
+    served.close()
     bad = Path(shutil.copytree(saved, tmp_path / "bad.model"))
     (bad / "model.xml").write_text("")
     with pytest.raises(ModelError, match=r"bad\.model/model\.xml was cut off"):
@@ -182,7 +181,7 @@ def test_a_second_model_that_cannot_be_used_leaves_nothing_of_the_first(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     threads = threading.active_count()
     with pytest.raises(ModelError, match="there is no such folder"):
-        hosting.Shelf({"a": saved, "b": tmp_path / "none"}, Gauges(lambda: 0))
+        ModelRegistry({"a": saved, "b": tmp_path / "none"}, ServerMetrics(lambda: 0))
     assert (list(tmp_path.iterdir()), threading.active_count()) == ([], threads)
 
 
@@ -198,16 +197,16 @@ def test_models_are_called_as_their_folders_are(tmp_path):
 def test_a_copy_that_is_at_work_looks_new(saved, tmp_path, monkeypatch):
     """Where nobody can ask for the server, what is a day old is taken for left behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    shelf = hosting.Shelf({"a": saved}, Gauges(lambda: 0))
+    registry = ModelRegistry({"a": saved}, ServerMetrics(lambda: 0))
     (copy,) = tmp_path.iterdir()
     os.utime(copy, (0, 0))
 
     async def watch():
-        watching = asyncio.create_task(shelf.watch(0.01, 0.01))
+        watching = asyncio.create_task(registry.watch(0.01, 0.01))
         while not copy.stat().st_mtime:
             await asyncio.sleep(0.01)
         watching.cancel()
 
     asyncio.run(asyncio.wait_for(watch(), 60))
-    shelf.close()
+    registry.close()
     assert not [*tmp_path.iterdir()]

@@ -4,8 +4,8 @@ import pytest
 from topwork.core.task import Task
 from topwork.heads.dense import Dense, Head
 from topwork.models.explain import Explanation
-from topwork.serve.http_errors import Refusal
-from topwork.serve.responses import find_answer, say_explanation
+from topwork.serve.http_errors import HTTPError
+from topwork.serve.responses import find_output, format_explanation
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -27,8 +27,8 @@ def test_a_map_and_the_rest_are_the_logit_for_every_task(task):
 
     Named.task = task
     for place, label in enumerate(Named.classes):
-        assert find_answer(Named, label, None) == place
-        said = say_explanation(Named, explanation, place)
+        assert find_output(Named, label, None) == place
+        said = format_explanation(Named, explanation, place)
         assert np.shape(said["map"]) == (3, 3)
         assert np.mean(said["map"]) + said["rest"] == pytest.approx(said["logit"], abs=1e-5)
         logit = explanation.logits[0, 0 if task is Task.BINARY else place]
@@ -38,7 +38,7 @@ def test_a_map_and_the_rest_are_the_logit_for_every_task(task):
             assert said["probability"] is None
         else:
             assert said["probability"] == explanation.predictions.probabilities[0, place]
-    top = find_answer(Named, None, explanation)
+    top = find_output(Named, None, explanation)
     assert top == (0 if task is Task.NUMBER else explanation.predictions.probabilities[0].argmax())
-    with pytest.raises(Refusal, match="one of a, b, received 'c'"):
-        find_answer(Named, "c", None)
+    with pytest.raises(HTTPError, match="one of a, b, received 'c'"):
+        find_output(Named, "c", None)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from topwork.serve.admission import Admission
-from topwork.serve.http_errors import Refusal
+from topwork.serve.http_errors import HTTPError
 from topwork.serve.limits import Limits
 from topwork.serve.uploads import read_uploads
 
@@ -33,7 +33,7 @@ def receive(chunks, kind=KIND, **limits):
     try:
         return [(upload.name, bytes(upload.data)) for upload in asyncio.run(read())]
     finally:
-        assert (admission.places, admission.held) == (0, 0)
+        assert (admission.slots, admission.held) == (0, 0)
 
 
 def write(files, end=b"--xyz--\r\n"):
@@ -64,16 +64,16 @@ def test_whatever_else_is_sent_is_refused_or_read(start, rest):
     for body in (start + rest, b"--xyz\r\n" + start, write([("a", start)], rest)):
         try:
             receive([body])
-        except Refusal as refusal:
-            assert refusal.status in (400, 413, 422)
+        except HTTPError as error:
+            assert error.status in (400, 413, 422)
 
 
 @given(st.text(max_size=60))
 def test_no_content_type_makes_it_fail(kind):
     try:
         assert receive([b"abc"], kind) == [(None, b"abc")]
-    except Refusal as refusal:
-        assert refusal.status == 400
+    except HTTPError as error:
+        assert error.status == 400
     except UnicodeEncodeError:
         pass
 
@@ -93,7 +93,7 @@ def test_no_content_type_makes_it_fail(kind):
     ],
 )
 def test_a_broken_body_is_refused_in_words(body, status, reason):
-    with pytest.raises(Refusal, match=reason) as caught:
+    with pytest.raises(HTTPError, match=reason) as caught:
         receive([body], images=3)
     assert caught.value.status == status
 
@@ -105,5 +105,5 @@ def test_of_a_file_that_is_too_large_nothing_is_kept():
 
 @pytest.mark.parametrize("boundary", ["", "b" * 71])
 def test_a_boundary_has_its_length(boundary):
-    with pytest.raises(Refusal, match="1 to 70"):
+    with pytest.raises(HTTPError, match="1 to 70"):
         receive([b""], f"multipart/form-data; boundary={boundary}")

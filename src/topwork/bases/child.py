@@ -1,6 +1,7 @@
 # ruff: noqa: E402
-"""What runs in the child process: everything that needs Keras, on its OpenVINO backend.
+"""Builds networks with Keras, on its OpenVINO backend; runs in a child process.
 
+In: one request, a task with its arguments. Out: files in a folder, and an answer in JSON.
 `python -m topwork.bases.child` answers one request of `child_process`.
 """
 
@@ -32,14 +33,14 @@ from topwork.bases.graph import mend_graph
 from topwork.bases.lite import build_lite, set_lite_weights
 from topwork.bases.spec import BaseSpec, Preprocessing, get_base
 from topwork.bases.torch_state import read_torch_state
-from topwork.core.errors import NetworkError, StoreError, WeightsError
+from topwork.core.errors import NetworkError, StoreError, WeightsError, first_line
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 DOWNLOAD_TIMEOUT_S = 30
-# Of the weights, in float32, that lie on the disk while a base is built.
+# How many copies of the weights, in float32, lie on the disk while a base is built.
 COPIES = 3.2
-# Instead of the time, which says nothing of a network; as Keras writes it.
+# Instead of the date, so that the same network gives the same file; in Keras' format.
 SAVED = "1980-01-01@00:00:00"
 # Per channel, RGB. Source: ImageNet's statistics as in `keras.applications.imagenet_utils`.
 MEAN_RGB = (0.485, 0.456, 0.406)
@@ -89,8 +90,8 @@ def compose(request: dict[str, Any]) -> dict[str, Any]:
     if request["flip"]:
         mirrored = {size: mirror(image, f"mirror_{names[size]}") for size, image in images.items()}
     vectors = []
-    for place, (spec, base) in enumerate(bases, 1):
-        end, size = f"_{place}" if len(parts) > 1 else "", base.input_shape[1]
+    for number, (spec, base) in enumerate(bases, 1):
+        end, size = f"_{number}" if len(parts) > 1 else "", base.input_shape[1]
         base.name += end
         pooling = f"pooling{end}" if mirrored else f"vectors{end}"
         run = join_layers(spec, base, pooling=pooling, end=end)
@@ -99,7 +100,7 @@ def compose(request: dict[str, Any]) -> dict[str, Any]:
             found = layers.Average(name=f"vectors{end}")([found, run(mirrored[size])])
         vectors.append(found)
     whole = layers.Concatenate(name="vectors")(vectors) if len(parts) > 1 else vectors[0]
-    # By name: what Keras exports as OpenVINO has lost the way of a list to its inputs.
+    # A dict, because a model that Keras exports as OpenVINO does not match a list to its inputs.
     several = {image.name: image for image in images.values()}
     _write_template(several if len(several) > 1 else images[size], whole, folder)
     return {}
@@ -120,15 +121,15 @@ def make_base(part: dict[str, Any]) -> tuple[BaseSpec, keras.Model]:
 def join_layers(
     spec: BaseSpec, base: keras.Model, *, pooling: str, end: str = ""
 ) -> Callable[[Any], Any]:
-    """Returns the way from pixels (N, S, S, 3) to vectors (N, D).
+    """Returns a function from pixels (N, S, S, 3) to vectors (N, D), as Keras tensors.
 
-    It may be gone more than once, always through the same layers.
+    It may be called more than once; the layers are the same each time.
 
     Args:
         spec: of the base.
         base: the base.
         pooling: name of the last layer.
-        end: of the name of the first one.
+        end: suffix of the first layer's name.
     """
     scaling = make_preprocessing(spec.preprocessing, f"preprocess{end}")
     pool = layers.GlobalAveragePooling2D(name=pooling)
@@ -140,9 +141,9 @@ def join_layers(
 
 
 def mirror(image: Any, name: str) -> Any:
-    """Turns left and right round: a product with a matrix, exact for numbers of pixels.
+    """Swaps left and right by a product with a matrix, which is exact for whole numbers.
 
-    Unlike an operation on slices a layer saves, reloads and runs the same on every backend.
+    Unlike an operation on slices, a layer can be saved and reloaded, and runs on every backend.
     """
     size = image.shape[2]
     turn = layers.EinsumDense("bhwc,wv->bhvc", image.shape[1:], trainable=False, name=name)
@@ -173,7 +174,7 @@ def _write_template(images: Any, vectors: Any, folder: Path) -> None:
 def _number_objects(config: str) -> str:
     """Returns a configuration in which objects that layers share are numbered from 1.
 
-    Keras calls them after their addresses in memory.
+    Keras numbers them by their addresses in memory, which differ from run to run.
     """
     numbers: dict[str, int] = {}
 
@@ -184,7 +185,7 @@ def _number_objects(config: str) -> str:
 
 
 def _check_room(folder: Path, parameters: int) -> None:
-    """Raises before a disk is full: what OpenVINO and HDF5 say after that tells nobody why."""
+    """Raises if the disk is too small: the errors of OpenVINO and HDF5 would not say why."""
     needed, free = parameters * 4 * COPIES, shutil.disk_usage(folder).free
     if free < needed:
         raise StoreError(
@@ -228,8 +229,8 @@ def build_base(spec: BaseSpec, image_size: int, *, top: bool) -> keras.Model:
 def freeze(base: keras.Model) -> None:
     """Makes a base the same function in training and in inference.
 
-    Keras hands `training=True` down into the base of a reopened file, whatever it was called
-    with here: a frozen normalization keeps its statistics even so, but dropout would drop.
+    Keras passes `training=True` on to the base of a reopened file, whatever it was called with
+    here: a frozen normalization keeps its statistics nevertheless, but dropout would be active.
     """
     base.trainable = False
     for layer in base.layers:
@@ -238,7 +239,7 @@ def freeze(base: keras.Model) -> None:
 
 
 def make_preprocessing(kind: Preprocessing, name: str) -> Any:
-    """Returns the layer from RGB in 0..255 to what the base was trained on; None for none."""
+    """Returns the layer from RGB in 0..255 to what the base was trained on; None if it has one."""
     match kind:
         case Preprocessing.TF:
             return layers.Rescaling(1 / 127.5, -1.0, name=name)
@@ -249,8 +250,8 @@ def make_preprocessing(kind: Preprocessing, name: str) -> Any:
             offset = [-m / d for m, d in zip(MEAN_RGB, DEVIATION_RGB, strict=True)]
             return layers.Rescaling(scale, offset, name=name)
         case Preprocessing.CAFFE:
-            # A convolution over single pixels that turns RGB round: unlike an operation on
-            # slices it saves, reloads and runs the same on every backend.
+            # A 1 x 1 convolution that reverses RGB: unlike an operation on slices, it can be
+            # saved and reloaded, and runs on every backend.
             turn = layers.Conv2D(3, 1, trainable=False, name=name)
             turn.build((None, None, None, 3))
             kernel = np.array([[[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]], np.float32)
@@ -283,24 +284,20 @@ def load_weights(base: keras.Model, spec: BaseSpec, path: Path) -> None:
             whole = keras.saving.load_model(path, compile=False, safe_mode=True)
             _copy_weights(whole, base)
             scalings = [layer for layer in whole.layers if isinstance(layer, layers.Rescaling)]
-            # A whole network says itself whether it is the published one.
+            # A complete network shows by its layers whether it is the published one.
             corrected = corrected and len(scalings) > 1
         else:
             _load_h5(base, spec, path)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path} is not a file of Keras weights, or is damaged: {_first_line(error)}"
+            f"{path} is not a file of Keras weights, or is damaged: {first_line(error)}"
         ) from None
     except (ValueError, TypeError) as error:
         raise WeightsError(
-            f"{path} does not hold the weights of {spec.name}: {_first_line(error)}"
+            f"{path} does not hold the weights of {spec.name}: {first_line(error)}"
         ) from None
     if corrected:
         _correct_normalization(base)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:
@@ -316,7 +313,7 @@ def _load_h5(base: keras.Model, spec: BaseSpec, path: Path) -> None:
 
 
 def _copy_weights(whole: keras.Model, base: keras.Model) -> None:
-    """Fills a base from a network that starts with it, in order: names may have counted up."""
+    """Fills a base from a network that starts with it, in order, since names may differ."""
     there = [layer for layer in whole.layers if layer.weights]
     here = [layer for layer in base.layers if layer.weights]
     if len(there) < len(here):
@@ -326,10 +323,10 @@ def _copy_weights(whole: keras.Model, base: keras.Model) -> None:
 
 
 def _correct_normalization(base: keras.Model) -> None:
-    """Does what Keras does with EfficientNet's published weights.
+    """Applies the correction that Keras makes for EfficientNet's published weights.
 
-    They were trained on pixels divided by the square root of the deviation once more, which
-    Keras adds as a layer of its own when it downloads them; here it goes into the variance.
+    They were trained on pixels that were divided by the square root of the deviation once more.
+    Keras adds a layer for that when it downloads them; here it goes into the variance.
     """
     layer = next(found for found in base.layers if isinstance(found, layers.Normalization))
     mean, variance, *count = layer.get_weights()

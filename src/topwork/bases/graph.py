@@ -1,11 +1,11 @@
-"""Mends the graph of a network that Keras wrote as OpenVINO IR: faster, and for any batch.
+"""Mends the graph of a network that Keras exported as OpenVINO IR: faster, for any batch size.
 
 Keras' layers hold channels last (N, H, W, C), OpenVINO's convolutions channels first
 (N, C, H, W), so Keras wraps each convolution, pooling and normalization in two transposes.
 Those around a normalization even swap height and width, and OpenVINO cannot cancel them: up
-to two thirds of the time goes into moving numbers about. Here each transpose to channels last
-is carried forward, past every operation that does not care for the order, until it meets one
-back to channels first, and OpenVINO drops the pair. What is not understood stays as it was.
+to two thirds of the time goes into moving numbers. Here each transpose to channels last is moved
+forward, past every operation for which the order can be changed, until it meets one back to
+channels first, and OpenVINO removes the pair. Other operations stay as they are.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def mend_graph(path: Path) -> None:
 
 
 def _free_batch(model: Any) -> None:
-    """Lets reshapes pass on the size of the batch, which Keras writes down as 1."""
+    """Makes reshapes keep the batch size, which Keras exports as 1."""
     ops = import_openvino().opset13
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Reshape" or not _is_constant(node.input_value(1)):
@@ -55,7 +55,7 @@ def _free_batch(model: Any) -> None:
         batch = node.input_value(0).get_partial_shape()[0]
         shape = np.array(node.input_value(1).get_node().get_data(), np.int64)
         if batch.is_dynamic and len(shape) > 1 and shape[0] == 1:
-            shape[0] = 0  # as it comes
+            shape[0] = 0  # that of the input
             free = ops.reshape(node.input_value(0), shape, special_zero=True).output(0)
             for reader in node.output(0).get_target_inputs():
                 reader.replace_source_output(free)
@@ -78,13 +78,13 @@ def _straighten_normalizations(model: Any) -> None:
 
 
 def _carry_past(node: Any) -> None:
-    """Moves the transposes to channels last in front of an operation behind it."""
+    """Moves transposes to channels last from the inputs of an operation to its output."""
     kind = node.get_type_name()
-    turn = _TURNS.get(kind)
-    inputs = [_before_last(value) for value in node.input_values()]
-    if turn is None or not any(found is not None for found in inputs):
+    convert = _CONVERTERS.get(kind)
+    inputs = [_channels_first_source(value) for value in node.input_values()]
+    if convert is None or not any(found is not None for found in inputs):
         return
-    if (kind != "ReduceMean" and _rank(node) != 4) or not turn(node, inputs) or _rank(node) == 2:
+    if (kind != "ReduceMean" and _rank(node) != 4) or not convert(node, inputs) or _rank(node) == 2:
         return
     readers = node.output(0).get_target_inputs()
     last = _transpose(node.output(0), TO_LAST)
@@ -92,23 +92,24 @@ def _carry_past(node: Any) -> None:
         reader.replace_source_output(last)
 
 
-def _turn_unary(node: Any, inputs: list[Any]) -> bool:
+def _convert_unary(node: Any, inputs: list[Any]) -> bool:
     if inputs[0] is not None:
         node.input(0).replace_source_output(inputs[0])
     return inputs[0] is not None
 
 
-def _turn_binary(node: Any, inputs: list[Any]) -> bool:
-    turned = [
-        found or _turn(value) for found, value in zip(inputs, node.input_values(), strict=True)
+def _convert_binary(node: Any, inputs: list[Any]) -> bool:
+    converted = [
+        found or _to_channels_first(value)
+        for found, value in zip(inputs, node.input_values(), strict=True)
     ]
-    if any(found is None for found in turned):
+    if any(found is None for found in converted):
         return False
-    _replace_inputs(node, turned)
+    _replace_inputs(node, converted)
     return True
 
 
-def _turn_concat(node: Any, inputs: list[Any]) -> bool:
+def _convert_concat(node: Any, inputs: list[Any]) -> bool:
     if any(found is None for found in inputs) or node.get_attributes()["axis"] not in (3, -1):
         return False
     _replace_inputs(node, inputs)
@@ -116,19 +117,19 @@ def _turn_concat(node: Any, inputs: list[Any]) -> bool:
     return True
 
 
-def _turn_pad(node: Any, inputs: list[Any]) -> bool:
-    if inputs[0] is None or not all(_is_constant(node.input_value(place)) for place in (1, 2)):
+def _convert_pad(node: Any, inputs: list[Any]) -> bool:
+    if inputs[0] is None or not all(_is_constant(node.input_value(port)) for port in (1, 2)):
         return False
-    pads = [node.input_value(place).get_node().get_data() for place in (1, 2)]
+    pads = [node.input_value(port).get_node().get_data() for port in (1, 2)]
     _replace_inputs(node, [inputs[0], *(_constant(pad[list(TO_FIRST)]) for pad in pads)])
     return True
 
 
-def _turn_mean(node: Any, inputs: list[Any]) -> bool:
+def _convert_mean(node: Any, inputs: list[Any]) -> bool:
     if inputs[0] is None or not _is_constant(node.input_value(1)):
         return False
     axes = [int(axis) % 4 for axis in np.atleast_1d(node.input_value(1).get_node().get_data())]
-    # Over height and width the order of what is left is the same either way.
+    # A mean over height and width leaves (N, C) in either order.
     if not node.get_attributes()["keep_dims"] and sorted(axes) != [1, 2]:
         return False
     moved = np.array([TO_FIRST.index(axis) for axis in axes], np.int64)
@@ -137,28 +138,28 @@ def _turn_mean(node: Any, inputs: list[Any]) -> bool:
 
 
 def _replace_inputs(node: Any, values: list[Any]) -> None:
-    for place, value in enumerate(values):
-        node.input(place).replace_source_output(value)
+    for port, value in enumerate(values):
+        node.input(port).replace_source_output(value)
 
 
-# How each kind of operation is made to take channels first; false where it could not be.
-_TURNS: dict[str, Callable[[Any, list[Any]], bool]] = {
-    **dict.fromkeys(_UNARY, _turn_unary),
-    **dict.fromkeys(_BINARY, _turn_binary),
-    "Concat": _turn_concat,
-    "Pad": _turn_pad,
-    "ReduceMean": _turn_mean,
+# For each kind of operation, what makes it take channels first; returns whether it could.
+_CONVERTERS: dict[str, Callable[[Any, list[Any]], bool]] = {
+    **dict.fromkeys(_UNARY, _convert_unary),
+    **dict.fromkeys(_BINARY, _convert_binary),
+    "Concat": _convert_concat,
+    "Pad": _convert_pad,
+    "ReduceMean": _convert_mean,
 }
 
 
-def _before_last(value: Any) -> Any:
-    """Returns what a value is the channels-last form of, or None."""
+def _channels_first_source(value: Any) -> Any:
+    """Returns the channels-first value that a value is the transpose of, or None."""
     node = value.get_node()
     return node.input_value(0) if _order(node) == TO_LAST else None
 
 
-def _turn(value: Any) -> Any:
-    """Returns the channels-first form of the other side of an operation, or None."""
+def _to_channels_first(value: Any) -> Any:
+    """Returns the channels-first form of the other input of an operation, or None."""
     if _is_constant(value):
         data = value.get_node().get_data()
         if data.size == 1:

@@ -19,14 +19,14 @@ from topwork.core.errors import SettingsError
 from topwork.core.files import open_scratch
 from topwork.core.runtime import find_version
 
-# Part of every calibration's name: raise it when the same images would give another network.
-RECIPE = "2"
+# Part of every calibration's name, to be raised when the same images would give another network.
+CALIBRATION_VERSION = "2"
 FILES = (NETWORK_FILE, "network.bin")
 RECORD = "int8.json"
 
 
 def check_int8() -> None:
-    """Refuses int8 where what makes it is not installed.
+    """Refuses int8 if NNCF is not installed.
 
     Raises:
         SettingsError: with the command that installs it.
@@ -39,19 +39,19 @@ def check_int8() -> None:
 
 
 def find_int8(network: Network, images: Collection[str], seed: int, least: float) -> Int8 | None:
-    """Returns an earlier calibration of a network that serves these images too.
+    """Returns an earlier calibration of a network that can be used for these images too.
 
-    A network that was fitted to other images gives other vectors: were a few new images enough
-    for a new one, all vectors would be made again.
+    A network that is fitted to other images gives other vectors. If a few new images led to a new
+    calibration, all vectors would have to be computed again.
 
     Args:
         network: the network.
         images: SHA-256 of the images' bytes, hex.
-        seed: that the images to fit to were drawn with.
-        least: share of the images it was fitted to that must be among these.
+        seed: of the choice of the images to fit to.
+        least: share of the images of a calibration that must be among these, 0..1.
 
     Returns:
-        That with the largest share, or None.
+        The calibration with the largest share, or None.
     """
     there = set(images)
     found: list[tuple[float, str, Path]] = []
@@ -107,4 +107,4 @@ def make_int8(
 
 
 def _key(network: Network, seed: int) -> list[Any]:
-    return [network.folder.name, RECIPE, find_version("nncf"), seed]
+    return [network.folder.name, CALIBRATION_VERSION, find_version("nncf"), seed]

@@ -2,8 +2,8 @@
 
 A `.keras` file is a zip of three files: the versions, the layers and, as HDF5, the arrays.
 Keras wrote all three when the network was built, with an untrained head of one output. Here
-the head's number of outputs and its arrays are put in their places, and an inner layer if the
-head has one.
+the trained head's number of outputs and its arrays replace those, and an inner layer is inserted
+if the head has one.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def write_keras_file(folder: Path, layers: Sequence[Layer], path: Path) -> None:
 
 def _set_layers(config: list[dict[str, Any]], layers: Sequence[Layer]) -> None:
     """Gives the head its number of outputs and, for two layers, puts the inner one before it."""
-    place = next(n for n, layer in enumerate(config) if layer["name"] == HEAD)
-    head = config[place]
+    index = next(n for n, layer in enumerate(config) if layer["name"] == HEAD)
+    head = config[index]
     head["config"]["units"] = len(layers[-1][1])
     if len(layers) == 1:
         return
@@ -76,7 +76,7 @@ def _set_layers(config: list[dict[str, Any]], layers: Sequence[Layer]) -> None:
     inner = copy.deepcopy(head)
     inner["name"] = inner["config"]["name"] = INNER
     inner["config"].update(units=units, activation="relu")
-    config.insert(place, inner)
+    config.insert(index, inner)
     head["build_config"]["input_shape"] = [None, units]
     (source,) = head["inbound_nodes"][0]["args"]
     source["config"].update(shape=[None, units], keras_history=[INNER, 0, 0])
@@ -88,8 +88,8 @@ def _set_arrays(path: Path, layers: Sequence[Layer]) -> None:
     names = (HEAD,) if len(layers) == 1 else (INNER, HEAD)
     with h5py.File(path, "r+") as file:
         del file[_DENSE[0]]
-        for place, name, arrays in zip(_DENSE, names, layers, strict=False):
-            group = file.create_group(f"{place}/vars")
+        for group_path, name, arrays in zip(_DENSE, names, layers, strict=False):
+            group = file.create_group(f"{group_path}/vars")
             group.attrs["name"] = name
             for number, values in enumerate(arrays):
                 group.create_dataset(str(number), data=values)
@@ -106,7 +106,7 @@ def read_keras_head(path: Path) -> list[Layer]:
     with zipfile.ZipFile(path) as archive:
         arrays = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(arrays, "r") as file:
-        groups = [file[f"{place}/vars"] for place in _DENSE if place in file]
+        groups = [file[f"{group}/vars"] for group in _DENSE if group in file]
         return [(np.asarray(group["0"]), np.asarray(group["1"])) for group in groups]
 
 

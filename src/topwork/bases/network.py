@@ -1,4 +1,4 @@
-"""A base built for one image size: files in the store that any later run finds again."""
+"""A base that is built for one image size: files in the store, which later runs find again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from topwork.core.errors import NetworkError, StoreError
 from topwork.core.files import write_folder
 from topwork.core.runtime import find_version
 
-# Part of every vector's key: raise it when the network around a base changes.
-RECIPE = "1"
+# Part of every vector's key, to be raised when the network around a base changes.
+NETWORK_VERSION = "1"
 # The parts of a `.keras` file.
 KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
 NETWORK_FILE = "network.xml"
@@ -31,7 +31,7 @@ class Int8:
 
     Attributes:
         folder: holds it as OpenVINO IR.
-        calibration: names what it was fitted to: images, recipe and version of NNCF.
+        calibration: identifies what it was fitted to: images, and versions of this and of NNCF.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Network:
         feature_shape: (s, s, D) of the features before pooling.
         vector_length: D.
         parameters: of the base.
-        recipe: version of what is built around the base.
+        version: of what is built around the base.
         int8: the same network with convolutions of bytes, if that is what vectors come from.
     """
 
@@ -61,7 +61,7 @@ class Network:
     feature_shape: tuple[int, int, int]
     vector_length: int
     parameters: int
-    recipe: str = RECIPE
+    version: str = NETWORK_VERSION
     int8: Int8 | None = None
 
     @property
@@ -91,14 +91,16 @@ def prepare(spec: BaseSpec, image_size: int, weights: Weights, store: Path) -> N
         StoreError: the store cannot be written.
     """
     spec.choose_size(image_size)
-    key = json.dumps([spec.name, image_size, weights.sha256, RECIPE, find_version("keras")])
+    key = json.dumps(
+        [spec.name, image_size, weights.sha256, NETWORK_VERSION, find_version("keras")]
+    )
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = store / "bases" / f"{spec.name}-{image_size}-{digest}"
     return _read(spec, image_size, weights, folder) or _build(spec, image_size, weights, folder)
 
 
 def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network | None:
-    """Returns the built network, or None if it is not there as it was written."""
+    """Returns the built network, or None if it is not there or its files are not complete."""
     facts = read_folder(folder, FILES, RECORD)
     if facts is None:
         return None
@@ -187,7 +189,7 @@ def fill_folder(
 
 
 def read_folder(folder: Path, files: Sequence[str], record: str) -> dict[str, Any] | None:
-    """Returns what `fill_folder` recorded, or None if a file is not as it was written."""
+    """Returns what `fill_folder` recorded, or None if a file does not have its recorded size."""
     try:
         facts = json.loads((folder / record).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == facts["bytes"][name] for name in files)

@@ -1,4 +1,4 @@
-"""The whole model for OpenVINO: the networks' own files side by side, with a head grafted on."""
+"""The whole model as one OpenVINO file: networks side by side, and a trained head on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topwork.core.runtime import import_openvino
 Floats = NDArray[np.float32]
 Layer = tuple[Floats, Floats]
 
-# Names of the head's arrays, and behind them the number of the layer.
+# Names of the head's arrays; the number of the layer is appended.
 KERNEL, BIAS = "head_kernel", "head_bias"
 
 
@@ -44,9 +44,9 @@ def write_openvino_file(stack: Stack, layers: Sequence[Layer], path: Path) -> No
         for name, size in stack.inputs.items()
     }
     parts = []
-    for place, network in enumerate(stack.networks, 1):
+    for number, network in enumerate(stack.networks, 1):
         image = images[stack.input_of(network)]
-        parts.append(_graft(network, image, flip=stack.flip, prefix=f"network_{place}"))
+        parts.append(_graft(network, image, flip=stack.flip, prefix=f"network_{number}"))
     whole = ops.concat(parts, 1).output(0) if len(parts) > 1 else parts[0]
     names = [f"vectors_{n}" for n in range(1, len(parts) + 1)] if len(parts) > 1 else ["vectors"]
     outputs = {"logits": _add_head(whole, layers), **dict(zip(names, parts, strict=True))}
@@ -98,26 +98,26 @@ def flip_network(model: Any) -> None:
 
 
 def _number_nodes(model: Any) -> None:
-    """Counts the nodes of each kind that have no name of their own, from 1.
+    """Numbers the nodes of each kind that have no name of their own, from 1.
 
-    OpenVINO counts all nodes of a process: the same model would give another file in each.
+    OpenVINO numbers all nodes of a process, so the same model would give different files.
     """
     counts: Counter[str] = Counter()
     for node in model.get_ordered_ops():
         *path, name = node.get_friendly_name().split("/")
         kind = node.get_type_name()
         if name.rpartition("_")[0] == kind:
-            place = "/".join([*path, kind])
-            counts[place] += 1
-            node.set_friendly_name(f"{place}_{counts[place]}")
+            path_and_kind = "/".join([*path, kind])
+            counts[path_and_kind] += 1
+            node.set_friendly_name(f"{path_and_kind}_{counts[path_and_kind]}")
 
 
 def _graft(network: Network, image: Any, *, flip: bool, prefix: str) -> Any:
-    """Lets a network read an image, and returns its vectors."""
+    """Connects a network to an image input, and returns its vectors."""
     model = import_openvino().Core().read_model(network.vectors_path)
     if flip:
         flip_network(model)
-    # Tools find operations and tensors by name, and networks may have the same inside.
+    # Names must be unique in the model, and networks may have the same ones.
     for node in model.get_ordered_ops():
         node.set_friendly_name(f"{prefix}/{node.get_friendly_name()}")
         for port in node.outputs():
@@ -130,20 +130,20 @@ def _graft(network: Network, image: Any, *, flip: bool, prefix: str) -> Any:
 def _add_head(vectors: Any, layers: Sequence[Layer]) -> Any:
     """Returns the logits (N, C) of vectors (N, D), in f32 even where the networks run in bf16.
 
-    A product of matrices would run in bf16 with them, and large entries that cancel would
-    leave little of the logits. OpenVINO keeps everything else behind the last of the
-    convolutions in f32: so a layer is a product of numbers, and a sum.
+    A matrix product would run in bf16 with them, which loses the logits where large terms cancel.
+    OpenVINO runs all other operations after the last convolution in f32, so a layer is an
+    elementwise product and a sum.
     """
     ops = import_openvino().opset13
     values = vectors
-    for place, (kernel, bias) in enumerate(layers):
-        if place:
+    for layer, (kernel, bias) in enumerate(layers):
+        if layer:
             values = ops.relu(values)
         column = ops.unsqueeze(values, np.array([2]))
-        product = ops.multiply(column, ops.constant(kernel[None], name=f"{KERNEL}_{place}"))
+        product = ops.multiply(column, ops.constant(kernel[None], name=f"{KERNEL}_{layer}"))
         # (N, 1, C): OpenVINO 2026.4 adds a bias wrongly to a sum that drops its axis.
         row = ops.reduce_sum(product, np.array([1]), keep_dims=True)
-        offset = ops.constant(bias[None, None], name=f"{BIAS}_{place}")
+        offset = ops.constant(bias[None, None], name=f"{BIAS}_{layer}")
         values = ops.squeeze(ops.add(row, offset), np.array([1]))
     return values.output(0)
 
@@ -152,7 +152,7 @@ def _save(model: Any, networks: Sequence[Network], path: Path) -> None:
     try:
         import_openvino().save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
-        # OpenVINO does not say why; a full disk is the likeliest reason.
+        # OpenVINO does not say why; a full disk is the most likely reason.
         files = [network.vectors_path.with_suffix(".bin") for network in networks]
         needed = sum(file.stat().st_size for file in files) / 1e6
         free = shutil.disk_usage(path.parent).free / 1e6

@@ -1,7 +1,7 @@
-"""In a child process: NNCF makes the convolutions of a network compute with bytes.
+"""Quantizes the convolutions of a network to int8 with NNCF; runs in a child process.
 
-Ranges of the values between layers are fitted to training images. From the pooling on all stays
-in floating point: that is little work, and what is lost there no later layer makes good.
+Ranges of the values between layers are fitted to training images. From the pooling on, everything
+stays in floating point: that is little work, and no later layer could compensate an error there.
 
 `python -m topwork.bases.quantizing` answers one request of `child_process`.
 """
@@ -21,7 +21,7 @@ from topwork.core.child_process import receive, reply, watch_parent
 from topwork.core.runtime import import_openvino
 
 POOLING = ("ReduceMean", "GlobalAveragePool")
-# Images that run through the network at a time while it is watched: twice as fast as one by one.
+# Batch size while ranges are measured: twice as fast as single images.
 WATCHED = 8
 
 
@@ -41,7 +41,7 @@ def quantize(
         kept: names of the nodes that stay in floating point.
         count: how many batches to fit the ranges to.
         take: returns one of them, for the model's inputs.
-        per_channel: whether a range is for each channel, where NNCF does not choose.
+        per_channel: whether each channel has its own range; None to let NNCF choose.
         thorough: fit ranges to whole distributions instead of their ends, and correct what
             rounding does to the means: takes five times as long.
     """
@@ -105,8 +105,8 @@ def find_openvino_head(model: Any) -> list[str]:
 def round_pixels(model: Any) -> None:
     """Makes a model round its inputs to whole pixels in 0..255, as bytes are.
 
-    The range that its first layer is fitted to has other steps than pixels have. Given bytes,
-    OpenVINO leaves that rounding out; given the same pixels as floats it would not.
+    The steps of its first layer's range are not those of pixels. OpenVINO leaves out its rounding
+    to them for inputs of bytes, but not for the same pixels as floats.
 
     Args:
         model: an `openvino.Model` with inputs of float32 RGB in 0..255.
@@ -122,12 +122,12 @@ def round_pixels(model: Any) -> None:
 
 
 def fuse(model: Any) -> None:
-    """Lets each convolution take in the normalization behind it, as the runtime will.
+    """Folds each normalization into the convolution before it, as the runtime does.
 
-    What is rounded or fitted before that is not what is computed with.
+    Weights and ranges must be those that are computed with afterwards.
     """
     import_openvino()
-    # OpenVINO's own converter has no other way to it either.
+    # There is no public function for it: OpenVINO's own converter imports this one too.
     from openvino._offline_transformations import apply_moc_transformations
 
     apply_moc_transformations(model, cf=True)
@@ -169,7 +169,7 @@ def quantize_network(source: Path, pixels: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Answers one request, or breaks with a traceback, whose last line the parent shows."""
+    """Answers one request, or ends with a traceback, whose last line the parent shows."""
     watch_parent()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

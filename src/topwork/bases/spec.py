@@ -1,4 +1,4 @@
-"""What is known of each base before it is built: one row a base.
+"""The table of bases: what is known of each before it is built.
 
 Source: sizes, lengths and file names as in Keras 3.15 (`keras.applications`); a contract test
 compares every row with the network that Keras builds.
@@ -18,7 +18,7 @@ MOST_PIXELS = 2048
 
 
 class Preprocessing(StrEnum):
-    """What a base wants done with RGB in 0..255 before its first layer."""
+    """What must be done with RGB in 0..255 before a base's first layer."""
 
     TF = "tf"  # x / 127.5 - 1
     TORCH = "torch"  # x / 255, then ImageNet's mean and standard deviation

@@ -1,4 +1,4 @@
-"""Frozen networks side by side: their vectors, concatenated, are the vector of an image."""
+"""Several bases side by side: their concatenated vectors are the vector of an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from topwork.core.errors import SettingsError
 
 RECORD = "stack.json"
 
-Part = tuple[BaseSpec, int, Weights]
+# A base, its image size in pixels, and its weights.
+StackPart = tuple[BaseSpec, int, Weights]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Stack:
         return sum(network.vector_length for network in self.networks)
 
 
-def prepare_stack(parts: Sequence[Part], flip: bool, store: Path) -> Stack:
+def prepare_stack(parts: Sequence[StackPart], flip: bool, store: Path) -> Stack:
     """Returns networks side by side, built now or found in the store.
 
     Args:
@@ -72,7 +73,7 @@ def prepare_stack(parts: Sequence[Part], flip: bool, store: Path) -> Stack:
     built = tuple(prepare(*part, store) for part in parts)
     if len(built) == 1 and not flip:
         return Stack(built, flip, built[0].folder)
-    # The name of a network's folder says all that the network depends on.
+    # The name of a network's folder depends on everything that the network does.
     key = json.dumps([[network.folder.name for network in built], flip])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     stack = Stack(built, flip, store / "bases" / f"stack-{digest}")
@@ -86,7 +87,7 @@ def prepare_stack(parts: Sequence[Part], flip: bool, store: Path) -> Stack:
     return stack
 
 
-def _check_parts(parts: Sequence[Part]) -> None:
+def _check_parts(parts: Sequence[StackPart]) -> None:
     if not parts:
         raise SettingsError("base: at least one base is needed, received none")
     seen = set()

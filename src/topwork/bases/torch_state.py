@@ -1,8 +1,8 @@
 """Reads a PyTorch state dict in the old (non-zip) layout, without PyTorch and without risk.
 
-The layout is a row of pickles (magic number, protocol, system, the state dict, the keys of
+The layout is a sequence of pickles (magic number, protocol, system, the state dict, the keys of
 its storages) and then, for each storage, its length as int64 and its raw numbers. A pickle can
-run any code, so the unpickler here knows only the handful of names that a state dict needs.
+run any code, so the unpickler here accepts only the few names that a state dict needs.
 """
 
 from __future__ import annotations

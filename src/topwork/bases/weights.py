@@ -1,4 +1,4 @@
-"""Where the weights of a base come from, and which file exactly."""
+"""Finds the file of a base's weights, or downloads it, and identifies it by its hash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Weights:
 
     Attributes:
         path: their file; None for untrained weights.
-        sha256: hash of the file's bytes; the seed's name for untrained weights.
+        sha256: hash of the file's bytes, hex; `random-SEED` for untrained weights.
         seed: of untrained weights; None for a file.
     """
 
@@ -33,8 +33,8 @@ class Weights:
     seed: int | None = None
 
 
-def weights_here(spec: BaseSpec) -> bool:
-    """Whether the published weights are on this machine now."""
+def has_weights(spec: BaseSpec) -> bool:
+    """Whether the published weights are already on this machine."""
     return _published_file(spec) is not None
 
 
@@ -114,8 +114,8 @@ def _users_file(spec: BaseSpec, path: Path) -> Path:
 def _published_file(spec: BaseSpec) -> Path | None:
     if spec.package is not None:
         found = find_spec(spec.package.replace("-", "_"))
-        places = found.submodule_search_locations if found else None
-        files = [file for place in places or () for file in Path(place).rglob("*.pth")]
+        folders = found.submodule_search_locations if found else None
+        files = [file for folder in folders or () for file in Path(folder).rglob("*.pth")]
         return files[0] if files else None
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     path = home / "models" / str(spec.weights_file)

@@ -35,11 +35,11 @@ def describe(
 @app.command()
 def bases(as_json: Json = False) -> None:
     """List the pretrained networks: vector length, own size, licence, where the weights are."""
-    from topwork.bases import list_bases, weights_here
+    from topwork.bases import has_weights, list_bases
     from topwork.cli.show_results import show_bases
     from topwork.recipes.progress import make_console
 
-    rows = [(spec, weights_here(spec)) for spec in list_bases()]
+    rows = [(spec, has_weights(spec)) for spec in list_bases()]
     if not as_json:
         show_bases(make_console(stderr=False), rows)
         return

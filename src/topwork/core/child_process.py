@@ -118,11 +118,16 @@ def _ask(
             code = process.wait()
         answer = folder / "answer.json"
         if not answer.is_file():
-            lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise _BrokenError(lines[-1] if lines else f"exit code {code}")
+            raise _BrokenError(last_line(errors.read_bytes()) or f"exit code {code}")
         found = json.loads(answer.read_text(encoding="utf-8"))
         given = {key: np.load(folder / f"answer-{key}.npy") for key in found["arrays"]}
         return found["answer"], given
+
+
+def last_line(log: bytes) -> str:
+    """Returns the last line that a child wrote on stderr before it broke; empty for no line."""
+    lines = log.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 @contextlib.contextmanager
@@ -178,7 +183,7 @@ def end_children() -> None:
 before_leaving(end_children)
 
 
-_requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+_lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
 
 def watch_parent() -> None:
@@ -191,12 +196,11 @@ def watch_parent() -> None:
 
 def _listen() -> None:
     # Not through `sys.stdin`, whose lock would be held when this process ends by itself.
-    content = b""
-    while not content.endswith(b"\n"):
-        content += _read_or_end()
-    _requests.put(content)
+    rest = b""
     while True:
-        _read_or_end()
+        *lines, rest = (rest + _read_or_end()).split(b"\n")
+        for line in lines:
+            _lines.put(line)
 
 
 def _read_or_end() -> bytes:
@@ -206,9 +210,14 @@ def _read_or_end() -> bytes:
     return piece
 
 
+def receive_line() -> str:
+    """In a child that watches its parent: waits for the next line that the parent sends."""
+    return _lines.get().decode()
+
+
 def receive() -> tuple[dict[str, Any], Arrays]:
     """In a child that watches its parent: waits for the request; returns it and its arrays."""
-    content = json.loads(_requests.get())
+    content = json.loads(receive_line())
     folder = Path(content["folder"])
     arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in content["arrays"]}
     return content, arrays

@@ -52,6 +52,11 @@ class ModelError(TopworkError):
     """A saved model is missing, damaged, too new, or would break the parity rule."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: object) -> str:
     """Returns text as one line that does nothing to a terminal, whatever a file name holds."""
     return "".join(

@@ -1,4 +1,4 @@
-"""A dataset after the user's verdicts on suspects: some images dropped, some labelled anew."""
+"""Applies a person's verdicts to a dataset: images are dropped or get another label."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from topwork.data.listing import SHOWN
 
 @dataclass(frozen=True)
 class Correction:
-    """What verdicts did to a dataset.
+    """How much verdicts changed in a dataset.
 
     Attributes:
         dropped: images that were left out.
-        relabelled: images that were given another label.
+        relabelled: images that got another label.
         missing: verdicts on images that the dataset does not have.
     """
 
@@ -44,13 +44,13 @@ def correct(
 
     Args:
         dataset: images with labels.
-        verdicts: from `verdicts.read_verdicts`.
+        verdicts: from `fix_list.read_verdicts`.
         strict: raise at the first image that cannot be read.
         callback: as for `hashing.hash_images`.
 
     Returns:
-        The dataset without what was dropped (it is in `skipped`) and without classes of which
-        no image is left, and how much was changed.
+        The dataset without dropped images (they are in `skipped`) and without classes of which
+        no image is left; and how much was changed.
 
     Raises:
         DatasetError: a new label that no class has, or that is not a number where it must be.
@@ -67,9 +67,9 @@ def correct(
     if len(changes.drop) == len(dataset):
         raise DatasetError(f"{verdicts.path} drops every image; keep some")
     labels = dataset.labels.copy()
-    for place, text in changes.relabel.items():
-        labels[place] = _read_label(dataset, text, verdicts.path)
-    # The same labels may be said in another order, the same number with other digits.
+    for index, text in changes.relabel.items():
+        labels[index] = _read_label(dataset, text, verdicts.path)
+    # Compared as arrays: the text may differ in the order of labels or the digits of a number.
     changed = (labels != dataset.labels).reshape(len(dataset), -1).any(axis=1)
     corrected = replace(dataset, labels=labels)
     corrected = corrected.drop(dict.fromkeys(changes.drop, f"dropped by {verdicts.path.name}"))
@@ -80,7 +80,7 @@ def correct(
 
 
 def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
-    """Takes out classes that verdicts left no image of, as when two are made one."""
+    """Removes classes of which verdicts left no image, as when two classes are merged."""
     if dataset.task is Task.NUMBER:
         return dataset
     lost = _count(before).astype(bool) & (_count(dataset) == 0)
@@ -90,8 +90,8 @@ def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
     classes = tuple(dataset.classes[n] for n in kept)
     if dataset.task is Task.LABELS:
         return replace(dataset, classes=classes, labels=dataset.labels[:, kept])
-    place = np.cumsum(~lost) - 1
-    labels = np.where(dataset.labels < 0, -1, place[dataset.labels]).astype(np.int32)
+    new_index = np.cumsum(~lost) - 1
+    labels = np.where(dataset.labels < 0, -1, new_index[dataset.labels]).astype(np.int32)
     return replace(dataset, classes=classes, labels=labels)
 
 
@@ -102,11 +102,11 @@ def _count(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _read_label(dataset: Dataset, text: str, path: Path) -> object:
-    place = {name: n for n, name in enumerate(dataset.classes)}
+    index_of = {name: n for n, name in enumerate(dataset.classes)}
     if dataset.task in (Task.CLASSES, Task.BINARY):
-        return place[text]
-    # A label's own name may hold what stands between labels.
-    cells = [text] if text in place else text.split(SEPARATOR)
+        return index_of[text]
+    # The name of a label may itself contain the separator.
+    cells = [text] if text in index_of else text.split(SEPARATOR)
     cells = [name_class(cell.strip()) for cell in cells]
     if dataset.task is Task.NUMBER:
         numbers = [parse_number(cell) for cell in cells]
@@ -116,12 +116,12 @@ def _read_label(dataset: Dataset, text: str, path: Path) -> object:
                 f"{SEPARATOR} between them, received {text!r}"
             )
         return numbers
-    unknown = [cell for cell in cells if cell and cell not in place]
+    unknown = [cell for cell in cells if cell and cell not in index_of]
     if unknown:
         raise DatasetError(
             f"{path}: a new label must be of {', '.join(dataset.classes[:SHOWN])}, received "
             f"{unknown[0]!r}"
         )
     row = np.zeros(len(dataset.classes), bool)
-    row[[place[cell] for cell in cells if cell]] = True
+    row[[index_of[cell] for cell in cells if cell]] = True
     return row

@@ -1,14 +1,13 @@
-"""Labelled images, from wherever they are: sources, classes, splits, what was left out.
+"""Labelled images, from wherever they are: sources, labels, groups, splits, what was left out.
 
-Whether an image can be decoded shows when its vector is made.
+No image is read here; one that cannot be decoded is noticed when its vector is made.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,23 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import DataSettings, default_store
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
+from topwork.data.checks import check_class_count, check_training
 from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
-from topwork.data.listing import SHOWN, Listing, Skipped, Split, check_strict, make_writable
+from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.folder import read_folder
-from topwork.data.splits import hold_out, join_groups, merge_rare, strata
-from topwork.images.decode import Source, encode_array
+from topwork.data.sources import as_source, is_one_image
+from topwork.data.splits import assign_strata, hold_out, join_groups, merge_rare, number_groups
+from topwork.images.decode import Source
 
 
 @dataclass(frozen=True)
 class SplitMade:
-    """How Topwork made the validation split: the share of the training images, and the seed."""
+    """How a validation split was made from the training images.
+
+    Attributes:
+        fraction: of the training images, above 0 and below 1.
+        seed: of the random choice.
+    """
 
     fraction: float
     seed: int
@@ -41,9 +47,9 @@ class Dataset:
 
     Attributes:
         root: the folder, table or archive; None for images that were given one by one.
-        classes: names of the C classes or labels, sorted, or of the numbers.
-        sources: N paths, encoded images in memory, or where else their bytes lie.
-        names: N names to show: the path within the data, or the place in the list.
+        classes: names of the C classes or labels, sorted; of the C numbers, as given.
+        sources: N paths, encoded images in memory, or objects that read them elsewhere.
+        names: N names to show: the path within the data, or the index in the list.
         labels: what each image is. One of many or of two: (N,) int32, an index into `classes`,
             -1 for none. Many labels: (N, C) bool. Numbers: (N, C) float64.
         splits: (N,) of `train`, `validation` or `test`.
@@ -78,7 +84,7 @@ class Dataset:
 
     @property
     def targets(self) -> NDArray[Any]:
-        """What a head learns: (N,) int32 for one of many, else (N, outputs) float32."""
+        """What a head learns: (N,) int32 for one class of many, else (N, outputs) float32."""
         match self.task:
             case Task.CLASSES:
                 return self.labels
@@ -94,7 +100,7 @@ class Dataset:
 
     @property
     def sources_by_name(self) -> dict[str, Source]:
-        """The images by name, as a model remembers names."""
+        """The sources by name, with names written as a saved model has them."""
         return dict(zip(map(make_writable, self.names), self.sources, strict=True))
 
     @property
@@ -102,7 +108,7 @@ class Dataset:
         """Each image's label as text, (N,); many labels with `|` between them."""
         match self.task:
             case Task.CLASSES | Task.BINARY:
-                names = (*self.classes, "")  # the last is that of -1
+                names = (*self.classes, "")  # label -1, for none, is the last
                 return tuple(names[label] for label in self.labels.tolist())
             case Task.LABELS:
                 return tuple(
@@ -110,14 +116,14 @@ class Dataset:
                     for row in self.labels
                 )
             case Task.NUMBER:
-                # Digits enough to tell any two numbers of a table apart; nothing for no label.
+                # 15 digits tell any two numbers of a table apart; an empty text is no label.
                 rows = (["" if math.isnan(x) else f"{x:.15g}" for x in row] for row in self.labels)
                 return tuple(SEPARATOR.join(row) for row in rows)
 
     @classmethod
     def open(
         cls,
-        place: Path | str,
+        location: Path | str,
         *,
         strict: bool = False,
         labelled: bool = True,
@@ -128,16 +134,16 @@ class Dataset:
         """Reads labelled images from wherever they are.
 
         Args:
-            place: a folder (see `from_folder`); a table of paths and labels (CSV, JSON lines,
-                Parquet), or the folder that it is alone in, without class folders; a folder that
-                Hugging Face `datasets` saved; a zip or tar file of any of these; `-` for a table
-                on standard input; or the URL of any of them.
+            location: a folder (see `from_folder`); a table of paths and labels (CSV, JSON lines,
+                Parquet), or a folder without class folders that holds one; a folder that Hugging
+                Face `datasets` saved; a zip or tar file of any of these; `-` for a table on
+                standard input; or the URL of any of them.
             strict: raise at the first file or row that cannot be used, instead of leaving it out.
             labelled: whether every image needs a label.
             cache: folder for what comes from other machines or has to be unpacked; None for
                 one in the user's cache.
-            callback: hears how many bytes came from other machines, now and when images
-                are read; from any thread.
+            callback: `on_received` is called with the number of bytes that came from other
+                machines, now and when images are read; from any thread.
             columns: fields of `DataSettings`: how a table is read, and what its labels mean.
 
         Raises:
@@ -147,10 +153,13 @@ class Dataset:
         from topwork.data.readers.reading import read_data
 
         settings = DataSettings.create(**columns)
-        place = str(place)
-        cache = cache or default_store()
         listing = read_data(
-            place, settings, cache, strict=strict, labelled=labelled, callback=callback
+            str(location),
+            settings,
+            cache or default_store(),
+            strict=strict,
+            labelled=labelled,
+            callback=callback,
         )
         return cls.from_listing(listing, settings, strict=strict, labelled=labelled)
 
@@ -182,19 +191,17 @@ class Dataset:
         strict: bool = False,
         labelled: bool = True,
     ) -> Dataset:
-        """Makes classes, sets of labels or numbers of the labels that a reader found.
+        """Turns the labels that a reader found into classes, sets of labels or numbers.
 
         Args:
             listing: at least one image.
             settings: what the labels mean.
             strict: raise at the first label that cannot be used.
-            labelled: whether there must be enough to train on.
+            labelled: whether the training images must have at least two classes.
 
         Raises:
             DatasetError: only one class, or labels of which none fits.
         """
-        splits = listing.splits
-        divided = splits is not None
         task, classes, labels, bad = read_labels(listing, settings)
         for n, weight in enumerate(listing.weights or ()):
             if weight > LARGEST:
@@ -209,20 +216,18 @@ class Dataset:
             sources=tuple(listing.sources),
             names=tuple(listing.names),
             labels=labels,
-            splits=np.array([str(split) for split in splits] if splits is not None else [])
-            if divided
-            else np.full(len(labels), str(Split.TRAIN)),
+            splits=np.array(list(map(str, listing.splits or [Split.TRAIN] * len(labels)))),
             skipped=listing.skipped,
-            divided=divided,
+            divided=listing.splits is not None,
             task=task,
             read_as=settings,
-            groups=None if listing.groups is None else _number_groups(listing.groups),
+            groups=None if listing.groups is None else number_groups(listing.groups),
             weights=None
             if listing.weights is None
             else np.minimum(listing.weights, LARGEST).astype(np.float32),
         )
         if labelled and (dataset.splits == Split.TRAIN).any():
-            _check_class_count(listing, task, classes)
+            check_class_count(listing, task, classes)
         if not bad:
             return dataset
         kept = np.ones(len(dataset), bool)
@@ -248,7 +253,7 @@ class Dataset:
                 all texts nor all numbers, or fewer than two classes.
             SettingsError: an array of another shape or dtype, or there is no such task.
         """
-        if _is_one_image(sources):
+        if is_one_image(sources):
             raise DatasetError(f"a list of images is needed, received one: {sources!r:.80}")
         read = tuple(as_source(source) for source in sources)
         if not read:
@@ -269,8 +274,8 @@ class Dataset:
             classes=classes,
             sources=read,
             names=tuple(
-                str(source) if isinstance(source, Path) else f"image {place}"
-                for place, source in enumerate(read)
+                str(source) if isinstance(source, Path) else f"image {index}"
+                for index, source in enumerate(read)
             ),
             labels=values,
             splits=np.full(len(read), str(Split.TRAIN)),
@@ -313,7 +318,7 @@ class Dataset:
         return found
 
     def divided_groups(self) -> int:
-        """Returns how many groups have images in more than one split: such a test is too easy."""
+        """Returns how many groups have images in more than one split, which flatters scores."""
         if self.groups is None:
             return 0
         pairs = {*zip(self.groups.tolist(), self.splits.tolist(), strict=True)}
@@ -326,23 +331,23 @@ class Dataset:
 
     def select(self, chosen: NDArray[np.bool_]) -> Dataset:
         """Returns the images where `chosen` (N,) is true; the classes stay as they are."""
-        places = np.flatnonzero(chosen)
+        indices = np.flatnonzero(chosen)
         return replace(
             self,
-            sources=tuple(self.sources[i] for i in places),
-            names=tuple(self.names[i] for i in places),
-            labels=self.labels[places],
-            splits=self.splits[places],
-            groups=None if self.groups is None else self.groups[places],
-            weights=None if self.weights is None else self.weights[places],
-            hashes=None if self.hashes is None else tuple(self.hashes[i] for i in places),
+            sources=tuple(self.sources[i] for i in indices),
+            names=tuple(self.names[i] for i in indices),
+            labels=self.labels[indices],
+            splits=self.splits[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            weights=None if self.weights is None else self.weights[indices],
+            hashes=None if self.hashes is None else tuple(self.hashes[i] for i in indices),
         )
 
     def drop(self, reasons: Mapping[int, str]) -> Dataset:
         """Returns the dataset without some images, which are then in `skipped`.
 
         Args:
-            reasons: why, by the image's place.
+            reasons: why, by the image's index.
         """
         kept = np.ones(len(self), bool)
         kept[list(reasons)] = False
@@ -350,25 +355,15 @@ class Dataset:
         return replace(self.select(kept), skipped=self.skipped + left_out)
 
     def check_training(self) -> None:
-        """Refuses a dataset that nothing can be trained on.
-
-        Raises:
-            DatasetError: no training images, some without a label, or a class that none has.
-        """
-        training = self.splits == Split.TRAIN
-        if not training.any():
-            where = f" in {self.root}" if self.root else ""
-            raise DatasetError(
-                f"there are no training images{where}; add a folder train/, or rows of that split"
-            )
-        self._check_labels()
-        if self.weights is not None and not self.weights[training].any():
-            raise DatasetError("every training image has weight 0; at least one must count")
-        if self.task is not Task.NUMBER:
-            self._check_split_classes(training)
+        """Raises `DatasetError` if nothing can be trained on this; see `checks`."""
+        check_training(self)
 
     def together(self, alike: NDArray[np.int64]) -> Dataset:
-        """Returns the dataset with images of equal numbers (N,) in one group, besides its own."""
+        """Returns the dataset with its groups joined where images have equal numbers.
+
+        Args:
+            alike: (N,) numbers; images with the same one must not be divided between splits.
+        """
         return replace(self, groups=join_groups(self.groups, alike))
 
     def with_validation(self, fraction: float, seed: int) -> Dataset:
@@ -390,99 +385,13 @@ class Dataset:
             return self
         training = np.flatnonzero(self.splits == Split.TRAIN)
         labels = self.labels[training]
-        stratum = strata(self.task, labels)
+        stratum = assign_strata(self.task, labels)
         own = None if self.groups is None else self.groups[training]
         if self.task is Task.NUMBER:
-            # No part of the numbers has to be on both sides.
+            # A range of numbers with too few images need not be on both sides.
             stratum = merge_rare(stratum, own, 2)
         sets = labels if self.task is Task.LABELS else None
         chosen = training[hold_out(stratum, own, fraction, seed, labels=sets)]
         splits = self.splits.astype(f"<U{len(Split.VALIDATION)}")
         splits[chosen] = str(Split.VALIDATION)
         return replace(self, splits=splits, split_made=SplitMade(fraction, seed))
-
-    def _check_split_classes(self, training: NDArray[np.bool_]) -> None:
-        known = self._labels_of(training)
-        for split in (Split.VALIDATION, Split.TEST):
-            strange = self._labels_of(self.splits == split) - known
-            if strange:
-                names = ", ".join(self.classes[n] for n in sorted(strange)[:SHOWN])
-                raise DatasetError(
-                    f"{split} has images of {names}, but train has none; a class cannot be "
-                    f"learnt from {split} alone. Add training images, or take the class out"
-                )
-        if self.task is not Task.LABELS and len(known) < 2:
-            only = self.classes[known.pop()]
-            raise DatasetError(
-                f"training needs at least 2 classes, received images of {only} alone"
-            )
-        if len(known) < len(self.classes):
-            lost = [name for n, name in enumerate(self.classes) if n not in known]
-            raise DatasetError(
-                f"no training image has the label {', '.join(lost[:SHOWN])}; add some, or take "
-                "the label out"
-            )
-
-    def _check_labels(self) -> None:
-        """Refuses images without a label, which can only be predicted."""
-        if self.task is Task.LABELS:
-            bare = len(self) if not self.classes else 0
-        else:
-            rows = self.labels < 0 if self.task is not Task.NUMBER else np.isnan(self.labels)
-            bare = int(rows.reshape(len(self), -1).any(axis=1).sum())
-        if bare:
-            raise DatasetError(
-                f"every image needs a label to train on, received {bare} of {len(self)} without "
-                "one; leave them out, or predict them"
-            )
-
-    def _labels_of(self, chosen: NDArray[np.bool_]) -> set[int]:
-        rows = self.labels[chosen]
-        if self.task is Task.LABELS:
-            return {*np.flatnonzero(rows.any(axis=0)).tolist()}
-        return {*rows.tolist()}
-
-
-def _number_groups(names: Sequence[str]) -> NDArray[np.int64]:
-    """Returns a number for each group; an image without one gets a number of its own."""
-    place = {name: n for n, name in enumerate(sorted(set(names)))}
-    return np.array(
-        [place[name] if name else len(place) + n for n, name in enumerate(names)], np.int64
-    )
-
-
-def _is_one_image(sources: Any) -> bool:
-    if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike):
-        return True
-    # Rows of (W, 3) would pass for grey images.
-    colour = isinstance(sources, np.ndarray) and sources.ndim == 3 and sources.shape[2] in (3, 4)
-    return colour or not isinstance(sources, Iterable)
-
-
-def as_source(image: Any) -> Source:
-    """Returns an image as a path or as encoded bytes.
-
-    Args:
-        image: a path (`str` or `Path`), encoded bytes, or a uint8 array.
-
-    Raises:
-        SettingsError: an array of another shape or dtype.
-    """
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    if isinstance(image, str | os.PathLike):
-        return Path(image)
-    return encode_array(np.asarray(image))
-
-
-def _check_class_count(listing: Listing, task: Task, classes: Sequence[str]) -> None:
-    if task is Task.NUMBER or len(classes) >= (1 if task is Task.LABELS else 2):
-        return
-    found = classes[0] if classes else "none"
-    advice = "Give every image a label"
-    if listing.lines is None:
-        advice = "Each class is a folder with its images in it"
-    raise DatasetError(
-        f"at least 2 classes are needed, received {'one' if classes else 'none'} in "
-        f"{listing.root}: {found}. {advice}"
-    )

@@ -1,4 +1,4 @@
-"""Real images that need no network: scikit-learn's handwritten digits as an image folder."""
+"""Example data without a download: scikit-learn's handwritten digits as an image folder."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def write_digits(folder: Path) -> Path:
     digits = load_digits()
     ink = np.asarray(digits.images)
     pixels = np.rint(255 - ink * (255 / DARKEST)).astype(np.uint8)  # (1797, 8, 8)
-    places = np.arange(len(pixels))
+    indices = np.arange(len(pixels))
     _, test = train_test_split(
-        places, test_size=TEST_SHARE, random_state=SEED, stratify=digits.target
+        indices, test_size=TEST_SHARE, random_state=SEED, stratify=digits.target
     )
-    is_test = np.isin(places, test)
+    is_test = np.isin(indices, test)
     try:
-        for place in places:
-            split = "test" if is_test[place] else "train"
-            parent = folder / split / str(digits.target[place])
+        for index in indices:
+            split = "test" if is_test[index] else "train"
+            parent = folder / split / str(digits.target[index])
             parent.mkdir(parents=True, exist_ok=True)
-            (parent / f"{place:04}.png").write_bytes(encode_array(pixels[place]))
+            (parent / f"{index:04}.png").write_bytes(encode_array(pixels[index]))
     except OSError as error:
         raise DatasetError(f"cannot write the digits to {folder}: {error.strerror}") from error
     return folder

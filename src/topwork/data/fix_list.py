@@ -1,6 +1,6 @@
-"""What a person decides about images in doubt: a list to fill in by spreadsheet, and read back.
+"""The fix list: suspects for a person to decide on in a spreadsheet, and the verdicts read back.
 
-The list is CSV in UTF-8 with a byte-order mark, one row per doubt:
+The list is CSV in UTF-8 with a byte-order mark, one row per suspect:
 
     image,sha256,split,label,suggested,score,why,verdict
 
@@ -10,7 +10,7 @@ or that a spreadsheet would turn into a date or a number, is written `label:keep
 verdict. Cells that begin like a formula (= + - @) get an apostrophe in front, so that no
 spreadsheet runs them; it is taken off again.
 
-An image is told by its content. Its name only says which of several equal ones to drop.
+An image is identified by its content. Its name only says which of several equal ones to drop.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from typing import Literal
 from topwork.core.errors import DatasetError, printable
 from topwork.core.files import write_file
 from topwork.data.listing import SHOWN, make_writable
+from topwork.data.readers.table import DELIMITERS
 
 COLUMNS = ("image", "sha256", "split", "label", "suggested", "score", "why", "verdict")
 LABEL = "label:"
-# The user's spreadsheet may use another of these, by the habits of its country.
-_DELIMITERS = ",;\t"
 _FORMULA = "=+-@\t\r\n"
 _HEX = frozenset("0123456789abcdef")
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -41,17 +40,17 @@ Action = Literal["keep", "drop", "label"]
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """A row of the list.
+class FixListRow:
+    """A suspect: a row of the list without a verdict.
 
     Attributes:
         image: name to show.
         sha256: of the image's bytes, hex.
-        split: what it is for.
-        label: what it has.
-        suggested: what it may be; empty if nothing is suggested.
-        score: how doubtful it is; None where there is no figure.
-        why: in words.
+        split: that the image is in.
+        label: that it has.
+        suggested: label that it may have to get; empty if none is suggested.
+        score: how doubtful it is; None if there is no number for that.
+        why: the reason in words.
     """
 
     image: str
@@ -65,7 +64,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row that a person filled in.
+    """What a person decided about an image: a row of the list that was filled in.
 
     Attributes:
         sha256: of the image's bytes, hex.
@@ -84,7 +83,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The rows that were filled in.
+    """The rows of a list that were filled in.
 
     Attributes:
         path: where they were read.
@@ -103,11 +102,11 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Changes:
-    """What verdicts do to a data set.
+    """What verdicts change in a dataset.
 
     Attributes:
-        drop: places to leave out, ascending.
-        relabel: new label by place; those that have it already are not in it.
+        drop: indices of the images to leave out, ascending.
+        relabel: new labels by index, without images that already have the new label.
         missing: verdicts on images that are not in the data.
     """
 
@@ -116,7 +115,7 @@ class Changes:
     missing: tuple[Verdict, ...]
 
 
-def write_fix_list(path: Path, rows: Iterable[Doubt]) -> None:
+def write_fix_list(path: Path, rows: Iterable[FixListRow]) -> None:
     """Writes a list for a person to fill in.
 
     Args:
@@ -174,7 +173,7 @@ def read_verdicts(path: Path) -> Verdicts:
 
 
 def write_label(label: str) -> str:
-    """Returns how a verdict says a label, whatever it is called."""
+    """Returns a label as it is written in the column of verdicts, whatever it is called."""
     said = label.strip().lower() in ("keep", "drop") or label.lower().startswith(LABEL)
     unsafe = label != label.strip() or _guard(label) != label
     return LABEL + label if said or unsafe else label
@@ -187,10 +186,10 @@ def apply(
     labels: Sequence[str],
     classes: Sequence[str] | None = None,
 ) -> Changes:
-    """Says what verdicts do to N images.
+    """Returns what verdicts change in N images.
 
-    A new label is given to all images of that content. Of equal images, the one of that name is
-    dropped; all of them where none has it (any more). What is dropped needs no label.
+    A new label is given to all images of that content. Of equal images the one of that name is
+    dropped; all of them if none has that name (any more). A dropped image gets no new label.
 
     Args:
         verdicts: from `read_verdicts`.
@@ -202,27 +201,27 @@ def apply(
     Raises:
         DatasetError: a label that no class has.
     """
-    places: dict[str, list[int]] = {}
-    for place, image in enumerate(hashes):
-        places.setdefault(image, []).append(place)
+    indices: dict[str, list[int]] = {}
+    for index, image in enumerate(hashes):
+        indices.setdefault(image, []).append(index)
     drop, relabel, missing = set[int](), dict[int, str](), list[Verdict]()
     for verdict in verdicts:
         label = None
         if verdict.label is not None:
             label = _match(verdict, verdicts.path, classes)
-        same = places.get(verdict.sha256, [])
+        same = indices.get(verdict.sha256, [])
         if not same:
             missing.append(verdict)
         elif verdict.action == "drop":
             drop.update([n for n in same if make_writable(names[n]) == verdict.name] or same)
         elif label is not None:
             relabel.update((n, label) for n in same if labels[n] != label)
-    kept = {place: relabel[place] for place in sorted(relabel) if place not in drop}
+    kept = {index: relabel[index] for index in sorted(relabel) if index not in drop}
     return Changes(tuple(sorted(drop)), kept, tuple(missing))
 
 
 def _guard(cell: str) -> str:
-    """Puts an apostrophe before what a spreadsheet may run, and before other apostrophes."""
+    """Puts an apostrophe before a cell that a spreadsheet may run, and before an apostrophe."""
     return f"'{cell}" if cell.startswith(("'", *_FORMULA)) else cell
 
 
@@ -282,7 +281,11 @@ def _say(verdict: Verdict) -> str:
 
 
 def check_fix_list(path: Path) -> None:
-    """Refuses to replace what a person wrote."""
+    """Refuses to replace a file that holds verdicts, or is no such list.
+
+    Raises:
+        DatasetError: it does, or is none.
+    """
     if not path.exists():
         return
     try:
@@ -313,7 +316,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _read_header(path: Path, text: str) -> tuple[list[str], str]:
     best: list[str] = []
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         try:
             cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
         except csv.Error:

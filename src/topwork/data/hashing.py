@@ -1,4 +1,4 @@
-"""A dataset and the hashes of its images, without those that cannot be used."""
+"""Hashes of the images of a dataset, which leaves out images that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
+from topwork.data.listing import Skipped, check_strict
 from topwork.images.decode import Source, image_hash, read_bytes
 
-# Images that a thread hashes at a time.
+# How many images a thread hashes at a time.
 TOGETHER = 8
 
 
@@ -31,24 +32,14 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
 
     bad: dict[int, str] = {}
     hashes: list[str] = []
-    for place, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
+    for index, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
         if isinstance(result, ImageError):
-            bad[place] = str(result)
-            refuse(dataset.names[place], str(result), strict)
+            bad[index] = str(result)
+            check_strict([Skipped(dataset.names[index], str(result))], strict)
         hashes.append(str(result))
-        callback.on_read(place + 1, len(dataset))
+        callback.on_read(index + 1, len(dataset))
     dataset, hashes = leave_out(dataset, hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
-
-
-def refuse(name: str, reason: str, strict: bool) -> None:
-    """Raises what is wrong with an image, if nothing may be left out.
-
-    Raises:
-        DatasetError: `strict`.
-    """
-    if strict:
-        raise DatasetError(f"{name}: {reason}; mend or remove it, or leave out --strict")
 
 
 def leave_out(
@@ -59,7 +50,7 @@ def leave_out(
     Args:
         dataset: the images.
         hashes: one for each.
-        bad: reasons by place.
+        bad: reasons by index.
 
     Raises:
         DatasetError: no image is left.
@@ -67,9 +58,9 @@ def leave_out(
     if not bad:
         return dataset, hashes
     if len(bad) == len(hashes):
-        place, reason = next(iter(bad.items()))
+        index, reason = next(iter(bad.items()))
         raise DatasetError(
             f"no image can be used: all {len(bad)} failed, the first was "
-            f"{dataset.names[place]}: {reason}"
+            f"{dataset.names[index]}: {reason}"
         )
     return dataset.drop(bad), [image for n, image in enumerate(hashes) if n not in bad]

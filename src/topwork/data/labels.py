@@ -1,6 +1,7 @@
-"""From labels as they were written to what heads learn: class indices, sets of labels, numbers.
+"""From labels as they were written to class indices, sets of labels or numbers.
 
-Labels that look the same, whichever way their accents are encoded, are one label.
+In: the texts of a `Listing`, or Python values. Out: the task, names of classes, and an array.
+Labels that look the same, however their accents are encoded, are one label.
 
 N: images, C: classes, labels or numbers.
 """
@@ -22,7 +23,7 @@ from topwork.data.listing import Listing, make_writable
 YES = frozenset(("1", "1.0", "true", "yes"))
 NO = frozenset(("0", "0.0", "false", "no", ""))
 SEPARATOR = "|"
-# Heads learn in single precision; a larger number would be infinite there.
+# The largest number that is finite in single precision, in which heads are trained.
 LARGEST = float(np.finfo(np.float32).max)
 
 Labels = NDArray[Any]
@@ -32,15 +33,15 @@ Text = str | tuple[str, ...] | None
 def read_labels(
     listing: Listing, settings: DataSettings
 ) -> tuple[Task, tuple[str, ...], Labels, dict[int, str]]:
-    """Gives labels a meaning.
+    """Interprets the labels of a listing.
 
     Args:
         listing: with labels as texts.
-        settings: the task, if it is said, and the text between the labels of one image.
+        settings: the task, if it is set, and the separator between the labels of one image.
 
     Returns:
-        The task; names of the C classes; labels as `Dataset.labels` has them; and for each image
-        whose label cannot be used, by its place, the reason.
+        The task; names of the C classes; labels as `Dataset.labels` has them; and the reasons why
+        labels cannot be used, by the index of their image.
 
     Raises:
         DatasetError: a task that such labels cannot have.
@@ -66,8 +67,8 @@ def read_labels(
 
 
 def name_class(text: str) -> str:
-    """Returns a label as a model keeps it."""
-    # Programs and systems encode an accent in two ways; it is the same name.
+    """Returns the name of a class as a model stores it."""
+    # The same accent may be encoded in two ways.
     return make_writable(unicodedata.normalize("NFC", text))
 
 
@@ -75,8 +76,8 @@ def _read_classes(texts: Sequence[Text], task: Task | None) -> tuple[Task, tuple
     named = {text: name_class(text) for text in set(texts) if isinstance(text, str)}
     classes = sorted({*named.values()})
     number = {name: n for n, name in enumerate(classes)}
-    place: dict[Any, int] = {text: number[name] for text, name in named.items()} | {None: -1}
-    labels = np.array([place[text] for text in texts], np.int32)
+    index_of: dict[Any, int] = {text: number[name] for text, name in named.items()} | {None: -1}
+    labels = np.array([index_of[text] for text in texts], np.int32)
     return _choose_task(task, classes), tuple(classes), labels
 
 
@@ -89,7 +90,7 @@ def _choose_task(task: Task | None, classes: Sequence[str]) -> Task:
 
 
 def _are_flags(texts: Sequence[Text]) -> bool:
-    """Whether several columns say yes and no, but for mistakes, and are no columns of labels."""
+    """Whether at least half of the cells of several label columns say yes or no."""
     cells = [cell for text in texts if isinstance(text, tuple) for cell in text if cell.strip()]
     return 2 * sum(map(_is_flag, cells)) >= len(cells)
 
@@ -104,13 +105,13 @@ def _read_flags(
     """Reads columns of yes and no; the columns are the labels."""
     labels = np.zeros((len(texts), len(columns)), bool)
     bad: dict[int, str] = {}
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         for n, cell in enumerate(text or ()):
             if not _is_flag(cell):
                 bad.setdefault(
-                    place, f"its {columns[n]} must be 1 or 0, or yes or no, received {cell[:40]!r}"
+                    index, f"its {columns[n]} must be 1 or 0, or yes or no, received {cell[:40]!r}"
                 )
-            labels[place, n] = cell.strip().lower() in YES
+            labels[index, n] = cell.strip().lower() in YES
     return tuple(map(name_class, columns)), labels, bad
 
 
@@ -119,25 +120,25 @@ def _read_sets(texts: Sequence[Text], separator: str) -> tuple[tuple[str, ...], 
     rows = [text if isinstance(text, tuple) else (text or "").split(separator) for text in texts]
     sets = [{name_class(label.strip()) for label in row} - {""} for row in rows]
     classes = sorted(set().union(*sets))
-    place = {name: n for n, name in enumerate(classes)}
+    index_of = {name: n for n, name in enumerate(classes)}
     labels = np.zeros((len(sets), len(classes)), bool)
     for row, names in zip(labels, sets, strict=True):
-        row[[place[name] for name in names]] = True
+        row[[index_of[name] for name in names]] = True
     return tuple(classes), labels
 
 
 def _read_numbers(texts: Sequence[Text], columns: Sequence[str]) -> tuple[Labels, dict[int, str]]:
     numbers = np.full((len(texts), len(columns)), np.nan)
     bad: dict[int, str] = {}
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         cells = (text,) if isinstance(text, str) else text or ()
         for n, cell in enumerate(cells):
             value = parse_number(cell)
             if value is None:
                 which = f"{columns[n]}" if len(columns) > 1 else "label"
-                bad.setdefault(place, f"its {which} {cell[:40]!r} is not a finite number")
+                bad.setdefault(index, f"its {which} {cell[:40]!r} is not a finite number")
             else:
-                numbers[place, n] = value
+                numbers[index, n] = value
     return numbers, bad
 
 
@@ -147,16 +148,16 @@ def parse_number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    # Python's own spelling of a number; in data `1_2` is a name.
+    # Python reads `1_2` as a number; in data it is a name.
     return value if abs(value) <= LARGEST and "_" not in text else None
 
 
 def number_labels(given: Any, task: Task | None) -> tuple[Task, tuple[str, ...], Labels]:
-    """Gives labels a meaning that were passed as Python values.
+    """Interprets labels that are Python values.
 
     Args:
         given: N texts or numbers, N lists of texts, or an array (N, C).
-        task: what they mean; None to tell by their form.
+        task: what they mean; None to tell it from their form.
 
     Returns:
         The task, names of the C classes, and labels as `Dataset.labels` has them.
@@ -222,7 +223,7 @@ def _take_sets(given: Any) -> tuple[tuple[str, ...], Labels]:
 
 
 def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
-    """Returns the sorted classes as text, and each label's place among them."""
+    """Returns the sorted classes as text, and each label's index among them."""
     try:
         values = np.asarray(labels)
     except ValueError:
@@ -236,14 +237,14 @@ def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
         raise DatasetError(f"labels must be all texts or all numbers: {error}") from None
     names = [name_class(str(name)) for name in classes]
     once = sorted({*names}) if isinstance(classes[0], str) else list(dict.fromkeys(names))
-    place = {name: n for n, name in enumerate(once)}
-    return once, np.array([place[name] for name in names])[numbers]
+    index_of = {name: n for n, name in enumerate(once)}
+    return once, np.array([index_of[name] for name in names])[numbers]
 
 
 def _check_labels(values: NDArray[Any], given: ArrayLike) -> None:
     if values.dtype.kind not in "biufUTO":
         raise DatasetError(f"labels must be texts or numbers, received {values.dtype}")
-    # NumPy makes texts of numbers that lie among them, and "nan" of a missing label.
+    # NumPy turns numbers among texts into texts, and a missing label into "nan".
     objects = np.asarray(given, object) if values.dtype.kind in "UTO" else values
     others = [label for label in objects.tolist() if not isinstance(label, str)]
     if any(label is None or _is_not_finite(label) for label in others):

@@ -1,6 +1,6 @@
-"""What readers find in a folder, table or archive: images, their labels, what was left out.
+"""What a reader found in a folder, table or archive: images, labels, and what was left out.
 
-Labels are as they were written; `Dataset` makes classes, sets of labels or numbers of them.
+Labels are as they were written; `Dataset` turns them into classes, sets of labels or numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHOWN = 10
 
 
 class Split(StrEnum):
-    """What an image is for."""
+    """What an image is used for."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -52,14 +52,13 @@ class Listing:
         labels: N texts; tuples of L texts where the data has several label columns; None for an
             image without a label.
         label_columns: names of the L label columns; empty where there is one, or folders.
-        splits: what each is for; None where the data is not divided.
-        groups: names of what must not be divided between splits; an empty one is a group of its
-            own. None where the data has none.
-        weights: how much each counts in training, 0 or more; None where all count the same.
+        splits: of each image; None if the data is not divided.
+        groups: name of each image's group, which must not be divided between splits; an image
+            with an empty name is a group of its own. None if the data has no groups.
+        weights: how much each counts in training, 0 or more; None if all count the same.
         lines: the line or row, counted from 1, that each comes from; None for folders.
         unit: what `lines` counts, `line` or `row`.
-        separator: what stands between the labels of an image that came as a list; None where
-            labels did not.
+        separator: between the labels of an image that came as a list; None if none did.
         skipped: what was left out.
     """
 
@@ -76,18 +75,18 @@ class Listing:
     separator: str | None = None
     skipped: tuple[Skipped, ...] = ()
 
-    def where(self, place: int) -> str:
-        """Names an image so that a user finds it."""
+    def where(self, index: int) -> str:
+        """Returns the location of an image for messages: its path, or its line and name."""
         if self.lines is None:
-            return self.names[place]
-        return f"{self.root} {self.unit} {self.lines[place]}: {self.names[place]}"
+            return self.names[index]
+        return f"{self.root} {self.unit} {self.lines[index]}: {self.names[index]}"
 
 
 def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:
-    """Refuses to go on without what was left out.
+    """Raises for the first file or row that was left out, if nothing may be.
 
     Raises:
-        DatasetError: `strict`, and something was.
+        DatasetError: `strict`, and something was left out.
     """
     if strict and skipped:
         first = skipped[0]
@@ -97,5 +96,5 @@ def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:
 
 
 def make_writable(name: str) -> str:
-    """Escapes what is not Unicode, as in undecodable names of files: no model could hold it."""
+    """Escapes what UTF-8 cannot encode, as in file names that could not be decoded."""
     return name.encode("utf-8", "backslashreplace").decode()

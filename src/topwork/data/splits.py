@@ -16,20 +16,20 @@ from topwork.core.task import Task
 
 Ints = NDArray[np.integer[Any]]
 
-# Numbers are divided into so many parts of equal count, fewer where there are few images.
+# Into how many quantiles numbers are divided; fewer if there are few images.
 QUANTILES = 10
-# How much the share of all images counts beside that of each stratum: where strata are small, each
-# is as near as it can be and all err to one side.
+# How much the share of all images counts compared with that of one stratum. Without it, small
+# strata would each be as near to their share as possible, but all deviate in the same direction.
 TOTAL_WEIGHT = 4
 
 
-def strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Returns for each image what is to be as frequent on either side of a division, (N,).
+def assign_strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns the stratum of each image, (N,): each is to be as frequent in all splits.
 
     Args:
-        task: decides how.
-        labels: (N,) class indices, kept as they are; (N, C) sets of labels, of which an image
-            stands for its rarest; (N, 1) numbers, which are cut into parts of equal count.
+        task: what the labels mean.
+        labels: (N,) class indices, which are the strata; (N, C) sets of labels, of which the
+            rarest is an image's stratum; (N, 1) numbers, whose quantiles are the strata.
     """
     if task is Task.LABELS:
         counts = labels.sum(axis=0)
@@ -51,21 +51,21 @@ def hold_out(
     *,
     labels: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """Chooses a stratified share of some images.
+    """Chooses a stratified share of images.
 
-    Of each stratum some images are not chosen: one with a single group keeps it. Of each with
-    several groups some are chosen, if groups allow it.
+    Of each stratum some images are not chosen, so one with a single group keeps all. Of each
+    stratum with several groups some are chosen, if groups allow it.
 
     Args:
-        stratum: (N,) from `strata`.
-        groups: (N,) equal numbers are never divided; None for no groups.
+        stratum: (N,) from `assign_strata`.
+        groups: (N,) numbers of groups, which are never divided; None for no groups.
         fraction: of the images, above 0 and below 1.
         seed: the same seed chooses the same images.
-        labels: (N, L) sets of labels; of each some images are not chosen, too. None where strata
-            are all there is.
+        labels: (N, L) sets of labels; of each label, too, some images are not chosen. None for
+            other tasks.
 
     Returns:
-        The places of the chosen ones, ascending.
+        The indices of the chosen ones, ascending.
 
     Raises:
         DatasetError: too few images or groups to divide.
@@ -91,19 +91,21 @@ def hold_out(
     return np.flatnonzero(chosen)
 
 
-def fold_out(stratum: Ints, groups: Ints | None, folds: int, seed: int) -> list[NDArray[np.int64]]:
+def make_folds(
+    stratum: Ints, groups: Ints | None, folds: int, seed: int
+) -> list[NDArray[np.int64]]:
     """Divides images into stratified folds.
 
     No fold has all images of a stratum, unless one group has them.
 
     Args:
-        stratum: (N,) from `strata`; each needs at least as many groups as there are folds.
-        groups: (N,) equal numbers are never divided; None for no groups.
+        stratum: (N,) from `assign_strata`; each needs at least as many groups as there are folds.
+        groups: (N,) numbers of groups, which are never divided; None for no groups.
         folds: at least 2.
         seed: the same seed makes the same folds.
 
     Returns:
-        The places of each fold's images, ascending; every image is in one.
+        The indices of each fold's images, ascending; every image is in one.
 
     Raises:
         DatasetError: a stratum has fewer groups than there are folds.
@@ -120,17 +122,17 @@ def fold_out(stratum: Ints, groups: Ints | None, folds: int, seed: int) -> list[
         )
     if len(own) == len(units):
         cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(own, own)
-        places = np.argsort(units)
-        return [np.sort(places[out]) for _, out in cut]
+        indices = np.argsort(units)
+        return [np.sort(indices[out]) for _, out in cut]
     parts = _allot(stratum, units, own, (1 / folds,) * folds, seed)
     return [np.flatnonzero(parts == part) for part in range(folds)]
 
 
-def count_units(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
+def count_groups(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
     """Returns how many groups each stratum has; an image without one counts as one.
 
     Args:
-        stratum: (N,) from `strata`.
+        stratum: (N,) from `assign_strata`.
         groups: (N,) or None.
         strata: how many there are at least, also without images.
     """
@@ -139,17 +141,17 @@ def count_units(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[
 
 
 def merge_rare(stratum: Ints, groups: Ints | None, least: int) -> NDArray[np.int64]:
-    """Makes one stratum of all that have fewer groups than `least`, and of the next as needed."""
+    """Merges all strata with fewer than `least` groups, and further ones until it has as many."""
     found = stratum.astype(np.int64)
     while True:
-        counts = count_units(found, groups, int(found.max()) + 1)
+        counts = count_groups(found, groups, int(found.max()) + 1)
         order = np.argsort(counts, kind="stable")
         order = order[counts[order] > 0]
         some = np.cumsum(counts[order])
         rare = int(np.searchsorted(counts[order], least))
         while 0 < rare < len(order) and some[rare - 1] < least:
             rare += 1
-        # Once they are one, they may be the most frequent in groups of other strata.
+        # Repeated: the merged stratum may be the most frequent in groups that had another.
         if rare == 0 or len(order) == 1:
             return found
         merged = np.arange(int(found.max()) + 1)
@@ -158,8 +160,20 @@ def merge_rare(stratum: Ints, groups: Ints | None, least: int) -> NDArray[np.int
         found = merged[found]
 
 
+def number_groups(names: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the number of each image's group, (N,); an image without one gets its own number.
+
+    Args:
+        names: N names of groups; an empty one is no group.
+    """
+    number = {name: n for n, name in enumerate(sorted(set(names)))}
+    return np.array(
+        [number[name] if name else len(number) + n for n, name in enumerate(names)], np.int64
+    )
+
+
 def join_groups(first: NDArray[np.int64] | None, second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the groups (N,) of images that either puts together, directly or by others."""
+    """Returns groups (N,) in which images are together that either of two groupings joins."""
     if first is None:
         return second
     from scipy.sparse import coo_array
@@ -168,7 +182,7 @@ def join_groups(first: NDArray[np.int64] | None, second: NDArray[np.int64]) -> N
     _, left = np.unique(first, return_inverse=True)
     _, right = np.unique(second, return_inverse=True)
     count = len(left)
-    # A graph of images, the one kind of groups and the other.
+    # Nodes of the graph: images, groups of the first kind, groups of the second kind.
     rows = np.tile(np.arange(count), 2)
     columns = np.concatenate([count + left, count + left.max() + 1 + right])
     size = int(columns.max()) + 1
@@ -192,12 +206,12 @@ def _units(stratum: Ints, groups: Ints | None) -> tuple[NDArray[np.int64], NDArr
 
 
 def _hold_out_images(own: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Chooses among groups of one image each, (G,) bool."""
+    """Chooses a share of groups of one image each; returns (G,) bool."""
     from sklearn.model_selection import train_test_split
 
     several = np.flatnonzero(np.bincount(own)[own] > 1)
     kinds = len(np.unique(own[several]))
-    # Each stratum needs one on either side, or else it cannot be stratified.
+    # Stratifying needs at least one image of each stratum on both sides.
     size = min(max(round(fraction * len(several)), kinds), len(several) - kinds)
     chosen = np.zeros(len(own), bool)
     if size > 0:
@@ -209,7 +223,7 @@ def _hold_out_images(own: Ints, fraction: float, seed: int) -> NDArray[np.bool_]
 def _choose_one(
     stratum: Ints, units: NDArray[np.int64], labels: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
-    """Chooses the smallest group without which there is still some of everything, if any."""
+    """Chooses the smallest group without which every stratum and label still has images."""
     counts = np.append(np.bincount(stratum), len(stratum))
     contents = _count_contents(stratum, units)
     for unit in np.argsort(np.bincount(units), kind="stable").tolist():
@@ -228,19 +242,19 @@ def _allot(
     seed: int,
     keeper: int | None = None,
 ) -> NDArray[np.int64]:
-    """Divides groups of any sizes into parts with given shares of each stratum.
+    """Assigns groups of any sizes to parts that get given shares of each stratum.
 
-    One group after the other, large ones first, goes to the part that is farthest behind. No part
-    but the keeper gets all images of a stratum, if groups allow it; each part gets a group of each
-    stratum that has enough of them.
+    Greedy: one group after the other, large ones first, goes to the part that lacks most. If
+    groups allow it, no part but the keeper gets all images of a stratum, and each part gets a
+    group of each stratum that has enough of them.
 
     Args:
         stratum: (N,).
         units: (N,) each image's group, 0..G-1.
         own: (G,) each group's most frequent stratum.
         shares: of P parts, together 1.
-        seed: decides which group comes first among those of about one size.
-        keeper: the part that may have all of a stratum.
+        seed: orders groups of about the same size.
+        keeper: the part that may get all of a stratum; None for no part.
 
     Returns:
         (N,) the part of each image.
@@ -248,7 +262,7 @@ def _allot(
     contents = _count_contents(stratum, units)
     sizes = np.bincount(units)
     counts = np.append(np.bincount(stratum), len(stratum))
-    # Behind by count is behind by share where counts are divided by what is wanted.
+    # Not 0: counts are divided by what is wanted.
     wanted: list[list[float]] = [
         [max(share * count, 1e-9) for count in counts.tolist()] for share in shares
     ]
@@ -261,7 +275,7 @@ def _allot(
         kind, content = int(own[unit]), contents[unit]
 
         def excess(part: int, content: list[tuple[int, int]] = content) -> float:
-            # By how much more the sum of (got - wanted)^2 / wanted is with this group.
+            # By how much this group would raise the part's sum of (got - wanted)^2 / wanted.
             has, wants = got[part], wanted[part]
             each = [n * (2 * (has[s] - wants[s]) + n) / wants[s] for s, n in content]
             return sum(each) + (TOTAL_WEIGHT - 1) * each[-1]
@@ -283,7 +297,7 @@ def _allot(
 
 
 def _count_contents(stratum: Ints, units: NDArray[np.int64]) -> list[list[tuple[int, int]]]:
-    """Returns how many images of which strata each group has, of all strata last."""
+    """Returns pairs of a stratum and a number of images for each group; the last is the total."""
     width = int(stratum.max()) + 1
     pairs, counts = np.unique(units * width + stratum, return_counts=True)
     contents: list[list[tuple[int, int]]] = [[] for _ in range(int(units.max()) + 1)]
@@ -297,11 +311,11 @@ def _count_contents(stratum: Ints, units: NDArray[np.int64]) -> list[list[tuple[
 def _give_back(
     chosen: NDArray[np.bool_], kinds: Iterable[NDArray[np.bool_]], units: NDArray[np.int64]
 ) -> None:
-    """Takes groups out of the chosen ones until of each kind some images are not chosen.
+    """Removes groups from the chosen ones until some images of each kind are not chosen.
 
     Args:
-        chosen: (N,), changed.
-        kinds: for each kind which images are of it, (N,).
+        chosen: (N,), changed in place.
+        kinds: for each kind a mask (N,) of its images.
         units: (N,) each image's group.
     """
     sizes = np.bincount(units)

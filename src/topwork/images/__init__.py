@@ -1,5 +1,6 @@
-"""Bytes of an image → pixels that a network takes, upright, in its size, uint8 RGB.
+"""From the encoded bytes of an image to pixels.
 
-`decode` does it, with `jpeg` where that is faster; `augment` turns and crops before that;
-`thumbnails` makes small pictures for people.
+In: bytes, or a `Source` to read them from. Out: (S, S, 3) uint8 RGB, upright, as a network takes
+it (`decode`, with `jpeg` where that is faster and `orientation` for EXIF), of the whole image or
+of an augmented view of it (`augment` draws which); and small pictures for people (`thumbnails`).
 """

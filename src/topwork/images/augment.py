@@ -1,8 +1,8 @@
 """Views: which augmented versions of an image there are, and what each of them draws.
 
 View 0 is the whole image as it is, the original. View K is drawn from the SHA-256 of the image's
-bytes and K alone: the same on every machine and for ever, so that its vector is kept like any
-other. This module is arithmetic only; `images` makes the pixels.
+bytes and K alone: it is the same on every machine and for ever, so that its vector can be stored
+like any other. This module is arithmetic only; `decode` makes the pixels.
 """
 
 from __future__ import annotations
@@ -17,37 +17,36 @@ from numpy.typing import NDArray
 from topwork.core.errors import SettingsError
 
 ORIGINAL = "original"
-# Part of every view's name: raise it when the same view would be another picture.
-VIEW_RECIPE = "1"
+# Part of every view's name, to be raised when the same name would give other pixels.
+VIEW_VERSION = "1"
 
-_NAME = re.compile(rf"augmented-{re.escape(VIEW_RECIPE)}-([1-9][0-9]*)")
+_NAME = re.compile(rf"augmented-{re.escape(VIEW_VERSION)}-([1-9][0-9]*)")
 
 AREA = (0.6, 1.0)
 ASPECT = (4 / 5, 5 / 4)
 ANGLE_DEG = (-12.0, 12.0)
 SHEAR_DEG = (-8.0, 8.0)
-COLOUR = (0.8, 1.2)
+COLOR = (0.8, 1.2)
 # Brightness of red, green and blue. Source: ITU-R BT.601-7, as in Pillow's mode "L".
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
 class View:
-    """What one augmented view is drawn from.
+    """The parameters of one augmented view.
 
-    Lengths are shares of the picture's sides, x to the right and y down: the picture counts as
-    stretched to a square already, and the square is what is cut, slanted and turned. Thus a
-    narrow picture is turned no more than it has room for.
+    Lengths are fractions of the picture's sides, x to the right and y down. They refer to the
+    picture stretched to a square, which is then cropped, sheared and rotated.
 
     Attributes:
-        flip: left and right are swapped.
-        width: of the cut-out, in (0, 1].
-        height: of the cut-out, in (0, 1].
-        x: middle of the cut-out, in (0, 1).
-        y: middle of the cut-out, in (0, 1).
-        angle_deg: how far the cut-out is turned.
-        shear_deg: how far its upright sides are slanted.
-        brightness: factor, 1 leaves it as it is; so do the next two.
+        flip: whether left and right are swapped.
+        width: of the crop, in (0, 1].
+        height: of the crop, in (0, 1].
+        x: center of the crop, in (0, 1).
+        y: center of the crop, in (0, 1).
+        angle_deg: by how much the crop is rotated.
+        shear_deg: by how much its vertical sides are slanted.
+        brightness: factor; 1 changes nothing, as for the next two.
         contrast: factor.
         saturation: factor.
     """
@@ -67,8 +66,8 @@ class View:
         """Returns the map from the view to the picture.
 
         Returns:
-            (2, 3) float64: times (x, y, 1), a place in the view, in [0, 1]², it is the place in
-            the picture, in [0, 1]² too.
+            (2, 3) float64: its product with (x, y, 1), a point of the view in [0, 1]², is the
+            point of the picture, in [0, 1]² too.
         """
         turn = _turn(self.width, self.height, self.angle_deg, self.shear_deg)
         if self.flip:
@@ -76,21 +75,21 @@ class View:
         middle = np.array([self.x, self.y])
         return np.column_stack([turn, middle - turn.sum(axis=1) / 2])
 
-    def colours(self, grey: float) -> NDArray[np.float64]:
-        """Returns the map from colours to the view's colours.
+    def colors(self, gray: float) -> NDArray[np.float64]:
+        """Returns the map from colors to the view's colors.
 
-        Brightness moves colours from black, then contrast from the mean grey of the view, then
-        saturation from the grey of the same brightness. Each is linear, and so all are one map,
-        which is rounded and cut at black and white once.
+        Brightness moves colors from black, then contrast from the mean gray of the view, then
+        saturation from the gray of the same brightness. Each is linear, so together they are
+        one map, after which values are rounded and clipped once.
 
         Args:
-            grey: mean brightness of the view before, in [0, 255].
+            gray: mean brightness of the view before its colors change, in [0, 255].
 
         Returns:
-            (3, 4) float64: times (red, green, blue, 1) it is the new colour.
+            (3, 4) float64: its product with (red, green, blue, 1) is the new color.
         """
         saturate = self.saturation * np.eye(3) + (1 - self.saturation) * _LUMA
-        middle = (1 - self.contrast) * self.brightness * grey
+        middle = (1 - self.contrast) * self.brightness * gray
         return np.column_stack([self.brightness * self.contrast * saturate, np.full(3, middle)])
 
 
@@ -102,7 +101,7 @@ def view_name(number: int) -> str:
     """
     if number < 0:
         raise SettingsError(f"a view's number must be 0 or more, received {number}")
-    return f"augmented-{VIEW_RECIPE}-{number}" if number else ORIGINAL
+    return f"augmented-{VIEW_VERSION}-{number}" if number else ORIGINAL
 
 
 def view_number(name: str) -> int:
@@ -116,7 +115,7 @@ def view_number(name: str) -> int:
     match = _NAME.fullmatch(name)
     if match is None:
         raise SettingsError(
-            f"a view must be '{ORIGINAL}' or 'augmented-{VIEW_RECIPE}-' and a number from 1 on, "
+            f"a view must be '{ORIGINAL}' or 'augmented-{VIEW_VERSION}-' and a number from 1 on, "
             f"received {name!r}; a view of another recipe needs the version that made it"
         )
     return int(match[1])
@@ -125,15 +124,15 @@ def view_number(name: str) -> int:
 def draw(sha256: str, number: int) -> View:
     """Draws an augmented view.
 
-    Cut-outs take 0.6 to 1 of the picture's area, 4/5 to 5/4 of its aspect, and are turned by up
-    to 12° and slanted by up to 8°. One that would reach over the picture's edge is shrunk until
-    it just fits: every pixel comes from the picture, and there are no corners to fill.
+    Crops have 0.6 to 1 of the picture's area and 4/5 to 5/4 of its aspect ratio, and are rotated
+    by up to 12° and sheared by up to 8°. One that would reach over the picture's edge is shrunk
+    until it just fits, so that there are no corners to fill.
 
     Args:
         sha256: of the image's bytes, hex.
         number: of the view, 1 or more.
     """
-    # NumPy promises the integers of PCG64 for ever, but not what a Generator makes of them.
+    # NumPy guarantees that PCG64's integers stay the same, but not what a Generator draws.
     raw = np.random.PCG64([int(sha256, 16), number]).random_raw(10)
     shares = [int(value >> np.uint64(11)) / 2**53 for value in raw]
     flip, area, aspect, angle, shear, x, y, brightness, contrast, saturation = shares
@@ -153,17 +152,17 @@ def draw(sha256: str, number: int) -> View:
         y=float(0.5 + (y - 0.5) * room[1]),
         angle_deg=angle_deg,
         shear_deg=shear_deg,
-        brightness=_between(COLOUR, brightness),
-        contrast=_between(COLOUR, contrast),
-        saturation=_between(COLOUR, saturation),
+        brightness=_between(COLOR, brightness),
+        contrast=_between(COLOR, contrast),
+        saturation=_between(COLOR, saturation),
     )
 
 
 def _turn(width: float, height: float, angle_deg: float, shear_deg: float) -> NDArray[np.float64]:
-    """Returns (2, 2): a cut-out's size, then its slant, then its turn, around its middle."""
+    """Returns (2, 2), the linear map of a crop around its center: scale, shear, rotate."""
     angle, slant = math.radians(angle_deg), math.tan(math.radians(shear_deg))
     cos, sin = math.cos(angle), math.sin(angle)
-    # Written out, not multiplied by a library that may round differently on another machine.
+    # Written out, since a library's product may be rounded differently on another machine.
     return np.array(
         [
             [cos * width, (cos * slant - sin) * height],

@@ -1,9 +1,9 @@
-"""From bytes to pixels: one recipe, used for training, prediction and every check.
+"""From bytes to pixels, in one way for training, prediction and every check.
 
-The recipe: the format is told by the content, the first frame is taken, the EXIF orientation
-applied, more than 8 bits scaled to 8, transparency laid on white, everything turned into RGB
-and stretched to a square; for an augmented view, what that view takes from it is. An image that
-cannot be decoded whole is an `ImageError`.
+The format is told by the content, the first frame is taken, the EXIF orientation applied, more
+than 8 bits are scaled to 8, transparent pixels put on white, colors converted to RGB, and the
+whole image, or the part that an augmented view takes of it, is stretched to a square. An image
+that cannot be decoded completely raises an `ImageError`.
 
 HEIC is read where the package pillow-heif is installed, the extra `heic`.
 """
@@ -25,6 +25,7 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.images.augment import ORIGINAL, View, draw, view_number
 from topwork.images.jpeg import read_jpeg, read_plain, sample
+from topwork.images.orientation import read_orientation, turn_upright
 
 Pixels = NDArray[np.uint8]
 
@@ -42,8 +43,8 @@ class Readable(Protocol):
 
 Source = Path | bytes | Readable
 
-# Part of every vector's key: raise it when the same bytes would give other pixels.
-RECIPE = "2"
+# Part of every vector's key, to be raised when the same bytes would give other pixels.
+DECODER_VERSION = "2"
 
 SUFFIXES = frozenset(
     (
@@ -65,20 +66,9 @@ _FILTERS = {
     Interpolation.BICUBIC: Image.Resampling.BICUBIC,
     Interpolation.LANCZOS: Image.Resampling.LANCZOS,
 }
-# Sampling between four pixels is closest to one resize by the filter, and as sharp, where the
-# picture has this many times the pixels of the result, along each side.
+# A view samples between four pixels. That is closest to one resize by the filter, and as sharp,
+# if the picture has this many times the pixels of the result along each side.
 _MARGIN = 1.5
-# EXIF orientation to the transposition that undoes it. Source: EXIF 2.32, tag 274.
-_ORIENTATION = 274
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Source: TIFF 6.0, sections 3 and 19.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _UNSIGNED, _SIGNED = 1, 2
@@ -99,7 +89,7 @@ def read_bytes(source: Source) -> bytes:
     else:
         try:
             kind = source.stat().st_mode
-            # A pipe would keep us waiting and a device may never end.
+            # To read a pipe may wait for ever, and a device may have no end.
             if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
                 raise ImageError("it is a pipe or device, not a file")
             data = source.read_bytes()
@@ -161,8 +151,8 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
             if pixels is not None:
                 return pixels
             image.load()
-            # Frames, palettes and profiles of odd files are read lazily: all of it belongs here.
-            rgb = _turn_upright(_to_rgb(image, data), image)
+            # Inside the `try`: Pillow reads frames, palettes and profiles only now.
+            rgb = turn_upright(_to_rgb(image, data), read_orientation(image))
             if drawn is None:
                 return np.asarray(_resize(rgb, size_px, interpolation))
             return np.asarray(_change(rgb, drawn, size_px, interpolation))
@@ -192,14 +182,15 @@ def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> P
 def _decode_fast(
     data: bytes, image: Image.Image, size_px: int, interpolation: Interpolation
 ) -> Pixels | None:
-    """Returns the pixels of a plain JPEG without Pillow, None where that cannot be."""
-    # A larger one would have to be halved before; nearest pixels are not found any faster.
+    """Returns the pixels of a plain JPEG, decoded without Pillow; None if it must decode it."""
+    # A larger image would have to be halved first, and for the other filters this is no faster.
     if interpolation is not Interpolation.SAMPLED or min(image.size) >= 4 * size_px:
         return None
     pixels = read_jpeg(data, image)
     if pixels is None:
         return None
-    return sample(np.asarray(_turn_upright(Image.fromarray(pixels), image)), size_px)
+    upright = turn_upright(Image.fromarray(pixels), read_orientation(image))
+    return sample(np.asarray(upright), size_px)
 
 
 def encode_array(array: NDArray[np.uint8]) -> bytes:
@@ -242,7 +233,7 @@ def _resize(rgb: Image.Image, size_px: int, interpolation: Interpolation) -> Ima
 
 
 def _halve(rgb: Image.Image, side_px: int, size_px: int) -> Image.Image:
-    """Halves a picture for as long as the side that is asked for keeps twice the size."""
+    """Halves a picture as often as `side_px` stays at least twice `size_px`."""
     times = side_px // (2 * size_px)
     return rgb.reduce(1 << (times.bit_length() - 1)) if times > 1 else rgb
 
@@ -252,9 +243,9 @@ def _change(
 ) -> Image.Image:
     """Makes the pixels of an augmented view.
 
-    Flip, cut, slant and turn are one affine map and one sampling of the picture: of its nearest
-    pixels for `nearest`, else between four. Before, the picture is brought near to the scale of
-    the result where it is not: halved for `sampled`, resized by the filter for the others.
+    Flip, crop, shear and rotation are one affine map, by which the picture is sampled once: at
+    the nearest pixels for `nearest`, else between four. A picture of another scale than the
+    result is first halved (for `sampled`) or resized by the filter (for the others).
     """
     sampler = Image.Resampling.BILINEAR
     width, height = rgb.size
@@ -265,14 +256,13 @@ def _change(
     else:
         fit = (_near(width, size_px / view.width), _near(height, size_px / view.height))
         rgb = rgb.resize(fit, _FILTERS[interpolation])
-    places = view.affine() * np.array(rgb.size)[:, None]
-    places[:, :2] /= size_px
-    # An affine map given as a perspective: Pillow rounds AFFINE's steps, and over a small picture
-    # they would end outside it.
-    steps = [*places.ravel().tolist(), 0, 0]
-    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, steps, sampler)
-    grey = ImageStat.Stat(square.convert("L")).mean[0]
-    return square.convert("RGB", view.colours(grey).ravel().tolist())
+    to_picture = view.affine() * np.array(rgb.size)[:, None]
+    to_picture[:, :2] /= size_px
+    # As PERSPECTIVE, since Pillow rounds the steps of AFFINE, which would then leave the picture.
+    coefficients = [*to_picture.ravel().tolist(), 0, 0]
+    square = rgb.transform((size_px, size_px), Image.Transform.PERSPECTIVE, coefficients, sampler)
+    gray = ImageStat.Stat(square.convert("L")).mean[0]
+    return square.convert("RGB", view.colors(gray).ravel().tolist())
 
 
 def _near(side_px: int, wanted_px: float) -> int:
@@ -294,8 +284,8 @@ def find_formats(data: bytes) -> tuple[str, ...]:
         raise ImageError(
             "HEIC, which needs the package pillow-heif: pip install 'topwork[heic]'"
         ) from None
-    # Whoever uses this process may have done so, with options of their own. Two threads that come
-    # here at once write the same into Pillow's registry.
+    # Not if the program that imports Topwork has done so, perhaps with its own options. No lock:
+    # two threads that are here at once write the same into Pillow's registry.
     if _HEIF not in Image.OPEN:
         register_heif_opener()
     return (_HEIF,)
@@ -307,18 +297,6 @@ def _is_heic(data: bytes) -> bool:
     length = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[start : start + 4] for start in (8, *range(16, length, 4))}
     return bool(brands & _HEVC_BRANDS) and not brands & _AV1_BRANDS
-
-
-def _turn_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """Turns the pixels of an image as its EXIF says."""
-    # Of HEIC and its own rotation the decoder has taken care; its EXIF is only a record of it.
-    if image.format == _HEIF:
-        return rgb
-    exif = image.info.get("exif") or image.format in ("TIFF", "PNG", "WEBP", "AVIF")
-    if not exif:
-        return rgb
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return rgb.transpose(turn) if turn is not None else rgb
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
@@ -338,7 +316,7 @@ def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _scale_transparency(image: Image.Image, data: bytes) -> None:
-    """Scales the transparent colour of a PNG, which Pillow leaves as it is in the file."""
+    """Scales the transparent color of a PNG, which Pillow leaves as it is in the file."""
     transparent = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or transparent is None:
         return
@@ -358,7 +336,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     bits, kind = tags.get(_BITS_PER_SAMPLE, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
     if tags and image.mode == "I" and kind == _UNSIGNED:
-        # Pillow has no mode for these, and takes the upper half for negative.
+        # Pillow has no mode for uint32, and takes the upper half of its values for negative.
         values = values.view(np.uint32)
     if image.mode.startswith("I;16"):
         low, top = 0.0, 2.0**bits - 1
@@ -377,7 +355,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _guess_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Returns what is black and what is white in wide or floating numbers, which do not say it."""
+    """Returns the values of black and white, for pixels whose file does not tell them."""
     low, high = min(float(values.min()), 0.0), float(values.max())
     if values.dtype.kind == "f" and high <= 1:
         return low, 1.0

@@ -1,4 +1,4 @@
-"""JPEGs straight into an array, and brought to size by OpenCV: half of Pillow's time.
+"""JPEGs decoded straight into an array and resized by OpenCV, in half of Pillow's time.
 
 Used where the packages simplejpeg and opencv-python-headless are installed, the extra `fast`.
 Pillow decodes with the same library, libjpeg-turbo, to the same pixels. Where OpenCV samples
@@ -17,30 +17,30 @@ from topwork.core.runtime import import_jpeg_packages
 
 Pixels = NDArray[np.uint8]
 
-# How a JPEG starts, and what a segment of EXIF does, somewhere before the picture.
+# First bytes of a JPEG, and of an EXIF segment, which lies within the first `_HEADERS` bytes.
 _START, _EXIF, _HEADERS = b"\xff\xd8\xff", b"Exif\0\0", 1 << 18
 
 
 def read_plain(data: bytes, least_px: int) -> Pixels | None:
-    """Decodes a JPEG of three colours that has no EXIF, without Pillow, which reads headers slowly.
+    """Decodes a JPEG of three colors and without EXIF; faster than `read_jpeg`, without Pillow.
 
     Args:
         data: its bytes.
-        least_px: what both sides must keep where it is shrunk while it is decoded, as by
-            Pillow's `draft`.
+        least_px: both sides keep at least this many pixels when the image is shrunk while it
+            is decoded, as by Pillow's `draft`.
 
     Returns:
-        (H, W, 3) uint8 RGB; None where another way has to be gone, as where both sides would
-        still be twice as long.
+        (H, W, 3) uint8 RGB; None if it must be decoded in another way, also if both sides would
+        still be twice as long as needed.
     """
     packages = import_jpeg_packages()
     if packages is None or not data.startswith(_START) or data.find(_EXIF, 0, _HEADERS) >= 0:
         return None
     try:
-        height, width, colours, _ = packages[0].decode_jpeg_header(data)
+        height, width, colors, _ = packages[0].decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours != "YCbCr" or width * height > (Image.MAX_IMAGE_PIXELS or 0):
+    if colors != "YCbCr" or width * height > (Image.MAX_IMAGE_PIXELS or 0):
         return None
     times = min(width // least_px, height // least_px)
     shrink = next(scale for scale in (8, 4, 2, 1) if times >= scale or scale == 1)
@@ -51,15 +51,15 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
 
 
 def read_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
-    """Decodes a JPEG of three colours.
+    """Decodes a JPEG of three colors.
 
     Args:
         data: its bytes.
         image: as Pillow opened it, perhaps drafted to be shrunk, and not loaded yet.
 
     Returns:
-        (H, W, 3) uint8 RGB, as it lies in the file; None where Pillow has to see to it: packages
-        are missing, or it has other colours or is damaged.
+        (H, W, 3) uint8 RGB, as it lies in the file; None if Pillow must decode it: packages are
+        missing, or the image has other colors or is damaged.
     """
     packages = import_jpeg_packages()
     if packages is None or image.mode != "RGB" or image.format != "JPEG":
@@ -76,7 +76,7 @@ def _decode(simplejpeg: Any, data: bytes, width: int, height: int) -> Pixels | N
 
 
 def sample(pixels: Pixels, size_px: int) -> Pixels:
-    """Brings a picture to a square, bilinear between four pixels.
+    """Resizes a picture to a square, bilinear between four pixels.
 
     Args:
         pixels: (H, W, 3) uint8.

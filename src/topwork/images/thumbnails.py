@@ -1,4 +1,4 @@
-"""Small copies of images for a page: each is in the file once, however often it is shown."""
+"""Small copies of images for pages: each is in a page's file once, however often it is shown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.decode import Source, decode, find_formats, read_bytes
+from topwork.images.orientation import read_orientation, upright_size
 
 THUMBNAIL_PX = 160
 THREADS = 4
 
-_ORIENTATION = 274  # EXIF 2.32: the tag; 5 to 8 exchange width and height
-
-Thumbnails = Callable[[int], bytes]
+MakeThumbnail = Callable[[int], bytes]
 
 
 class Header(NamedTuple):
@@ -52,11 +51,10 @@ def read_header(data: bytes) -> Header:
     """
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
-            # The decoder of HEIC turns the picture itself, and leaves the tag.
-            tag = 1 if image.format == "HEIF" else image.getexif().get(_ORIENTATION, 1)
-            turn = tag if tag in range(1, 9) else 1
-            width, height = image.size if turn < 5 else image.size[::-1]
-            return Header(width, height, _count_frames(image), turn, image.mode, image.format)
+            orientation = read_orientation(image)
+            width, height = upright_size(image, orientation)
+            frames = _count_frames(image)
+            return Header(width, height, frames, orientation, image.mode, image.format)
     except ImageError:
         raise
     except Exception as error:
@@ -87,7 +85,7 @@ def open_upright(source: Source, side_px: int) -> Image.Image:
 
 
 def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
-    """Makes a small WebP of a picture, upright, as the base sees its colours.
+    """Makes a small upright WebP of a picture, with the colors that the base gets.
 
     Args:
         source: the image.
@@ -100,7 +98,7 @@ def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
 
 
 def encode_webp(image: Image.Image) -> bytes:
-    """Encodes a picture as small as it may be without looking bad."""
+    """Encodes a picture as WebP, in few bytes and still looking good."""
     file = io.BytesIO()
     # Half the time of the default method, for a twentieth more bytes.
     image.save(file, "WEBP", quality=70, method=2)
@@ -113,42 +111,46 @@ def data_uri(data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-class Pictures:
-    """The pictures that a page shows.
+class ThumbnailSet:
+    """The pictures that a page shows, each made once.
 
     Args:
-        make: makes a small JPEG, PNG or WebP of the image in a place, in any thread. An
+        make: makes a small JPEG, PNG or WebP of the image at an index, in any thread. An
             `ImageError` leaves the picture empty.
         most: how many pictures the page may have; later ones are not shown.
+
+    Attributes:
+        found: data URIs by index; None for a picture that is not made yet, or could not be.
     """
 
-    def __init__(self, make: Thumbnails, most: int) -> None:
+    def __init__(self, make: MakeThumbnail, most: int) -> None:
         self.make = make
         self.most = most
         self.found: dict[int, str | None] = {}
 
-    def add(self, place: int) -> bool:
+    def add(self, index: int) -> bool:
         """Asks for the picture of an image, and returns whether the page shows it."""
-        if place not in self.found and len(self.found) < self.most:
-            self.found[place] = None
-        return place in self.found
+        if index not in self.found and len(self.found) < self.most:
+            self.found[index] = None
+        return index in self.found
 
     def draw(self, callback: Callback = SILENT) -> None:
         """Makes all pictures that were asked for.
 
         Args:
-            callback: hears, in the caller's thread, how many are made, and of how many.
+            callback: `on_drawn` is called, in the caller's thread, with how many are made, and
+                of how many.
         """
         warm_up.pictures()
-        places = list(self.found)
+        indices = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
-            for done, uri in enumerate(pool.map(self._encode, places), 1):
-                self.found[places[done - 1]] = uri
-                callback.on_drawn(done, len(places))
+            for done, uri in enumerate(pool.map(self._encode, indices), 1):
+                self.found[indices[done - 1]] = uri
+                callback.on_drawn(done, len(indices))
 
-    def _encode(self, place: int) -> str | None:
+    def _encode(self, index: int) -> str | None:
         try:
-            return data_uri(self.make(place))
+            return data_uri(self.make(index))
         except ImageError:
             return None
 
@@ -157,5 +159,5 @@ def _count_frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:
-        # The first frame is whole, or it would not have been decoded; plugins raise anything.
+        # Pillow's plugins raise whatever damaged later frames lead them to.
         return 1

@@ -19,7 +19,7 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, StoreError
 from topwork.core.parallel import in_threads
-from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, read_bytes
 from topwork.images.thumbnails import read_header
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
@@ -120,7 +120,7 @@ def measure(
         weights_sha256="",
         image_size=SIDE_PX,
         network=f"measures {MEASURES}",
-        decoder=RECIPE,
+        decoder=DECODER_VERSION,
         interpolation=str(Interpolation.LANCZOS),
         precision="f32",
     )

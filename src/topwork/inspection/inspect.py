@@ -17,8 +17,9 @@ from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.apply_fixes import correct
+from topwork.data.checks import count_unlabelled
 from topwork.data.dataset import Dataset
-from topwork.data.fix_list import Doubt, Verdicts, write_label
+from topwork.data.fix_list import FixListRow, Verdicts, write_label
 from topwork.data.hashing import hash_images
 from topwork.data.labels import SEPARATOR
 from topwork.data.listing import Split
@@ -178,14 +179,14 @@ class Inspection:
         title = f"Inspection of {Path(content['data']).name}"
         return render_page(content, lambda place: make_thumbnail(sources[place]), title)
 
-    def fix_list(self) -> list[Doubt]:
+    def fix_list(self) -> list[FixListRow]:
         """Returns the images that need a person's verdict, each once, the most doubtful first.
 
         Labels in doubt come first; then images in other splits or with other labels that show
         the same picture; then other copies, and outliers. One image of each picture is not
         listed: it stays when all others are dropped.
         """
-        rows: dict[int, Doubt] = {}
+        rows: dict[int, FixListRow] = {}
 
         def add(place: int, why: str) -> None:
             known = rows.get(place) or self._describe(place)
@@ -200,9 +201,9 @@ class Inspection:
             add(outlier.place, "unlike all others of its class")
         return list(rows.values())
 
-    def _describe(self, place: int) -> Doubt:
+    def _describe(self, place: int) -> FixListRow:
         dataset = self.dataset
-        return Doubt(
+        return FixListRow(
             image=dataset.names[place],
             sha256=self.hashes[place],
             split=str(dataset.splits[place]),
@@ -216,7 +217,7 @@ class Inspection:
             return f"seems not to be {suspect.given}"
         return f"seems to be {suspect.suggested}"
 
-    def _suggest(self, rows: dict[int, Doubt], suspect: Suspect) -> None:
+    def _suggest(self, rows: dict[int, FixListRow], suspect: Suspect) -> None:
         """Writes down how doubtful a label is, and the whole label that the image would have."""
         row, task = rows[suspect.place], self.dataset.task
         text = ""
@@ -358,15 +359,11 @@ def _check_labels(dataset: Dataset) -> None:
     Raises:
         DatasetError: with their number.
     """
-    if dataset.task is Task.LABELS:
-        bare = 0 if dataset.classes else len(dataset)
-    else:
-        lost = np.isnan(dataset.labels) if dataset.task is Task.NUMBER else dataset.labels < 0
-        bare = int(lost.reshape(len(dataset), -1).any(axis=1).sum())
-    if bare:
+    unlabelled = count_unlabelled(dataset)
+    if unlabelled:
         raise DatasetError(
-            f"an inspection needs a label for every image, received {bare} of {len(dataset)} "
-            "without one; label them or leave them out"
+            f"an inspection needs a label for every image, received {unlabelled} of "
+            f"{len(dataset)} without one; label them or leave them out"
         )
 
 

@@ -23,7 +23,7 @@ from topwork.core import warm_up
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.runtime import cores
 from topwork.core.task import Task
-from topwork.data.splits import count_units, fold_out, merge_rare, strata
+from topwork.data.splits import assign_strata, count_groups, make_folds, merge_rare
 from topwork.inspection.issues import Suspect
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
@@ -95,13 +95,13 @@ def cross_predict(
     answers = np.full((len(vectors), outputs), np.nan, np.float32)
     if task is Task.LABELS:
         judged = [
-            count_units(label, groups, 2).min() >= folds for label in targets.T.astype(np.int64)
+            count_groups(label, groups, 2).min() >= folds for label in targets.T.astype(np.int64)
         ]
     else:
         judged = [len(vectors if groups is None else np.unique(groups)) >= folds] * outputs
     if any(judged):
         chosen = targets[:, judged]
-        stratum = merge_rare(strata(task, chosen), groups, folds)
+        stratum = merge_rare(assign_strata(task, chosen), groups, folds)
         answers[:, judged] = _cross(task, scaled, chosen, stratum, groups, folds, seed)
     return answers
 
@@ -291,7 +291,7 @@ def _cross_classes(
     seed: int,
 ) -> NDArray[np.float32]:
     answers = np.full((len(labels), classes), np.nan, np.float32)
-    kinds = np.flatnonzero(count_units(labels, groups, classes) >= folds)
+    kinds = np.flatnonzero(count_groups(labels, groups, classes) >= folds)
     if len(kinds) < 2:
         return answers
     rows = np.flatnonzero(np.isin(labels, kinds))
@@ -327,7 +327,7 @@ def _cross(
 
     # A thread for each fold: the products of one are too small for several.
     with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(judge, fold_out(stratum, groups, folds, seed)))
+        list(pool.map(judge, make_folds(stratum, groups, folds, seed)))
     return answers
 
 

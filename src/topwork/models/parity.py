@@ -39,8 +39,7 @@ from topwork.core.files import open_scratch, write_file
 from topwork.core.runtime import find_version
 from topwork.core.task import Task
 from topwork.heads.dense import Floats, Head
-from topwork.images.decode import RECIPE as DECODER
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, read_bytes
 from topwork.models.agreement import Agreement, compare_logits
 
 Pixels = NDArray[np.uint8]
@@ -366,7 +365,7 @@ class _Vectors:
     ) -> None:
         int8 = [network.int8.calibration for network in stack.networks if network.int8]
         runtime = ["openvino", find_version("openvino"), precision]
-        run = "-".join([*runtime, *int8, interpolation, DECODER])
+        run = "-".join([*runtime, *int8, interpolation, DECODER_VERSION])
         self._path = stack.folder / f"parity-{len(head.layers)}-{run}.npz"
         self._length = stack.vector_length
 

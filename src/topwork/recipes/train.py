@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.bases import Stack, parse_bases, weights_here
+from topwork.bases import Stack, has_weights, parse_bases
 from topwork.core import warm_up
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
@@ -22,7 +22,7 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
-from topwork.data.splits import strata
+from topwork.data.splits import assign_strata
 from topwork.heads.dense import Floats, decide, init_head, probabilities
 from topwork.heads.train import check_vectors, keep, train_heads
 from topwork.heads.tuning.folds import make_replicates
@@ -270,7 +270,7 @@ def _make_tuner(
     one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     replicates = make_replicates(
         prepared.part,
-        strata(dataset.task, training.labels),
+        assign_strata(dataset.task, training.labels),
         plan.folds,
         plan.seeds,
         settings.seed,
@@ -462,7 +462,7 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
     Shapes do not depend on the weights, so where those are not at hand untrained ones do.
     """
     specs = [spec for spec, _ in parse_bases(settings.base, settings.image_size)]
-    if settings.weights is None and not all(map(weights_here, specs)):
+    if settings.weights is None and not all(map(has_weights, specs)):
         settings = settings.model_copy(update={"weights": "random"})
     stack = prepare_networks(settings, store)
     batch, length = settings.batch_size, stack.vector_length

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.images.thumbnails import THUMBNAIL_PX, Pictures, Thumbnails
+from topwork.images.thumbnails import THUMBNAIL_PX, MakeThumbnail, ThumbnailSet
 from topwork.reports.pages.balance import count_classes
 from topwork.reports.pages.charts import Histogram, make_histogram
 from topwork.reports.pages.templates import load_template
@@ -44,7 +44,7 @@ Finding = Mapping[str, Any]
 
 
 def render_page(
-    inspection: Finding, thumbnails: Thumbnails, title: str, *, most_pictures: int = PICTURES
+    inspection: Finding, thumbnails: MakeThumbnail, title: str, *, most_pictures: int = PICTURES
 ) -> str:
     """Renders an inspection.
 
@@ -63,7 +63,7 @@ def render_page(
     if pairs is not None:
         lists["leaks"] = [pair for pair in pairs if pair["leak"]]
         lists["pairs"] = [pair for pair in pairs if not pair["leak"]]
-    pictures = Pictures(thumbnails, most_pictures)
+    pictures = ThumbnailSet(thumbnails, most_pictures)
     sections = {name: _cut(name, found, inspection) for name, found in lists.items()}
     for name in ("leaks", "suspects", "pairs", "oddities", "outliers"):
         for finding in sections[name].rows or ():

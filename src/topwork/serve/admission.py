@@ -1,4 +1,4 @@
-"""How much may be on its way at once: a place for each image, and the bytes of all bodies."""
+"""How much may be in progress at once: a slot for each image, and the bytes of all bodies."""
 
 from __future__ import annotations
 
@@ -10,69 +10,72 @@ from topwork.serve.limits import Limits
 
 
 class Admission:
-    """The places and bytes of all requests that are being received or answered.
+    """Slots and bytes of all requests that are being received or answered.
 
-    It belongs to the event loop's thread.
+    It is used in the event loop's thread only.
 
     Args:
-        limits: how many there are.
+        limits: how many slots and bytes there are.
 
     Attributes:
-        places: how many are taken.
-        held: how many bytes are.
+        slots: number of slots in use.
+        held: number of bytes in use.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.places = 0
+        self.slots = 0
         self.held = 0
 
     @contextmanager
     def enter(self) -> Iterator[Ticket]:
-        """Gives a request a place for its first image, and takes everything back at its end.
+        """Gives a request a slot for its first image, and frees all that it took at its end.
 
         Raises:
-            Refusal: there is no place.
+            HTTPError: there is no free slot.
         """
         ticket = Ticket(self)
         try:
-            ticket.take_places(1)
+            ticket.take_slots(1)
             yield ticket
         finally:
-            self.places -= ticket.places
+            self.slots -= ticket.slots
             self.held -= ticket.held
 
 
 class Ticket:
-    """What one request has taken."""
+    """The slots and bytes that one request has taken."""
 
     def __init__(self, admission: Admission) -> None:
-        self.places = 0
+        self.slots = 0
         self.held = 0
         self._admission = admission
 
-    def take_places(self, count: int) -> None:
-        """Takes places, one an image.
+    def take_slots(self, count: int) -> None:
+        """Takes one slot for each image.
 
         Raises:
-            Refusal: there are not as many.
+            HTTPError: there are not enough.
         """
-        whole = self._admission
-        if whole.places + count > whole.limits.queue:
+        admission = self._admission
+        if admission.slots + count > admission.limits.queue:
             raise busy(
-                f"the queue holds at most {whole.limits.queue} images and {whole.places} are in it"
+                f"the queue holds at most {admission.limits.queue} images and "
+                f"{admission.slots} are in it"
             )
-        whole.places += count
-        self.places += count
+        admission.slots += count
+        self.slots += count
 
     def take_bytes(self, count: int) -> None:
         """Takes bytes of a body.
 
         Raises:
-            Refusal: there are not as many.
+            HTTPError: there are not enough.
         """
-        whole = self._admission
-        if whole.held + count > whole.limits.held_bytes:
-            raise busy(f"requests on their way may hold {whole.limits.held_bytes:,} bytes together")
-        whole.held += count
+        admission = self._admission
+        if admission.held + count > admission.limits.held_bytes:
+            raise busy(
+                f"requests on their way may hold {admission.limits.held_bytes:,} bytes together"
+            )
+        admission.held += count
         self.held += count

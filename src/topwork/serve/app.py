@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from topwork.serve import schema
-from topwork.serve.http_errors import Refusal, describe, encode
-from topwork.serve.middleware import IMAGES_KEY, Checks, Record
+from topwork.serve.http_errors import HTTPError, describe, encode
+from topwork.serve.middleware import IMAGES_KEY, AccessMiddleware, LogMiddleware
 from topwork.serve.service import Service
 from topwork.serve.uploads import read_uploads
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_TOP, MOST_NEIGHBOURS = 100_000, 50
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
-# The page may be kept, if it is asked for each time whether it is still the same.
+# Browsers may keep the page, but have to ask each time whether it has changed.
 _KEPT = {"Cache-Control": "no-cache"}
 
 ModelName = Annotated[
@@ -46,12 +46,12 @@ def make_app(
         service: the models.
         options: who may ask.
         on_ready: called when requests are taken.
-        local_host: as for `Checks`.
+        local_host: as for `AccessMiddleware`.
     """
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(service.shelf.watch(options.check_every_s))
+        watching = asyncio.create_task(service.registry.watch(options.check_every_s))
         on_ready()
         yield
         watching.cancel()
@@ -71,10 +71,10 @@ def make_app(
     _add_facts(app, service, keyed)
     _add_page(app)
     _add_errors(app)
-    _describe_keys(app, keyed)
+    _describe_api_key(app, keyed)
     # The last is the outermost.
     app.add_middleware(
-        Checks, api_key=options.api_key, host=local_host, origins=options.allow_origins
+        AccessMiddleware, api_key=options.api_key, host=local_host, origins=options.allow_origins
     )
     if options.allow_origins:
         app.add_middleware(
@@ -83,7 +83,7 @@ def make_app(
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
         )
-    app.add_middleware(Record, gauges=service.gauges, access_log=options.access_log)
+    app.add_middleware(LogMiddleware, metrics=service.metrics, access_log=options.access_log)
     return app
 
 
@@ -106,16 +106,16 @@ def _add_answers(app: FastAPI, service: Service, keyed: bool) -> None:
             Query(ge=0, le=1, description="Least top probability that counts as an answer."),
         ] = None,
     ) -> Response:
-        with service.shelf.lease(model) as hosted, service.admission.enter() as ticket:
+        with service.registry.lease(model) as served, service.admission.enter() as ticket:
             uploads = await read_uploads(request, service.limits, ticket)
             request.scope[IMAGES_KEY] = len(uploads)
             status, results = await service.predict(
-                hosted, uploads, top=top, neighbours=neighbours, abstain_below=abstain_below
+                served, uploads, top=top, neighbours=neighbours, abstain_below=abstain_below
             )
             said = {
-                "model": hosted.name,
-                "version": hosted.version,
-                "task": str(hosted.model.task),
+                "model": served.name,
+                "version": served.version,
+                "task": str(served.model.task),
                 "results": results,
             }
         return _answer(said, status)
@@ -134,11 +134,11 @@ def _add_answers(app: FastAPI, service: Service, keyed: bool) -> None:
             Query(alias="class", description="Name of the class; the top one if left out."),
         ] = None,
     ) -> Response:
-        with service.shelf.lease(model) as hosted, service.admission.enter() as ticket:
+        with service.registry.lease(model) as served, service.admission.enter() as ticket:
             uploads = await read_uploads(request, service.limits, ticket)
             request.scope[IMAGES_KEY] = len(uploads)
-            said = await service.explain(hosted, uploads, label)
-        return _answer({"model": hosted.name, "version": hosted.version, **said})
+            said = await service.explain(served, uploads, label)
+        return _answer({"model": served.name, "version": served.version, **said})
 
 
 def _add_facts(app: FastAPI, service: Service, keyed: bool) -> None:
@@ -172,8 +172,8 @@ def _add_facts(app: FastAPI, service: Service, keyed: bool) -> None:
         },
     )
     async def metrics() -> Response:
-        # A scrape measures the process too, so it is not for the event loop's thread.
-        found = await asyncio.to_thread(service.gauges.write)
+        # In a thread: it also measures the process, which would hold up the event loop.
+        found = await asyncio.to_thread(service.metrics.write)
         return Response(found, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -192,13 +192,13 @@ def _add_page(app: FastAPI) -> None:
     async def static(name: str) -> Response:
         kind = _TYPES.get("." + name.rpartition(".")[2])
         if kind is None or name not in page:
-            raise Refusal(404, f"the page has no {name!r}")
+            raise HTTPError(404, f"the page has no {name!r}")
         return Response(page[name], media_type=kind, headers=_KEPT)
 
 
 def _add_errors(app: FastAPI) -> None:
     async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
+        assert isinstance(error, HTTPError)
         return _refuse(error.status, str(error), error.headers)
 
     async def refuse_route(request: Request, error: Exception) -> Response:
@@ -212,19 +212,19 @@ def _add_errors(app: FastAPI) -> None:
 
     async def refuse_options(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _refuse(422, "; ".join(map(_say_option, error.errors())), None)
+        return _refuse(422, "; ".join(map(_describe_option, error.errors())), None)
 
-    app.add_exception_handler(Refusal, refuse)
+    app.add_exception_handler(HTTPError, refuse)
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_exception_handler(RequestValidationError, refuse_options)
 
 
-def _say_option(error: dict[str, Any]) -> str:
+def _describe_option(error: dict[str, Any]) -> str:
     return f"{error['loc'][-1]}: {error['msg']}, received {error['input']!r}"
 
 
-def _describe_keys(app: FastAPI, keyed: bool) -> None:
-    """Adds the API key to the description, and makes it once."""
+def _describe_api_key(app: FastAPI, keyed: bool) -> None:
+    """Makes the OpenAPI description, which is cached, and adds the API key to it."""
     found = app.openapi()
     if not keyed:
         return

@@ -24,16 +24,16 @@ from topwork.models.model import Model
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Images = dict[int, Pixels]
-# For each size of a batch, and each network: the side of its squares, and what runs it.
+# For each batch size, for each network: the side of its input in pixels, and its request.
 Requests = dict[int, list[tuple[int, Callable[[Pixels], Floats]]]]
 
 
-class Batches:
-    """A model's networks, and the images that wait for them.
+class Batcher:
+    """Runs the networks of a model over images as they come, in threads of its own.
 
     Args:
         model: the model.
-        on_batch: hears how many images were run together, in a thread of ours.
+        on_batch: called in one of these threads with the number of images of each batch.
         workers: how many batches run at the same time; one per core if not given.
 
     Raises:
@@ -51,7 +51,7 @@ class Batches:
         self._on_batch = on_batch
         self._waiting: deque[tuple[Images, Future[Floats]]] = deque()
         self._changed = threading.Condition()
-        self._lone = self._closing = False
+        self._running_single = self._closing = False
         self._warm_up()
         self._threads = [
             threading.Thread(target=self._work, name=f"batches-{n}", daemon=True)
@@ -61,11 +61,11 @@ class Batches:
             thread.start()
 
     def __len__(self) -> int:
-        """How many images wait."""
+        """Returns how many images wait."""
         return len(self._waiting)
 
     def submit(self, pixels: Images) -> Future[Floats]:
-        """Returns the vector (D,) float32 of an image, when it is there.
+        """Returns a future of the vector (D,) float32 of an image.
 
         Args:
             pixels: (S, S, 3) uint8 for each size S of the model's networks.
@@ -77,7 +77,7 @@ class Batches:
         return future
 
     def close(self) -> None:
-        """Runs what still waits, and ends the threads."""
+        """Runs the images that still wait, then ends the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -104,19 +104,19 @@ class Batches:
             finally:
                 if len(batch) < BATCH_SIZE:
                     with self._changed:
-                        self._lone = False
-                        # All of them: when it is time to end, each has to hear of it.
+                        self._running_single = False
+                        # Wake all: during `close` each thread has to notice it.
                         self._changed.notify_all()
 
     def _take(self) -> list[tuple[Images, Future[Floats]]]:
-        """Waits for what is to be run next; nothing when it is time to end."""
+        """Waits for the next batch and returns it; an empty list after `close`."""
         with self._changed:
             while True:
                 if len(self._waiting) >= BATCH_SIZE:
                     return [self._waiting.popleft() for _ in range(BATCH_SIZE)]
-                # A second lone image would only wait inside of the network.
-                if self._waiting and not self._lone:
-                    self._lone = True
+                # A second single image would only wait inside the network.
+                if self._waiting and not self._running_single:
+                    self._running_single = True
                     return [self._waiting.popleft()]
                 if self._closing and not self._waiting:
                     return []
@@ -140,7 +140,7 @@ class Batches:
         """Returns vectors (N, D) of N images, over all networks."""
         count = len(images)
         size = 1 if count == 1 else BATCH_SIZE
-        # Where somebody no longer waits the last one fills the batch.
+        # Requests may have been cancelled: the last image is repeated to fill the batch.
         filled = [*images, *[images[-1]] * (size - count)]
         parts = [run(np.stack([pixels[side] for pixels in filled])) for side, run in requests[size]]
         return np.concatenate(parts, axis=1)[:count]

@@ -1,9 +1,12 @@
-"""Connections: uvicorn's, with an end to what is slow, endless or broken.
+"""uvicorn's connections, with limits that end slow, endless and broken ones.
 
-uvicorn leaves these open, measured against its version 0.54: a request's line and headers may
-come as slowly as they like and be as long as they like; any number of requests may come at once,
-before one is answered; what follows a request that was refused is read for ever; and a client
-that takes no answer is waited for.
+uvicorn itself, measured in version 0.54, has no limit on the time and the length of a request's
+line and headers, nor on the number of requests that arrive before one is answered; it reads the
+rest of a rejected request for ever; and it waits for clients that do not take their answer.
+
+`Connection` overrides internals of `HttpToolsProtocol` and `QuietServer` those of `Server`: the
+extra `serve` therefore bounds uvicorn's version from above. Before the bound is raised, the tests
+of this module have to pass with the new version.
 """
 
 from __future__ import annotations
@@ -21,20 +24,20 @@ from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import HANDLED_SIGNALS
 
-from topwork.serve.http_errors import Refusal, describe, encode
+from topwork.serve.http_errors import HTTPError, describe, encode
 from topwork.serve.limits import Limits
-from topwork.serve.middleware import SAFETY
+from topwork.serve.middleware import SECURITY_HEADERS
 
-BROKEN = Refusal(400, "the request is not HTTP/1.1")
-# Requests that may come before those before them are answered.
+BROKEN = HTTPError(400, "the request is not HTTP/1.1")
+# Most requests that may wait for earlier ones of their connection to be answered.
 PIPELINED = 16
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
-    `limits` and `on_refused`, which hears the status of what ends here, are set by
-    `make_connection`.
+    `make_connection` sets `limits`, and `on_refused`, which is called with the status of each
+    error that is answered here.
     """
 
     limits: Limits
@@ -43,24 +46,24 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._timers: dict[str, TimerHandle] = {}
-        # Bytes since a head, a piece of a body or a message was complete.
+        # Bytes since the last complete head, piece of a body, or message.
         self._idle_bytes = 0
         self._head_bytes = 0
         self._in_head = True
         self._in_body = False
-        self._refusal = BROKEN
+        self._error = BROKEN
         self._running: Any = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Takes a client."""
+        """Accepts a client, or answers 503 if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self._refuse(Refusal(503, f"there are {self.limits.connections} connections already"))
+            self._refuse(HTTPError(503, f"there are {self.limits.connections} connections already"))
             return
         self._start("head", self.limits.head_timeout_s, self._end_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets a client."""
+        """Stops all timers and requests of a client that is gone."""
         for name in [*self._timers]:
             self._stop(name)
         # An error leaves uvicorn's own timer running.
@@ -69,7 +72,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes."""
+        """Parses bytes, and limits the length and the time of a head."""
         if self.transport.is_closing():
             return
         self._idle_bytes += len(data)
@@ -87,12 +90,12 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Takes a piece of its address."""
+        """Counts a piece of the address."""
         self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header, or a trailer."""
+        """Counts a header or trailer."""
         self._count_head(len(name) + len(value))
         super().on_header(name, value)
 
@@ -105,12 +108,12 @@ class Connection(HttpToolsProtocol):
             raise BROKEN
 
     def on_body(self, body: bytes) -> None:
-        """Takes a piece of its body."""
+        """Passes on a piece of the body."""
         self._idle_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends a request."""
+        """Ends a request; an idle connection is closed after a while."""
         self._idle_bytes, self._in_head, self._in_body = 0, True, False
         self._stop("linger")
         super().on_message_complete()
@@ -125,7 +128,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self._start("linger", self.limits.linger_s, self._abort)
         elif self._in_body and not self.pipeline:
-            # Cut at once, a client that is still sending would not see the answer.
+            # If it were closed at once, a client that is still sending would not see the answer.
             self._start("linger", self.limits.linger_s, self.transport.close)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -134,54 +137,56 @@ class Connection(HttpToolsProtocol):
         self._start("linger", self.limits.linger_s, self._abort)
 
     def pause_writing(self) -> None:
-        """Waits for a client to take what it asked for."""
+        """Limits the time that a client has to take its answer."""
         super().pause_writing()
         self._start("write", self.limits.receive_timeout_s, self._abort)
 
     def resume_writing(self) -> None:
-        """Goes on."""
+        """Goes on writing an answer."""
         self._stop("write")
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what cannot be parsed."""
-        self._refuse(self._refusal)
+        self._refuse(self._error)
 
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
         if self._head_bytes > self.limits.head_bytes:
-            # Out of a callback the parser gives up by itself.
-            self._refusal = self._long_head()
-            raise self._refusal
+            # An exception in a callback ends the parsing.
+            self._error = self._long_head()
+            raise self._error
 
-    def _long_head(self) -> Refusal:
-        return Refusal(431, f"line and headers may have {self.limits.head_bytes:,} bytes together")
+    def _long_head(self) -> HTTPError:
+        return HTTPError(
+            431, f"line and headers may have {self.limits.head_bytes:,} bytes together"
+        )
 
     def _end_head(self) -> None:
         if self._idle_bytes:
             seconds = self.limits.head_timeout_s
-            self._refuse(Refusal(408, f"line and headers must arrive within {seconds:g} s"))
+            self._refuse(HTTPError(408, f"line and headers must arrive within {seconds:g} s"))
         else:
             self.transport.close()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answers before there is anybody else to do so, and hangs up."""
-        self.on_refused(refusal.status)
+    def _refuse(self, error: HTTPError) -> None:
+        """Answers an error without the application, and closes the connection."""
+        self.on_refused(error.status)
         begun = self.cycle is not None and self.cycle.response_started
         waiting = self.cycle is not None and not self.cycle.response_complete and self._in_head
         if self.pipeline or waiting or (begun and not self.cycle.response_complete):
-            # It would be taken for the answer to another request.
+            # The client would take it for the answer to another request.
             self._abort()
             return
-        body = encode(describe(refusal.status, str(refusal)))
+        body = encode(describe(error.status, str(error)))
         headers = {
-            **SAFETY,
+            **SECURITY_HEADERS,
             "content-type": "application/json",
             "content-length": str(len(body)),
             "connection": "close",
         }
         lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
-        self.transport.write(b"".join([STATUS_LINE[refusal.status], *lines, b"\r\n", body]))
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
         self.transport.close()
         self._start("linger", self.limits.linger_s, self._abort)
 
@@ -194,9 +199,9 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _forget(self) -> None:
-        """Tells all requests of this connection that nobody waits for them.
+        """Tells all requests of this connection that the client is gone.
 
-        uvicorn tells the newest one only, and that may not be the one that is being answered.
+        uvicorn tells only the newest, which may not be the one that is being answered.
         """
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
@@ -222,12 +227,12 @@ def make_connection(limits: Limits, on_refused: Callable[[int], None]) -> type[C
 
 
 class QuietServer(Server):
-    """uvicorn's server; a signal stops it, and it ends as a program does that is done.
+    """uvicorn's server, which after a signal stops and returns, instead of dying of the signal.
 
     Args:
         config: uvicorn's.
         on_stop: called when it is told to stop.
-        on_end: called when it has stopped, whatever it was that stopped it.
+        on_end: called when it has stopped, for whatever reason.
     """
 
     def __init__(
@@ -238,7 +243,7 @@ class QuietServer(Server):
         self._on_end = on_end
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes requests until it is told to stop."""
+        """Serves requests until it is told to stop."""
         try:
             super().run(sockets)
         finally:
@@ -246,7 +251,7 @@ class QuietServer(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stops at a signal. uvicorn would then die of it, with its exit code."""
+        """Handles signals by stopping; uvicorn would raise them again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -258,6 +263,6 @@ class QuietServer(Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tells it to stop; told twice by Ctrl-C, without waiting for anybody."""
+        """Stops the server; a second Ctrl-C stops it without waiting for requests."""
         self._on_stop()
         super().handle_exit(sig, frame)

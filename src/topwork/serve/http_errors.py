@@ -1,4 +1,4 @@
-"""What is answered to a request that is not served: a status and a reason in words."""
+"""The errors that a request is answered with: a status of HTTP and a reason in words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from topwork.core.errors import ImageError, TopworkError
 
 
-class Refusal(TopworkError):  # noqa: N818 (an answer, not a fault of ours)
-    """A request is answered with a reason instead.
+class HTTPError(TopworkError):
+    """A request is answered with an error: a status and a reason.
 
     Args:
-        status: of HTTP.
+        status: of HTTP, 400 or more.
         reason: what was required, what was received, what to do.
-        headers: that belong to the status.
+        headers: further headers of the answer.
     """
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
@@ -23,8 +23,8 @@ class Refusal(TopworkError):  # noqa: N818 (an answer, not a fault of ours)
         self.headers = headers or {}
 
 
-class ImageRefusal(ImageError):  # noqa: N818
-    """One image of a request is answered with a reason instead.
+class UploadError(ImageError):
+    """One image of a request is answered with an error; the others are not affected.
 
     Args:
         status: of HTTP: 413 too large, 415 no image, 422 cannot be used.
@@ -36,13 +36,13 @@ class ImageRefusal(ImageError):  # noqa: N818
         self.status = status
 
 
-def busy(reason: str) -> Refusal:
-    """Returns the refusal of a request for which there is no room now."""
-    return Refusal(429, f"{reason}; try again in a second", {"Retry-After": "1"})
+def busy(reason: str) -> HTTPError:
+    """Returns the error of a request for which there is no room now."""
+    return HTTPError(429, f"{reason}; try again in a second", {"Retry-After": "1"})
 
 
 def describe(status: int, reason: str) -> dict[str, Any]:
-    """Returns the body of a refusal."""
+    """Returns the body of an error, to be encoded as JSON."""
     return {"error": {"status": status, "reason": reason}}
 
 

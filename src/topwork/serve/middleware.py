@@ -1,8 +1,8 @@
-"""Who may ask, and what is written down of it: two layers of ASGI around the application.
+"""Two layers of ASGI around the application: access control, and logs and metrics.
 
-`Checks` lets through who names the right host, comes from no other site and has the API key.
-`Record` is around everything: it gives every answer its headers of safety, turns a fault into an
-answer, and keeps log and figures.
+`AccessMiddleware` passes on requests that name the right host, come from no other site and have
+the API key. `LogMiddleware` is the outermost: it adds security headers to every answer, answers
+an unexpected exception with status 500, writes the access log and counts requests.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from topwork.core.errors import printable
-from topwork.serve.http_errors import Refusal, describe, encode
-from topwork.serve.prometheus import Gauges
+from topwork.serve.http_errors import HTTPError, describe, encode
+from topwork.serve.prometheus import ServerMetrics
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,32 +30,33 @@ log = logging.getLogger("topwork.serve")
 
 OPEN_PATHS = ("/", "/healthz")
 STATIC = "/static/"
-# How much of an address the log keeps.
+# Longest address in the log, in characters; the rest is cut off.
 LOGGED_CHARS = 100
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SAFETY = {
+SECURITY_HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-# What `Record` finds in a request's scope: how many images it has.
+# Key in a request's scope under which `LogMiddleware` finds its number of images.
 IMAGES_KEY = "topwork.images"
 
 
-class Checks:
-    """Lets through who may ask.
+class AccessMiddleware:
+    """Answers requests that are not allowed with an error, and passes on the others.
 
     Args:
-        app: what they ask.
-        api_key: None if everybody may.
-        host: that the server is bound to, if only this machine reaches it: a page of another
-            site that has its own name resolved to this machine is stopped then. None else.
-        origins: other sites whose pages may ask; `*` for all.
+        app: the application that it wraps.
+        api_key: that requests must have; None if they need none.
+        host: that the server is bound to, if only this machine reaches it; requests must name
+            it then, which stops a page of another site whose name resolves to this machine (DNS
+            rebinding). None if any host may be named.
+        origins: other sites whose pages may send requests; `*` for all.
     """
 
     def __init__(
@@ -71,23 +72,23 @@ class Checks:
         if scope["type"] == "http":
             try:
                 self._check(dict(scope["headers"]), scope["path"])
-            except Refusal as refusal:
-                await send_json(send, refusal)
+            except HTTPError as error:
+                await send_error(send, error)
                 return
         await self.app(scope, receive, send)
 
     def _check(self, headers: dict[bytes, bytes], path: str) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._host is not None and not _is_local(host, self._host):
-            raise Refusal(
+            raise HTTPError(
                 400,
                 f"Host: must be localhost, an address or {self._host}, received {host!r}; to be "
                 "reached under another name, bind to its address with --host",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
         known = not origin or {origin, "*"} & self._origins
-        if not (known or urlsplit_host(origin) == host):
-            raise Refusal(
+        if not (known or host_of_origin(origin) == host):
+            raise HTTPError(
                 403,
                 f"pages of {origin!r} may not ask {host!r}; allow them with --allow-origin "
                 "(behind a proxy, have it pass on Host)",
@@ -97,7 +98,7 @@ class Checks:
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = headers.get(b"x-api-key") or (token.strip() if kind.lower() == b"bearer" else b"")
         if not hmac.compare_digest(given, self._key):
-            raise Refusal(
+            raise HTTPError(
                 401,
                 f"an API key is needed, and the one received is {'wrong' if given else 'none'}; "
                 "send it as X-API-Key: KEY or Authorization: Bearer KEY",
@@ -105,8 +106,8 @@ class Checks:
             )
 
 
-def urlsplit_host(origin: str) -> str:
-    """Returns the host and port of an origin; nothing if it is none."""
+def host_of_origin(origin: str) -> str:
+    """Returns the host and port of an origin; an empty text if it is not a URL."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -118,25 +119,25 @@ def _is_local(header: str, bound: str) -> bool:
     if name in ("localhost", bound.lower()):
         return True
     try:
-        # A number resolves to nothing but itself.
+        # An IP address needs no name server that could resolve it to something else.
         ipaddress.ip_address(name)
     except ValueError:
         return False
     return True
 
 
-class Record:
-    """Writes down what is answered.
+class LogMiddleware:
+    """Logs and counts what is answered.
 
     Args:
-        app: what answers.
-        gauges: count it.
+        app: the application that it wraps.
+        metrics: counts requests and their seconds.
         access_log: whether each request is a line of the log.
     """
 
-    def __init__(self, app: App, gauges: Gauges, access_log: bool) -> None:
+    def __init__(self, app: App, metrics: ServerMetrics, access_log: bool) -> None:
         self.app = app
-        self._gauges = gauges
+        self._metrics = metrics
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,40 +156,40 @@ class Record:
                     *message.get("headers", ()),
                     *(
                         (n.encode(), v.encode())
-                        for n, v in SAFETY.items()
+                        for n, v in SECURITY_HEADERS.items()
                         if n.encode() not in there
                     ),
                 ]
             try:
                 await send(message)
             except (OSError, RuntimeError) as error:
-                # So uvloop says that the other side hung up a moment ago.
+                # How uvloop reports that the client has just closed the connection.
                 raise _GoneError from error
 
         try:
             await self.app(scope, receive, send_safely)
         except asyncio.CancelledError:
-            # The server stops, and this one was not done in time.
+            # The server is stopping, and this request was not answered in time.
             if not status:
-                await send_json(send_safely, Refusal(503, "the server is stopping"))
+                await send_error(send_safely, HTTPError(503, "the server is stopping"))
         except Exception as error:
             if not _is_gone(error):
-                log.exception("%s failed", _say_request(scope))
+                log.exception("%s failed", _describe_request(scope))
                 if not status:
-                    refusal = Refusal(500, "a fault of the server; its log says more")
-                    await send_json(send_safely, refusal)
+                    error = HTTPError(500, "a fault of the server; its log says more")
+                    await send_error(send_safely, error)
         finally:
             self._write(scope, status, time.perf_counter() - start)
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
         said = str(status) if status else "closed"
-        self._gauges.requests.labels(route, said).inc()
-        self._gauges.seconds.labels(route).observe(seconds)
+        self._metrics.requests.labels(route, said).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
         if self._access_log:
             images = scope.get(IMAGES_KEY)
             many = f" {images} image{'' if images == 1 else 's'}" if images is not None else ""
-            log.info("%s %s%s %.0f ms", _say_request(scope), said, many, 1000 * seconds)
+            log.info("%s %s%s %.0f ms", _describe_request(scope), said, many, 1000 * seconds)
 
 
 def _is_gone(error: Exception) -> bool:
@@ -198,10 +199,10 @@ def _is_gone(error: Exception) -> bool:
 
 
 class _GoneError(Exception):
-    """Nobody takes the answer."""
+    """The client has closed the connection."""
 
 
-def _say_request(scope: Scope) -> str:
+def _describe_request(scope: Scope) -> str:
     client = (scope.get("client") or ("-",))[0]
     query = scope["query_string"].decode("latin-1")
     address = printable(scope["path"] + ("?" + query if query else ""))
@@ -210,18 +211,18 @@ def _say_request(scope: Scope) -> str:
     return f"{client} {scope['method']} {address}"
 
 
-async def send_json(send: Send, refusal: Refusal) -> None:
-    """Sends a refusal."""
-    body = encode(describe(refusal.status, str(refusal)))
+async def send_error(send: Send, error: HTTPError) -> None:
+    """Sends a error."""
+    body = encode(describe(error.status, str(error)))
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
-        **refusal.headers,
+        **error.headers,
     }
     await send(
         {
             "type": "http.response.start",
-            "status": refusal.status,
+            "status": error.status,
             "headers": [(n.lower().encode(), v.encode()) for n, v in headers.items()],
         }
     )

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The metrics of the server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from topwork.bases.engines.openvino import BATCH_SIZE
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Gauges:
-    """The figures of one server, each with few labels: no name that a client sent is one.
+class ServerMetrics:
+    """The metrics of one server.
+
+    No label is a text that a client sent, so the number of time series stays small.
 
     Args:
-        queued: tells how many images are on their way.
+        queued: returns how many images are in progress.
     """
 
     def __init__(self, queued: Callable[[], float]) -> None:
@@ -70,7 +72,7 @@ class Gauges:
         queue.set_function(queued)
 
     def write(self) -> bytes:
-        """Returns all figures in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)

@@ -23,26 +23,25 @@ from typing import Any
 from topwork.core.errors import ModelError, SettingsError, TopworkError, printable
 from topwork.core.files import drop_scratch, make_scratch, touch_scratch
 from topwork.models.explain import Explainer
-from topwork.models.folder import LOADED_FILES, load_model
+from topwork.models.folder import CARD_FILE, LOADED_FILES, load_model
 from topwork.models.gallery import GALLERY_FILE, Gallery, load_gallery
 from topwork.models.model import Model
-from topwork.serve.batching import Batches
-from topwork.serve.http_errors import Refusal
-from topwork.serve.prometheus import Gauges
+from topwork.serve.batching import Batcher
+from topwork.serve.http_errors import HTTPError
+from topwork.serve.prometheus import ServerMetrics
 
 log = logging.getLogger("topwork.serve")
 
-CARD = "model.json"
 SUFFIX = ".model"
-# Much more often than what nobody can be asked about is removed.
+# Far more often than scratch folders of vanished processes are removed.
 TOUCH_EVERY_S = 3600.0
-# Of a model's files those that no answer needs, and what is still being written.
+# Files of a model that no answer needs, and those that are still being written.
 _LEFT_OUT = (".*", "*.keras", "*.html", "*.png")
-Stamp = tuple[tuple[int, int, int] | None, ...]
+FolderStamp = tuple[tuple[int, int, int] | None, ...]
 
 
 @dataclass
-class Hosted:
+class ServedModel:
     """A model at work.
 
     Attributes:
@@ -50,7 +49,7 @@ class Hosted:
         version: 12 hex digits of the hash of its `model.json`.
         folder: our copy of it.
         model: the model.
-        batches: its networks.
+        batcher: its networks.
         gallery: the training images that it carries; None if it carries none.
         users: requests that have it.
         retired: whether another has taken its place.
@@ -60,7 +59,7 @@ class Hosted:
     version: str
     folder: Path
     model: Model
-    batches: Batches
+    batcher: Batcher
     gallery: Gallery | None
     users: int = 0
     retired: bool = False
@@ -83,7 +82,7 @@ class Hosted:
             "version": self.version,
             "task": str(model.task),
             "classes": list(model.classes),
-            "base": say_bases(model),
+            "base": join_base_names(model),
             "image_size": max(member.space.image_size for member in model.members),
             "validation": model.validation.model_dump(mode="json"),
             "neighbours": self.gallery is not None,
@@ -92,35 +91,35 @@ class Hosted:
 
     def close(self) -> None:
         """Ends its threads and removes our copy."""
-        self.batches.close()
+        self.batcher.close()
         drop_scratch(self.folder)
 
 
-def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted:
+def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> ServedModel:
     """Copies, checks and compiles a model.
 
     Args:
         path: its folder.
         name: what clients call it.
-        on_batch: as for `Batches`.
+        on_batch: as for `Batcher`.
 
     Raises:
         ModelError: it is none, it is damaged, or there is no room for the copy.
         NetworkError: its networks cannot be compiled.
     """
-    if not (path / CARD).is_file():
-        load_model(path)  # says what is missing
+    if not (path / CARD_FILE).is_file():
+        load_model(path)  # raises, and names what is missing
     folder = make_scratch("serve")
     try:
         shutil.copytree(path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         model = load_model(folder)
         gallery = load_gallery(folder, model.vector_length)
-        version = hashlib.sha256((folder / CARD).read_bytes()).hexdigest()[:12]
-        return Hosted(name, version, folder, model, Batches(model, on_batch), gallery)
+        version = hashlib.sha256((folder / CARD_FILE).read_bytes()).hexdigest()[:12]
+        return ServedModel(name, version, folder, model, Batcher(model, on_batch), gallery)
     except BaseException as error:
         drop_scratch(folder)
         if isinstance(error, TopworkError):
-            # The user knows nothing of the copy.
+            # Messages name the folder that the user gave, not its copy.
             raise type(error)(str(error).replace(str(folder), str(path))) from error
         if isinstance(error, OSError):
             reason = error.strerror or error
@@ -128,22 +127,22 @@ def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Hosted
         raise
 
 
-def say_bases(model: Model) -> str:
+def join_base_names(model: Model) -> str:
     """Returns the names of a model's networks."""
     return " + ".join(member.space.base for member in model.members)
 
 
-def read_stamp(path: Path) -> Stamp:
-    """Returns what tells whether a model's folder is still what it was."""
+def read_stamp(path: Path) -> FolderStamp:
+    """Returns size, time and inode of each file of a model: equal while nobody changed it."""
     found: list[tuple[int, int, int] | None] = []
-    for name in (CARD, *LOADED_FILES):
-        found.append(_stamp(path / name))
-    # It is added to a model after the rest, or never.
-    found.append(_stamp(path / GALLERY_FILE) or (0, 0, 0))
+    for name in (CARD_FILE, *LOADED_FILES):
+        found.append(_stamp_file(path / name))
+    # The gallery is optional, and added after the rest.
+    found.append(_stamp_file(path / GALLERY_FILE) or (0, 0, 0))
     return tuple(found)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp_file(path: Path) -> tuple[int, int, int] | None:
     try:
         facts = path.stat()
     except OSError:
@@ -170,66 +169,66 @@ def name_models(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-class Shelf:
-    """All models by name, the first being the one that is meant where none is named.
+class ModelRegistry:
+    """All models by name; requests that name none get the first.
 
-    After it is made it belongs to the event loop's thread.
+    Once made, it is used in the event loop's thread only.
 
     Args:
         paths: folders by name.
-        gauges: count reloads and batches.
+        metrics: count reloads and batches.
 
     Raises:
         ModelError: a folder is not a model, or is damaged.
         NetworkError: a network cannot be compiled.
     """
 
-    def __init__(self, paths: dict[str, Path], gauges: Gauges) -> None:
+    def __init__(self, paths: dict[str, Path], metrics: ServerMetrics) -> None:
         self._paths = paths
-        self._gauges = gauges
-        # Before they are read: what changes in between is read again.
+        self._metrics = metrics
+        # Before models are read, so that a change in between is noticed.
         self._seen = {name: read_stamp(path) for name, path in paths.items()}
-        self._hosted: dict[str, Hosted] = {}
-        # Those that were replaced too, and one that comes too late to be used.
-        self._opened: list[Hosted] = []
+        self._models: dict[str, ServedModel] = {}
+        # All that are open: also replaced ones, and one that was opened during shutdown.
+        self._opened: list[ServedModel] = []
         try:
             for name in paths:
-                self._hosted[name] = self._open(name)
+                self._models[name] = self._open(name)
         except BaseException:
             self.close()
             raise
 
-    def __iter__(self) -> Iterator[Hosted]:
-        return iter(self._hosted.values())
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
 
     @contextlib.contextmanager
-    def lease(self, name: str | None) -> Iterator[Hosted]:
+    def lease(self, name: str | None) -> Iterator[ServedModel]:
         """Gives a request a model for as long as it takes.
 
         Args:
             name: of the model; None for the first.
 
         Raises:
-            Refusal: there is none of this name.
+            HTTPError: there is none of this name.
         """
-        hosted = self._hosted.get(next(iter(self._hosted)) if name is None else name)
-        if hosted is None:
-            raise Refusal(
-                404, f"there is no model {name!r}; choose one of {', '.join(self._hosted)}"
+        served = self._models.get(next(iter(self._models)) if name is None else name)
+        if served is None:
+            raise HTTPError(
+                404, f"there is no model {name!r}; choose one of {', '.join(self._models)}"
             )
-        hosted.users += 1
+        served.users += 1
         try:
-            yield hosted
+            yield served
         finally:
-            hosted.users -= 1
-            self._close_unused(hosted)
+            served.users -= 1
+            self._close_unused(served)
 
     async def watch(self, check_every_s: float, touch_every_s: float = TOUCH_EVERY_S) -> None:
-        """Looks for replaced models for ever.
+        """Checks for replaced models, until it is cancelled.
 
         Args:
-            check_every_s: how often.
-            touch_every_s: how often our copies are made to look new.
+            check_every_s: seconds between two checks.
+            touch_every_s: seconds between renewals of the modification time of our copies.
         """
         before = dict(self._seen)
         touched_s = time.monotonic()
@@ -240,7 +239,7 @@ class Shelf:
                 touch_scratch()
             for name, path in self._paths.items():
                 now = await asyncio.to_thread(read_stamp, path)
-                # Twice the same, so that nobody is writing there any more.
+                # Equal twice in a row: nobody is writing there any more.
                 settled, before[name] = now == before[name], now
                 if settled and now != self._seen[name] and None not in now:
                     self._seen[name] = now
@@ -250,38 +249,38 @@ class Shelf:
         try:
             new = await asyncio.to_thread(self._open, name)
         except TopworkError as error:
-            self._gauges.reloads.labels(name, "refused").inc()
+            self._metrics.reloads.labels(name, "refused").inc()
             log.error("%s was replaced by what cannot be used: %s", name, printable(error))
             return
         except Exception:
-            self._gauges.reloads.labels(name, "refused").inc()
+            self._metrics.reloads.labels(name, "refused").inc()
             log.exception("%s was replaced by what cannot be used", name)
             return
-        old, self._hosted[name] = self._hosted[name], new
-        self._gauges.reloads.labels(name, "loaded").inc()
+        old, self._models[name] = self._models[name], new
+        self._metrics.reloads.labels(name, "loaded").inc()
         log.info("%s was replaced: version %s instead of %s", name, new.version, old.version)
         old.retired = True
         with contextlib.suppress(KeyError):
             if self._info(old) != self._info(new):
-                self._gauges.models.remove(*self._info(old))
+                self._metrics.models.remove(*self._info(old))
         self._close_unused(old)
 
-    def _open(self, name: str) -> Hosted:
-        hosted = open_model(
-            self._paths[name], name, lambda n: self._gauges.batches.labels(name).observe(n)
+    def _open(self, name: str) -> ServedModel:
+        served = open_model(
+            self._paths[name], name, lambda n: self._metrics.batches.labels(name).observe(n)
         )
-        self._opened.append(hosted)
-        self._gauges.models.labels(*self._info(hosted)).set(1)
-        return hosted
+        self._opened.append(served)
+        self._metrics.models.labels(*self._info(served)).set(1)
+        return served
 
-    def _info(self, hosted: Hosted) -> tuple[str, ...]:
-        model = hosted.model
-        return hosted.name, hosted.version, str(model.task), say_bases(model)
+    def _info(self, served: ServedModel) -> tuple[str, ...]:
+        model = served.model
+        return served.name, served.version, str(model.task), join_base_names(model)
 
-    def _close_unused(self, hosted: Hosted) -> None:
-        if hosted.retired and not hosted.users:
-            self._opened.remove(hosted)
-            threading.Thread(target=hosted.close, daemon=True).start()
+    def _close_unused(self, served: ServedModel) -> None:
+        if served.retired and not served.users:
+            self._opened.remove(served)
+            threading.Thread(target=served.close, daemon=True).start()
 
     def close(self) -> None:
         """Closes all models."""

@@ -1,4 +1,4 @@
-"""From vectors to what an answer says."""
+"""From vectors and explanations to the content of an answer, ready for JSON."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from topwork.heads.dense import probabilities
 from topwork.models import evaluate as evaluation
 from topwork.models.explain import Explanation
 from topwork.models.model import Model, Predictions
-from topwork.serve.decoding import Decoded
-from topwork.serve.http_errors import Refusal
-from topwork.serve.registry import Hosted
+from topwork.serve.decoding import DecodedImage
+from topwork.serve.http_errors import HTTPError
+from topwork.serve.registry import ServedModel
 
 Floats = NDArray[np.float32]
 
 
-def say_predictions(
-    hosted: Hosted,
+def format_predictions(
+    served: ServedModel,
     vectors: Floats,
-    images: Sequence[Decoded],
+    images: Sequence[DecodedImage],
     *,
     top: int,
     neighbours: int,
     abstain_below: float | None,
 ) -> list[dict[str, Any]]:
-    """Says what a model makes of N images.
+    """Returns the answer to each of N images.
 
     Args:
-        hosted: the model.
+        served: the model.
         vectors: (N, D) float32.
-        images: what they are of.
+        images: N, where the vectors come from.
         top: how many classes or labels to name.
         neighbours: how many training images to show.
         abstain_below: least top probability that counts as an answer.
     """
-    model = hosted.model
+    model = served.model
     logits = model.head.logits(vectors)
     found = Predictions(
         logits, probabilities(model.task, logits), np.arange(len(vectors), dtype=np.int64), {}
     )
     said = []
-    for place, answer in evaluation.answer(model, found, top, abstain_below):
-        entry = {"width": images[place].width, "height": images[place].height, **answer}
-        if neighbours and hosted.gallery is not None:
+    for index, answer in evaluation.answer(model, found, top, abstain_below):
+        entry = {"width": images[index].width, "height": images[index].height, **answer}
+        if neighbours and served.gallery is not None:
             entry["neighbours"] = [
                 {
                     "name": near.name,
@@ -56,13 +56,13 @@ def say_predictions(
                     "similarity": float(near.similarity),
                     "thumbnail": f"data:image/webp;base64,{b64encode(near.thumbnail).decode()}",
                 }
-                for near in hosted.gallery.find(vectors[place], neighbours)
+                for near in served.gallery.find(vectors[index], neighbours)
             ]
         said.append(entry)
     return said
 
 
-def find_answer(model: Model, label: str | None, explanation: Explanation | None) -> int:
+def find_output(model: Model, label: str | None, explanation: Explanation | None) -> int:
     """Returns the index of a class, label or number.
 
     Args:
@@ -71,22 +71,21 @@ def find_answer(model: Model, label: str | None, explanation: Explanation | None
         explanation: tells which one is the most probable.
 
     Raises:
-        Refusal: the model has none of this name.
+        HTTPError: the model has none of this name.
     """
     if label is None:
         if explanation is None or model.task is Task.NUMBER:
             return 0
         return int(explanation.predictions.probabilities[0].argmax())
     if label not in model.classes:
-        raise Refusal(422, f"class: must be one of {', '.join(model.classes)}, received {label!r}")
+        raise HTTPError(
+            422, f"class: must be one of {', '.join(model.classes)}, received {label!r}"
+        )
     return model.classes.index(label)
 
 
-def say_explanation(model: Model, explanation: Explanation, answer: int) -> dict[str, Any]:
-    """Says where in an image a logit comes from.
-
-    The mean of the map and the rest are the logit.
-    """
+def format_explanation(model: Model, explanation: Explanation, answer: int) -> dict[str, Any]:
+    """Returns where in an image a logit comes from: the map's mean plus the rest are the logit."""
     chance = None
     if model.task is not Task.NUMBER:
         chance = float(explanation.predictions.probabilities[0, answer])

@@ -1,4 +1,4 @@
-"""Starts the server, and stops it when it is told to."""
+"""Opens models, binds the address, and serves until a signal stops it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 15
-# How often it is looked whether a model was replaced.
+# Seconds between two checks whether a model was replaced.
 CHECK_EVERY_S = 1.0
-# Beyond the time to answer in, for what was received when the server was told to stop.
+# Seconds beyond `timeout_s` for requests that were received before the server was stopped.
 STOP_S = 5.0
 
 
@@ -41,7 +41,7 @@ class Options:
         abstain_below: least top probability, 0..1, that counts as an answer.
         limits: how much is taken.
         access_log: whether each request is a line of the log.
-        check_every_s: how often it is looked whether a model was replaced.
+        check_every_s: seconds between two checks whether a model was replaced.
     """
 
     host: str = "127.0.0.1"
@@ -56,12 +56,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Ready:
-    """What a server that takes requests says of itself.
+    """What a server that takes requests is.
 
     Attributes:
         url: where it is.
-        models: what clients may know of each model.
-        open: whether other machines reach it, and no key is asked for.
+        models: description of each model, as `/models` shows it.
+        open: whether other machines reach it and need no API key.
     """
 
     url: str
@@ -78,8 +78,8 @@ def serve(
 
     Args:
         models: folders of trained models; the first is meant where a request names none.
-        options: how.
-        callback: hears when requests are taken.
+        options: how to serve them.
+        callback: `on_ready` is called when requests are taken.
 
     Raises:
         SettingsError: an option is wrong, the address is taken, or the extra `serve` is missing.
@@ -108,7 +108,7 @@ def make_server(
 
     named = name_models(models)
     sweep(None, *named.values())
-    # First what fails at once.
+    # First, since it fails at once if the address is taken.
     listener = bind(options.host, options.port)
     try:
         service = Service(named, options.limits, options.abstain_below)
@@ -144,7 +144,7 @@ def make_server(
 
 
 def _counter(service: Service) -> Callable[[int], None]:
-    return lambda status: service.gauges.requests.labels("connection", str(status)).inc()
+    return lambda status: service.metrics.requests.labels("connection", str(status)).inc()
 
 
 def check_extra() -> None:
@@ -170,7 +170,7 @@ def check_key(key: str, where: str) -> str:
 
     Args:
         key: as it was given.
-        where: it was given.
+        where: option or variable that it was given in, for the message.
 
     Raises:
         SettingsError: it is empty, or no header can hold it.
@@ -191,7 +191,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name such as localhost has both; most clients try this one too.
+        # A name such as localhost may have IPv6 and IPv4; most clients try IPv4 too.
         found.sort(key=lambda item: item[0] != socket.AF_INET)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
@@ -211,7 +211,7 @@ def _locate(listener: socket.socket, host: str) -> tuple[str, bool]:
 
 
 def log_to_stderr() -> None:
-    """Has the server's log on stderr: requests, replaced models, faults."""
+    """Sends the server's log to stderr: requests, replaced models, exceptions."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for name, level in (("topwork.serve", logging.INFO), ("uvicorn.error", logging.ERROR)):
@@ -219,5 +219,5 @@ def log_to_stderr() -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    # What it says of broken bodies is in the answers.
+    # What it logs of broken bodies is in the answers.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)

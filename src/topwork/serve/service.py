@@ -1,4 +1,4 @@
-"""What the server does with images, whoever asks: decode, run, say."""
+"""From the uploads of a request to its results: decode, run, describe; with the threads for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from topwork.core.task import Task
 from topwork.models.evaluate import check_abstain
 from topwork.models.model import Model
 from topwork.serve.admission import Admission
-from topwork.serve.decoding import Decoded, decode_upload
-from topwork.serve.http_errors import ImageRefusal, Refusal
+from topwork.serve.decoding import DecodedImage, decode_upload
+from topwork.serve.http_errors import HTTPError, UploadError
 from topwork.serve.limits import Limits
-from topwork.serve.prometheus import Gauges
-from topwork.serve.registry import Hosted, Shelf
-from topwork.serve.responses import find_answer, say_explanation, say_predictions
+from topwork.serve.prometheus import ServerMetrics
+from topwork.serve.registry import ModelRegistry, ServedModel
+from topwork.serve.responses import find_output, format_explanation, format_predictions
 from topwork.serve.uploads import Upload
 
 Floats = NDArray[np.float32]
@@ -31,11 +31,11 @@ Answer = TypeVar("Answer")
 
 
 class Service:
-    """The models, and the threads that work for them.
+    """The models that are served, and the threads that decode and explain.
 
     Args:
         paths: folders of models by name.
-        limits: how much it takes.
+        limits: of requests, and the time to answer.
         abstain_below: least top probability that counts as an answer, where a request does not
             say; for models that answer with one of many classes or of two.
 
@@ -50,42 +50,42 @@ class Service:
         warm_up.serving()
         self.limits = limits
         self.admission = Admission(limits)
-        self.gauges = Gauges(lambda: self.admission.places)
+        self.metrics = ServerMetrics(lambda: self.admission.slots)
         self.stopping = False
-        self.shelf = Shelf(paths, self.gauges)
+        self.registry = ModelRegistry(paths, self.metrics)
         self._abstain_below = abstain_below
         self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
-        # A map takes all cores for itself.
+        # One thread: computing a map uses all cores.
         self._explainers = ThreadPoolExecutor(1, thread_name_prefix="explain")
 
     def close(self) -> None:
-        """Ends all threads and removes the copies of the models."""
+        """Ends all threads and closes the models."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._explainers.shutdown(wait=True, cancel_futures=True)
-        self.shelf.close()
+        self.registry.close()
 
     def describe(self) -> dict[str, Any]:
-        """Returns what clients may know of the models and limits."""
+        """Returns the description of models and limits that clients see."""
         shown = ("image_bytes", "image_pixels", "images", "request_bytes", "queue")
         models = [
-            {**hosted.describe(), "abstain_below": self._threshold(hosted.model, None)}
-            for hosted in self.shelf
+            {**served.describe(), "abstain_below": self._threshold(served.model, None)}
+            for served in self.registry
         ]
         return {"models": models, "limits": {name: getattr(self.limits, name) for name in shown}}
 
     async def predict(
         self,
-        hosted: Hosted,
+        served: ServedModel,
         uploads: Sequence[Upload],
         *,
         top: int,
         neighbours: int,
         abstain_below: float | None,
     ) -> tuple[int, list[dict[str, Any]]]:
-        """Answers images, each on its own.
+        """Predicts images; one that fails does not affect the others.
 
         Args:
-            hosted: the model.
+            served: the model.
             uploads: N encoded images.
             top: how many classes or labels to name.
             neighbours: how many training images to show.
@@ -96,16 +96,16 @@ class Service:
             answer, or its `error` and `status`.
 
         Raises:
-            Refusal: the threshold makes no sense for this model, or it took too long.
+            HTTPError: the threshold makes no sense for this model, or it took too long.
         """
-        threshold = self._threshold(hosted.model, abstain_below)
+        threshold = self._threshold(served.model, abstain_below)
         found = await self._in_time(
-            asyncio.gather(*(self._embed(hosted, upload) for upload in uploads))
+            asyncio.gather(*(self._embed(served, upload) for upload in uploads))
         )
-        good = [item for item in found if not isinstance(item, ImageRefusal)]
+        good = [item for item in found if not isinstance(item, UploadError)]
         said = iter(
-            say_predictions(
-                hosted,
+            format_predictions(
+                served,
                 np.stack([vector for _, vector in good]),
                 [image for image, _ in good],
                 top=top,
@@ -117,71 +117,73 @@ class Service:
         )
         results: list[dict[str, Any]] = []
         for upload, item in zip(uploads, found, strict=True):
-            if isinstance(item, ImageRefusal):
+            if isinstance(item, UploadError):
                 entry: dict[str, Any] = {"error": str(item), "status": item.status}
                 outcome = str(item.status)
             else:
                 entry, outcome = next(said), "answered"
-            self._count(hosted, outcome)
+            self._count(served, outcome)
             results.append({"name": upload.name, **entry})
         return 200 if good else results[0]["status"], results
 
     async def explain(
-        self, hosted: Hosted, uploads: Sequence[Upload], label: str | None
+        self, served: ServedModel, uploads: Sequence[Upload], label: str | None
     ) -> dict[str, Any]:
         """Says where in an image the logit of a class, label or number comes from.
 
         Args:
-            hosted: the model.
+            served: the model.
             uploads: one encoded image.
             label: of the class; None for the most probable one.
 
         Raises:
-            Refusal: more than one image, one that cannot be used, no such class, or it took too
+            HTTPError: more than one image, one that cannot be used, no such class, or it took too
                 long.
         """
         if len(uploads) != 1:
-            raise Refusal(422, f"one image at a time is explained, received {len(uploads)}")
+            raise HTTPError(422, f"one image at a time is explained, received {len(uploads)}")
         if label is not None:
-            find_answer(hosted.model, label, None)
+            find_output(served.model, label, None)
         try:
-            image, said = await self._in_time(self._explain(hosted, uploads[0], label))
-        except ImageRefusal as error:
-            self._count(hosted, str(error.status))
-            raise Refusal(error.status, str(error)) from None
-        self._count(hosted, "explained")
+            image, said = await self._in_time(self._explain(served, uploads[0], label))
+        except UploadError as error:
+            self._count(served, str(error.status))
+            raise HTTPError(error.status, str(error)) from None
+        self._count(served, "explained")
         return {**said, "width": image.width, "height": image.height}
 
-    async def _embed(self, hosted: Hosted, upload: Upload) -> tuple[Decoded, Floats] | ImageRefusal:
+    async def _embed(
+        self, served: ServedModel, upload: Upload
+    ) -> tuple[DecodedImage, Floats] | UploadError:
         try:
-            image = await self._decode(hosted, upload)
-        except ImageRefusal as error:
+            image = await self._decode(served, upload)
+        except UploadError as error:
             return error
-        vector = await asyncio.wrap_future(hosted.batches.submit(image.pixels))
+        vector = await asyncio.wrap_future(served.batcher.submit(image.pixels))
         if not np.isfinite(vector).all():
-            return ImageRefusal(422, "the network answers it with NaN or infinity")
+            return UploadError(422, "the network answers it with NaN or infinity")
         return image, vector
 
     async def _explain(
-        self, hosted: Hosted, upload: Upload, label: str | None
-    ) -> tuple[Decoded, dict[str, Any]]:
-        image = await self._decode(hosted, upload)
+        self, served: ServedModel, upload: Upload, label: str | None
+    ) -> tuple[DecodedImage, dict[str, Any]]:
+        image = await self._decode(served, upload)
 
         def work() -> dict[str, Any]:
-            explanation = hosted.explainer.explain_pixels(image.pixels)
-            answer = find_answer(hosted.model, label, explanation)
-            return say_explanation(hosted.model, explanation, answer)
+            explanation = served.explainer.explain_pixels(image.pixels)
+            answer = find_output(served.model, label, explanation)
+            return format_explanation(served.model, explanation, answer)
 
         loop = asyncio.get_running_loop()
         return image, await loop.run_in_executor(self._explainers, work)
 
-    async def _decode(self, hosted: Hosted, upload: Upload) -> Decoded:
+    async def _decode(self, served: ServedModel, upload: Upload) -> DecodedImage:
         return await asyncio.get_running_loop().run_in_executor(
             self._decoders,
             decode_upload,
             upload,
-            hosted.batches.sizes,
-            hosted.model.interpolation,
+            served.batcher.sizes,
+            served.model.interpolation,
             self.limits,
         )
 
@@ -190,7 +192,7 @@ class Service:
             async with asyncio.timeout(self.limits.timeout_s):
                 return await work
         except TimeoutError:
-            raise Refusal(
+            raise HTTPError(
                 503,
                 f"there was no answer within {self.limits.timeout_s:g} s; try again, or with "
                 "fewer images",
@@ -198,14 +200,14 @@ class Service:
             ) from None
 
     def _threshold(self, model: Model, asked: float | None) -> float | None:
-        """Returns the threshold for saying nothing that a request meets."""
+        """Returns the threshold below which a request's images get no answer; None for none."""
         if asked is None:
             return self._abstain_below if model.task in (Task.CLASSES, Task.BINARY) else None
         try:
             check_abstain(model, asked)
         except SettingsError as error:
-            raise Refusal(422, str(error)) from None
+            raise HTTPError(422, str(error)) from None
         return asked
 
-    def _count(self, hosted: Hosted, outcome: str) -> None:
-        self.gauges.images.labels(hosted.name, outcome).inc()
+    def _count(self, served: ServedModel, outcome: str) -> None:
+        self.metrics.images.labels(served.name, outcome).inc()

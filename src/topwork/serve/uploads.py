@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from topwork.serve.admission import Ticket
-from topwork.serve.http_errors import Refusal
+from topwork.serve.http_errors import HTTPError
 from topwork.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ async def read_uploads(request: Request, limits: Limits, ticket: Ticket) -> list
     Args:
         request: whose body is one encoded image, or multipart/form-data with a file for each.
         limits: what it may bring.
-        ticket: takes a place for each image and the bytes.
+        ticket: takes a slot for each image, and the bytes.
 
     Raises:
-        Refusal: too large, too slow, too many, not what it says it is, or there is no room.
+        HTTPError: too large, too slow, too many, not what it says it is, or there is no room.
     """
     _check_headers(request, limits)
     reader = _open_reader(request.headers.get("content-type", ""), limits)
@@ -61,28 +61,30 @@ async def read_uploads(request: Request, limits: Limits, ticket: Ticket) -> list
                 ticket.take_bytes(len(chunk))
                 reader.write(chunk)
     except TimeoutError:
-        raise Refusal(
+        raise HTTPError(
             408,
             f"the request must arrive within {limits.receive_timeout_s:g} s, and {received:,} "
             "bytes of it did; send it faster, or smaller images",
         ) from None
     uploads = reader.finish()
-    ticket.take_places(len(uploads) - 1)
+    ticket.take_slots(len(uploads) - 1)
     return uploads
 
 
 def _check_headers(request: Request, limits: Limits) -> None:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise Refusal(415, "the body must not be compressed (Content-Encoding); images already are")
+        raise HTTPError(
+            415, "the body must not be compressed (Content-Encoding); images already are"
+        )
     length = request.headers.get("content-length", "")
-    # It may lie; the bytes are counted too. But an honest one is spared the sending.
+    # It may be wrong, so bytes are counted too; but a right one saves the client the sending.
     if length.isdecimal() and int(length[:20]) > limits.request_bytes:
         raise _too_long(limits)
 
 
-def _too_long(limits: Limits) -> Refusal:
-    return Refusal(
+def _too_long(limits: Limits) -> HTTPError:
+    return HTTPError(
         413, f"a request may have {limits.request_bytes:,} bytes; send fewer or smaller images"
     )
 
@@ -95,7 +97,7 @@ def _open_reader(content_type: str, limits: Limits) -> _Whole | _Parts:
         return _Whole(limits)
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # Source: RFC 2046, section 5.1.1.
-        raise Refusal(
+        raise HTTPError(
             400, "multipart/form-data needs a boundary of 1 to 70 characters in Content-Type"
         )
     return _Parts(boundary, limits)
@@ -111,13 +113,13 @@ class _Whole:
     def write(self, chunk: bytes) -> None:
         self._upload.data += chunk
         if len(self._upload.data) > self._limits.image_bytes:
-            raise Refusal(
+            raise HTTPError(
                 413, f"an image may have {self._limits.image_bytes:,} bytes; send a smaller one"
             )
 
     def finish(self) -> list[Upload]:
         if not self._upload.data:
-            raise Refusal(422, "the body must be an image, and it is empty")
+            raise HTTPError(422, "the body must be an image, and it is empty")
         return [self._upload]
 
 
@@ -160,12 +162,12 @@ class _Parts:
         if not self._ended:
             raise _broken("it ends before its last boundary")
         if not self._uploads:
-            raise Refusal(422, "multipart/form-data must have at least one file, received none")
+            raise HTTPError(422, "multipart/form-data must have at least one file, received none")
         return self._uploads
 
     def _begin(self) -> None:
         if len(self._uploads) == self._limits.images:
-            raise Refusal(
+            raise HTTPError(
                 413, f"a request may have {self._limits.images} images; send the others in another"
             )
         self._disposition = b""
@@ -183,7 +185,7 @@ class _Parts:
         name = options.get(b"filename")
         if name is None:
             field_name = options.get(b"name", b"").decode(errors="replace")
-            raise Refusal(
+            raise HTTPError(
                 422,
                 f"every part must be a file, and {field_name!r} has no file name; options belong "
                 "into the address, as in /predict?top=3",
@@ -202,5 +204,5 @@ class _Parts:
         self._ended = True
 
 
-def _broken(reason: str) -> Refusal:
-    return Refusal(400, f"the body is not whole multipart/form-data: {reason}")
+def _broken(reason: str) -> HTTPError:
+    return HTTPError(400, f"the body is not whole multipart/form-data: {reason}")

@@ -29,7 +29,7 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.files import write_file
 from topwork.core.parallel import in_threads
-from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, read_bytes
 from topwork.vectors.neighbors import similar_blocks, unit
 from topwork.vectors.on_disk import Rows, key_of, select
 
@@ -178,7 +178,7 @@ def recall_duplicates(
         SettingsError: as for `find_duplicates`.
     """
     compared = most is None or len(hashes) <= most
-    facts = RECIPE, VERSION, least_cosine, compared, vectors.shape, key_of(vectors)
+    facts = DECODER_VERSION, VERSION, least_cosine, compared, vectors.shape, key_of(vectors)
     digest = hashlib.sha256(" ".join(map(str, facts)).encode())
     digest.update("".join(hashes).encode())
     path = store / "copies" / f"{digest.hexdigest()[:32]}.json"

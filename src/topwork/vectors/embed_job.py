@@ -24,7 +24,8 @@ from topwork.core.locks import Claims
 from topwork.core.parallel import AHEAD, in_processes, in_threads
 from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
-from topwork.data.hashing import leave_out, refuse
+from topwork.data.hashing import leave_out
+from topwork.data.listing import Skipped, check_strict
 from topwork.vectors.errands import Errand, GoneError, Outcome, can_travel, load
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.maintenance import tidy
@@ -297,7 +298,7 @@ class Job:
                 yield errand.place, pixels
 
     def _fail(self, place: int, error: ImageError) -> None:
-        refuse(self.dataset.names[place], str(error), self.strict)
+        check_strict([Skipped(self.dataset.names[place], str(error))], self.strict)
         if isinstance(error, GoneError):
             self.gone[place] = str(error)
         else:

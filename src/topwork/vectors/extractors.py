@@ -15,7 +15,7 @@ from topwork.bases.engines import (
 )
 from topwork.core.config import EngineKind, Precision, Settings
 from topwork.images.augment import ORIGINAL
-from topwork.images.decode import RECIPE
+from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.cluster import join_cluster
 from topwork.vectors.embed_job import Column
 from topwork.vectors.store import FLIP, Space, VectorStore
@@ -41,8 +41,8 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
         base=network.spec.name,
         weights_sha256=network.weights_sha256,
         image_size=network.image_size,
-        network=network.recipe,
-        decoder=RECIPE,
+        network=network.version,
+        decoder=DECODER_VERSION,
         interpolation=str(settings.interpolation),
         precision=str(choose_precision(settings)),
         view=view or (FLIP if settings.flip else ORIGINAL),

@@ -18,7 +18,7 @@ from pictures import encode, picture
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.readers import members
 from topwork.data.readers.archive import is_archive, open_archive
-from topwork.data.readers.members import Limits
+from topwork.data.readers.members import ArchiveLimits
 
 FILES = {
     "cats/1.png": encode(picture(seed=1)),
@@ -351,21 +351,21 @@ def test_a_bomb_is_refused_before_anything_is_read(opened, tmp_path, kind):
 
 def test_many_small_bombs_are_one(opened):
     data = zipped({f"{n}.png": bytes(999) for n in range(400)})
-    assert "no images" in refusal(opened, data, limits=Limits(large_bytes=1000, ratio=5))
+    assert "no images" in refusal(opened, data, limits=ArchiveLimits(large_bytes=1000, ratio=5))
 
 
 def test_limits_of_members_and_bytes(opened):
     for kind in KINDS:
-        said = refusal(opened, pack(FILES, kind), limits=Limits(members=3))
+        said = refusal(opened, pack(FILES, kind), limits=ArchiveLimits(members=3))
         assert "labels.csv in it: there are more than 3 members" in said
     for kind in ("zip", "tar.gz"):
-        said = refusal(opened, pack(FILES, kind), limits=Limits(bytes=1000))
+        said = refusal(opened, pack(FILES, kind), limits=ArchiveLimits(bytes=1000))
         assert "more than 1,000 bytes" in said
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_member_that_is_too_large_is_left_out(opened, kind):
-    found = opened(pack(FILES, kind), limits=Limits(member_bytes=20))
+    found = opened(pack(FILES, kind), limits=ArchiveLimits(member_bytes=20))
     assert contents(found) == {"labels.csv": FILES["labels.csv"]}
     assert all("more than 20" in reason for reason in reasons(found).values())
 
@@ -480,7 +480,7 @@ def test_impossible_sizes_in_a_tar_are_refused(opened):
 
 
 def test_a_huge_header_of_a_tar_is_refused(opened):
-    limits = Limits(header_bytes=1024)
+    limits = ArchiveLimits(header_bytes=1024)
     data = tarred({"a/" * 400 + "1.png": b"x"}, format=tarfile.GNU_FORMAT)
     assert opened(data, limits=limits).skipped
     data = tarred({"a" * 3000: b"x"}, format=tarfile.GNU_FORMAT)

@@ -51,7 +51,7 @@ def read_either(both, columns=LABEL, **options):
     found, root = both
     return [
         read_arrow_folder(root, columns, **options),
-        read_arrow_object(found, columns, place=str(root), **options),
+        read_arrow_object(found, columns, location=str(root), **options),
     ]
 
 

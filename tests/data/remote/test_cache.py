@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import pickle
@@ -19,7 +20,7 @@ from servers import FileServer, s3_server
 from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.data.remote import urls
 from topwork.data.remote.cache import Remote, is_url
-from topwork.data.remote.downloads import Entry, Version
+from topwork.data.remote.downloads import CacheEntry, PartialDownload, Version
 from topwork.images.decode import read_bytes
 
 pytest.importorskip("aiohttp")
@@ -290,6 +291,18 @@ def test_a_missing_package_is_named(start, monkeypatch, url, package):
     assert f"pip install '{package}'" in str(caught.value)
 
 
+def test_a_full_disk_is_no_fault_of_the_server(site, start, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PartialDownload, "write", fail)
+    site.files["/a"] = b"x"
+    waits = []
+    with pytest.raises(StoreError, match=r"written.*: No space left on device; make room"):
+        start(waits).fetch(urls.join(site.url, "a"))
+    assert not waits
+
+
 def test_a_cache_that_cannot_be_written(site, tmp_path):
     site.files["/a"] = b"x"
     (tmp_path / "file").touch()
@@ -389,7 +402,7 @@ def test_a_copy_that_lost_its_end_is_downloaded_again(site, start):
 
 
 def test_who_waits_for_a_download_that_comes_to_nothing_begins_one(tmp_path):
-    entry = Entry(tmp_path, "ab12", "a.jpg")
+    entry = CacheEntry(tmp_path, "ab12", "a.jpg")
     done = []
 
     def download():

@@ -12,7 +12,7 @@ from recorder import Recorder
 from topwork.core.config import ClassWeight, HeadKind, HeadSettings, Optimizer, Settings
 from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
-from topwork.data.splits import strata
+from topwork.data.splits import assign_strata
 from topwork.heads.dense import Dense, Head, decide
 from topwork.heads.examples import Fit, Labelled, Part
 from topwork.heads.train import train_head
@@ -850,7 +850,7 @@ def test_heads_of_every_task_are_searched_and_held_out(task, tmp_path):
     names = ["a", "b", "c"][: 2 if task is Task.BINARY else 3]
     replicates = make_replicates(
         part,
-        strata(task, labels[:120]),
+        assign_strata(task, labels[:120]),
         2,
         1,
         0,

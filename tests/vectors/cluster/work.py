@@ -9,7 +9,7 @@ import openvino
 from openvino import opset13 as ops
 from pictures import COLOURS, encode, picture
 
-from topwork.images.decode import RECIPE
+from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.errands import Errand
 from topwork.vectors.store import Space
 
@@ -47,7 +47,7 @@ class Work:
 def make_space(**changes):
     values = {
         "base": "tiny", "weights_sha256": "0" * 64, "image_size": SIZE, "network": "1",
-        "decoder": RECIPE, "interpolation": "nearest", "precision": "f32",
+        "decoder": DECODER_VERSION, "interpolation": "nearest", "precision": "f32",
     }  # fmt: skip
     return Space(**{**values, **changes})
 

@@ -1,4 +1,8 @@
-"""Engines run a base over batches of pixels."""
+"""Engines, which run a base: pixels (S, S, 3) uint8 in, vectors (D,) float32 out.
+
+`openvino` runs it on the CPU, `keras` on a GPU or TPU in a child process (`keras_child`); `engine`
+says what both offer, and `features` gives what a base sees before its pooling.
+"""
 
 from topwork.bases.engines.engine import Engine
 from topwork.bases.engines.features import open_features

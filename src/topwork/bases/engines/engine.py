@@ -1,4 +1,4 @@
-"""What every engine is: a frozen network that turns a stream of pixels into vectors."""
+"""What every engine offers: a frozen network that turns a stream of pixels into vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network cut off before its pooling: what it sees at each place of an image."""
+"""A network cut off before its pooling: the features at each position of an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import flip_network
-from topwork.bases.engines.openvino import compile_network, naming, prune
+from topwork.bases.engines.openvino import compile_network, mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
 
@@ -28,8 +28,7 @@ def open_features(
         image_size: S, the side of its input in pixels.
         precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output with its vectors, or None for the first.
-        flip: whether vectors are the mean of those of an image and of its mirror, and the file
-            does not know.
+        flip: whether to take the mean over an image and its mirror, if the file does not do so.
 
     Returns:
         A function, for any thread, from pixels (S, S, 3) uint8 to features (s, s, D) float32.
@@ -39,7 +38,7 @@ def open_features(
         NetworkError: the file is missing or damaged, or has no pooling.
     """
     openvino = import_openvino()
-    with naming(path):
+    with mapped_errors(path):
         core = openvino.Core()
         model = prune(core.read_model(path), output)
         if flip:

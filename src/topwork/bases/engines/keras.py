@@ -1,8 +1,8 @@
 """Keras on JAX: a network on a GPU or a TPU.
 
-Keras' backend is fixed for a whole process, so the network runs in a child process. Pixels and
-vectors go through memory that both share, a few batches of them; what goes through the pipes is
-the number of a batch, so that the device has the next one while it runs this one.
+Keras' backend is fixed for a whole process, so the network runs in a child process. A few batches
+of pixels and vectors are in shared memory; only the numbers of batches go through pipes. While the
+device runs one batch, the next one is already there.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from topwork.bases.engines.engine import Floats, Pixels, Tag
+from topwork.core.child_process import last_line
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
 from topwork.core.shared_memory import SLOTS, Ring, open_memory
 
-# Images for each device at a time; the child takes fewer where a device has too little memory.
+# Images on each device at a time; the child takes fewer if a device has too little memory.
 BATCH_SIZE = 128
 
 # How long a child that was told to end is waited for before it is killed.
 END_TIMEOUT_S = 5
 
-# What is there where a device is, by a part of the name of the plugin that brings it to JAX.
-# `/dev/dxg` is a GPU in Windows' Linux. Not `/proc/driver/nvidia`: containers without a GPU
-# have it too.
+# Files that show that there is a device, by a part of the name of JAX's plugin for it.
+# `/dev/dxg` is a GPU under WSL. Not `/proc/driver/nvidia`, which containers without a GPU have too.
 DEVICE_FILES = {
     "cuda": ("nvidia[0-9]*", "dxg"),
     "rocm": ("kfd",),
@@ -47,7 +47,7 @@ def has_accelerator(devices: Path = DEVICES) -> bool:
     """Guesses whether JAX has a GPU or a TPU here, in milliseconds and without importing it.
 
     Args:
-        devices: where the system has its devices.
+        devices: folder of the system's devices.
     """
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms.split(",")[0].strip() == "cpu":
@@ -167,12 +167,12 @@ class KerasEngine:
                     if not idle:
                         yield from self._finish(running, idle)
             if tags:
-                # What the slot held before fills it up.
+                # The rest of the slot holds older pixels, whose vectors are not used.
                 self._start(running, idle, tags)
             while running:
                 yield from self._finish(running, idle)
         except KeyboardInterrupt:
-            # It may have come in the middle of an answer.
+            # It may have interrupted the reading of an answer.
             self.close()
             raise
         finally:
@@ -207,17 +207,17 @@ class _Child:
     """The process that runs Keras; it ends with this object, and with this process.
 
     Args:
-        request: what it is to do.
-        task: the same in words.
-        memory: a descriptor that it needs.
+        request: as for `keras_child.serve`.
+        task: the same in words, for messages.
+        memory: file descriptor of the shared memory; None if it needs none.
 
     Attributes:
-        answer: what it said when it was ready.
+        answer: its first answer, once it was ready.
     """
 
     def __init__(self, request: dict[str, Any], task: str, memory: int | None = None) -> None:
         self._task = task
-        # A file does not fill up as a pipe does that nobody reads.
+        # Not a pipe, which would block the child when it is full.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "topwork.bases.engines.keras_child"],
@@ -251,7 +251,7 @@ class _Child:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except (OSError, ValueError):
-            # What it wrote before it ended says why.
+            # Raises the reason, if the child wrote one before it ended.
             self.receive()
             raise NetworkError(self._describe("it ended", "run")) from None
 
@@ -276,9 +276,9 @@ class _Child:
     def _describe_end(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = last_line(self._errors.read())
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended ({code})"
-        return f"the process that runs Keras {end}" + (f": {lines[-1]}" if lines else "")
+        return f"the process that runs Keras {end}" + (f": {last}" if last else "")
 
     def _describe(self, reason: str, stage: str) -> str:
         advice = "use --engine openvino"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +18,16 @@ from typing import IO, Any
 
 import numpy as np
 
+from topwork.core.child_process import receive_line, watch_parent
+from topwork.core.errors import first_line
 from topwork.core.runtime import hide
 from topwork.core.shared_memory import Ring
 
-# What Keras calls arithmetic in bf16 on weights and statistics that stay f32.
+# Keras' name for arithmetic in bf16 with weights and statistics in f32.
 BF16_POLICY = "mixed_bfloat16"
-# The layer that scales pixels, where the base does not do it inside.
+# Name of the layer that scales pixels, if the base does not do so itself.
 PREPROCESSING = "preprocess"
-# What XLA says first when a device has too little memory.
+# How XLA's message starts when a device has too little memory.
 MEMORY_SHORT = "RESOURCE_EXHAUSTED"
 ZEROS = {"module": "keras.initializers", "class_name": "Zeros", "config": {}}
 
@@ -39,35 +40,26 @@ class LoadError(Exception):
 
 def main() -> None:
     """Serves one parent, to its end."""
+    watch_parent()
     hide("matplotlib", "pandas", "sklearn", "tensorflow", "torch")
-    # Libraries write what they like on stdout.
+    # Libraries may write to stdout: it becomes stderr, and answers get their own descriptor.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     try:
-        serve(json.loads(lines.get()), lines, answers)
+        serve(json.loads(receive_line()), answers)
     except Exception as error:
         stage = "load" if isinstance(error, LoadError) else "run"
-        _write(answers, {"error": _first_line(error), "stage": stage})
+        _write(answers, {"error": first_line(error), "stage": stage})
     # XLA may take seconds to shut down, and nobody waits for it.
     os._exit(0)
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
-    """Passes on what is read; in a thread, so that an end is seen in the middle of anything."""
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)
-
-
-def serve(request: dict[str, Any], lines: queue.SimpleQueue[str], answers: IO[str]) -> None:
-    """Opens the network that a request names, then runs each batch that a line names.
+def serve(request: dict[str, Any], answers: IO[str]) -> None:
+    """Opens the network that a request names, then runs a batch for each further line.
 
     Args:
         request: `folder`, `image_size`, `precision`, `flip`, `batch_size` and `memory`, as for
             `KerasEngine` and `Ring`; or nothing, to be told the device only.
-        lines: the numbers of slots.
         answers: where the answers go.
     """
     if not request:
@@ -80,26 +72,26 @@ def serve(request: dict[str, Any], lines: queue.SimpleQueue[str], answers: IO[st
     running: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     threading.Thread(target=_finish, args=(running, ring, answers), daemon=True).start()
     while True:
-        slot = int(lines.get())
-        # Returns at once: the next batch is sent to the device while this one runs on it.
+        slot = int(receive_line())
+        # `run` returns at once: the next batch is sent while the device runs this one.
         running.put((slot, run(ring.pixels[slot])))
 
 
 def _finish(running: queue.SimpleQueue[tuple[int, Any]], ring: Ring, answers: IO[str]) -> None:
-    """Waits for one batch after the other, and says where its vectors are."""
+    """Waits for one batch after the other, stores its vectors, and answers with its slot."""
     while True:
         slot, vectors = running.get()
         try:
             ring.vectors[slot] = np.asarray(vectors)
         except Exception as error:
-            _write(answers, {"error": _first_line(error), "stage": "run"})
+            _write(answers, {"error": first_line(error), "stage": "run"})
             os._exit(0)
         answers.write(f"{slot}\n")
         answers.flush()
 
 
 def find_devices() -> list[Any]:
-    """Returns what JAX runs on here: all devices of this machine that are like the first."""
+    """Returns the devices that JAX runs on: all of this machine that are like the first."""
     import jax
 
     devices = jax.local_devices()
@@ -130,20 +122,20 @@ def open_network(request: dict[str, Any]) -> tuple[Run, int, int, str]:
 
     bf16 = request["precision"] == "bf16"
     if not bf16:
-        # Else accelerators multiply f32 in TF32 or bf16.
+        # By default, accelerators multiply f32 in TF32 or bf16.
         jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
     size, flip = request["image_size"], request["flip"]
     try:
         model = load_model(Path(request["folder"]), bf16)
     except Exception as error:
-        raise LoadError(_first_line(error)) from error
+        raise LoadError(first_line(error)) from error
     if model.input.shape[1:] != (size, size, 3):
         raise ValueError(f"it takes images of {model.input.shape[1:]}, not of {(size, size, 3)}")
     length = model.output.shape[-1]
 
     def compute(weights: Any, pixels: Any) -> Any:
         if flip:
-            # Side by side, so that each device has its images and their mirrors.
+            # Interleaved, so that each device gets its images and their mirrors.
             pixels = jnp.stack([pixels, pixels[:, :, ::-1]], 1).reshape(-1, size, size, 3)
         images = pixels.astype(jnp.float32)
         vectors, _ = model.stateless_call(*weights, images, training=False)
@@ -214,7 +206,7 @@ def load_model(folder: Path, bf16: bool) -> Any:
 
 
 def _empty(config: Any) -> None:
-    """Lets a network start with zeros: JAX takes 20 s to draw what is overwritten at once."""
+    """Makes all initializers zeros: JAX takes 20 s to draw weights that are then overwritten."""
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
         if isinstance(value, dict) and isinstance(key, str) and key.endswith("_initializer"):
             config[key] = dict(ZEROS)
@@ -225,10 +217,6 @@ def _empty(config: Any) -> None:
 def _write(answers: IO[str], answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class OpenVINOEngine:
         if threads:
             # Pinned, the threads of every process would start on the same cores.
             hints |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-        with naming(path):
+        with mapped_errors(path):
             core = openvino.Core()
             model = prune(core.read_model(path), output)
             # Pixels are bytes: converting them inside the network moves a quarter of the data.
@@ -227,7 +227,7 @@ def run_outputs(
         stop: asked before each image whether to leave it; the answer is None then.
     """
     core = import_openvino().Core()
-    with naming(path):
+    with mapped_errors(path):
         model = core.read_model(path)
         names = [node.get_friendly_name() for node in model.get_parameters()]
         if len(names) == len(pixels) == 1:
@@ -265,7 +265,7 @@ def prune(model: Any, output: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def mapped_errors(path: Path) -> Iterator[None]:
     """Turns what OpenVINO says of a file into an error with the file's name."""
     try:
         yield

@@ -1,5 +1,6 @@
-"""From wherever labelled images lie to a `Listing` of them.
+"""From a location of labelled images to a `Listing` of them.
 
-`reading` chooses; `folder` and `archive` give `tree` names to make sense of; `table` and
-`arrow_folder` give `rows` cells to make sense of.
+In: a folder, table, archive or URL. Out: a `Listing`. `reading` chooses the reader. `folder` and
+`archive` list names, which `tree` interprets as class and split folders; `table` and
+`arrow_folder` read cells, whose columns `columns` chooses and whose values `rows` interprets.
 """

@@ -32,11 +32,11 @@ from topwork.core.files import write_file
 from topwork.core.leftovers import sweep_folder
 from topwork.data.listing import Skipped, check_strict, make_writable
 from topwork.data.readers.members import (
-    LIMITS,
-    Found,
-    Limits,
-    Member,
-    Stamp,
+    ARCHIVE_LIMITS,
+    ArchiveLimits,
+    ArchiveMember,
+    FileStamp,
+    ListedMember,
     damaged,
     hostile,
     is_tar,
@@ -50,9 +50,9 @@ SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz",
 )  # fmt: skip
 
-# The cache leaves so much of the disk to others.
+# Bytes of the disk that the cache leaves free.
 RESERVED_BYTES = 1 << 30
-# No person sorts images so deep; trees are walked by recursion.
+# Nobody sorts images into deeper folders, and trees are walked recursively.
 MOST_FOLDERS = 100
 
 _DRIVE = re.compile("[A-Za-z]:")
@@ -66,15 +66,15 @@ class Archive:
 
     Attributes:
         path: the archive.
-        names: its files and folders, also those that are only parts of paths, as relative paths
-            with "/" between the parts and, for folders, at the end; sorted.
+        names: relative paths of its files and folders, also of folders that only occur in
+            paths; sorted. Parts are separated by "/", with which folders end.
         skipped: what was left out.
     """
 
     def __init__(
         self,
         path: Path,
-        members: dict[str, Member],
+        members: dict[str, ArchiveMember],
         folders: set[str],
         skipped: tuple[Skipped, ...],
     ) -> None:
@@ -114,7 +114,7 @@ class Archive:
         except ImageError as error:
             raise DatasetError(f"{name} in {self.path} cannot be read: {error}") from None
 
-    def _find(self, name: str) -> Member:
+    def _find(self, name: str) -> ArchiveMember:
         try:
             return self._members[name]
         except KeyError:
@@ -131,17 +131,17 @@ def open_archive(
     cache: Path,
     *,
     strict: bool = False,
-    limits: Limits = LIMITS,
+    limits: ArchiveLimits = ARCHIVE_LIMITS,
     reserved_bytes: int = RESERVED_BYTES,
 ) -> Archive:
-    """Lists an archive; its content tells of which kind it is.
+    """Opens an archive, of whichever kind its content is, and lists it.
 
     Args:
         path: a zip or tar file; tar may be compressed with gzip, bzip2 or xz.
         cache: a folder for what compressed tars hold; made when it is needed.
         strict: raise at the first member that would be left out; see the module.
         limits: how much it may hold.
-        reserved_bytes: so much of the disk the cache leaves to others.
+        reserved_bytes: of the disk, that the cache leaves free.
 
     Raises:
         DatasetError: it is missing, no archive, damaged, or made to do harm; a cache cannot be
@@ -160,8 +160,10 @@ def open_archive(
     return archive
 
 
-def _list(path: Path, cache: Path, limits: Limits, reserved_bytes: int) -> list[Found]:
-    """Lists what an archive holds, of whichever kind it is.
+def _list(
+    path: Path, cache: Path, limits: ArchiveLimits, reserved_bytes: int
+) -> list[ListedMember]:
+    """Lists the members of an archive, of whichever kind it is.
 
     Raises:
         OSError: the file cannot be read.
@@ -190,9 +192,9 @@ def _list(path: Path, cache: Path, limits: Limits, reserved_bytes: int) -> list[
         raise
 
 
-def _arrange(path: Path, found: list[Found], limits: Limits) -> Archive:
-    """Makes safe names, and one member of each."""
-    members, folders, skipped = dict[str, Member](), set[str](), list[Skipped]()
+def _arrange(path: Path, found: list[ListedMember], limits: ArchiveLimits) -> Archive:
+    """Makes names safe and unique, and leaves out what cannot be used."""
+    members, folders, skipped = dict[str, ArchiveMember](), set[str](), list[Skipped]()
     for item in found:
         name = _clean(path, item.name)
         if is_litter(name) or not (name or item.content):
@@ -201,9 +203,9 @@ def _arrange(path: Path, found: list[Found], limits: Limits) -> Archive:
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
-        if isinstance(item.content, Member):
+        if isinstance(item.content, ArchiveMember):
             if name in members:
-                # As when it is unpacked: programs add a newer version at the end.
+                # The later one counts, as when it is unpacked: programs append newer versions.
                 skipped.append(Skipped(name, "a later member has the same name"))
             members[name] = item.content
         above = name if item.content is None else name.rpartition("/")[0]
@@ -229,7 +231,9 @@ def _clean(path: Path, name: str) -> str:
     return make_writable("/".join(part for part in name.split("/") if part not in ("", ".")))
 
 
-def _find_fault(name: str, content: Member | str | None, limits: Limits) -> str | None:
+def _find_fault(
+    name: str, content: ArchiveMember | str | None, limits: ArchiveLimits
+) -> str | None:
     """Returns why a member cannot be used, None if it can."""
     if isinstance(content, str):
         return content
@@ -243,23 +247,23 @@ def _find_fault(name: str, content: Member | str | None, limits: Limits) -> str 
 
 
 def _decompress(
-    path: Path, compression: str, cache: Path, limits: Limits, reserved_bytes: int
+    path: Path, compression: str, cache: Path, limits: ArchiveLimits, reserved_bytes: int
 ) -> Path:
-    """Returns a compressed tar's content as a file in the cache, from an earlier run if it can.
+    """Returns a file in the cache with the content of a compressed tar, made now or earlier.
 
     Raises:
         OSError: the archive cannot be read.
         DatasetError: it is damaged, too large or no tar, or the cache cannot be written.
     """
-    stamp = Stamp.of(path.stat())
-    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    plain = cache / f"{place}-{stamp.size:x}-{stamp.mtime_ns:x}.tar"
+    stamp = FileStamp.of(path.stat())
+    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    plain = cache / f"{key}-{stamp.size:x}-{stamp.mtime_ns:x}.tar"
     if plain.is_file():
         return plain
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep_folder(cache)
-        _remove_older(cache, place)
+        _remove_older(cache, key)
         room = shutil.disk_usage(cache).free - reserved_bytes
         write_file(plain, lambda file: _copy(path, compression, file, room, limits))
     except OSError as error:
@@ -270,7 +274,7 @@ def _decompress(
     return plain
 
 
-def _copy(path: Path, compression: str, file: BinaryIO, room: int, limits: Limits) -> None:
+def _copy(path: Path, compression: str, file: BinaryIO, room: int, limits: ArchiveLimits) -> None:
     packed, written = path.stat().st_size, 0
     for chunk in _read_compressed(path, compression):
         if not written and not is_tar(chunk[:_START_BYTES]):
@@ -307,9 +311,9 @@ def _read_compressed(path: Path, compression: str) -> Iterator[bytes]:
         raise damaged(path, error) from None
 
 
-def _remove_older(cache: Path, place: str) -> None:
-    """Removes what this archive held before it was changed."""
-    for older in cache.glob(f"{place}-*.tar"):
-        # Another process has it open, or has been faster.
+def _remove_older(cache: Path, key: str) -> None:
+    """Removes the content that this archive had before it was changed."""
+    for older in cache.glob(f"{key}-*.tar"):
+        # Another process may have it open, or have removed it already.
         with contextlib.suppress(OSError):
             older.unlink(missing_ok=True)

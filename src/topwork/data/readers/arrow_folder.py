@@ -18,18 +18,18 @@ from topwork.core.errors import DatasetError
 from topwork.data.listing import SHOWN, Listing
 from topwork.data.readers.arrow_rows import (
     BATCH,
-    Rows,
-    TableRows,
+    ArrowRows,
+    ArrowTableRows,
     bytes_of,
     choose_arrow_columns,
-    is_picture,
     mapped_errors,
+    may_hold_images,
 )
-from topwork.data.readers.columns import Roles
-from topwork.data.readers.rows import Gatherer, Resolve, parse_split
+from topwork.data.readers.columns import ColumnRoles
+from topwork.data.readers.rows import ListingBuilder, Resolve, parse_split
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
-# Rows that are read at a time where images come with them.
+# How many rows with images in them are read at a time.
 _IMAGES = 100
 
 
@@ -81,7 +81,7 @@ def read_arrow_object(
     found: Any,
     columns: DataSettings,
     *,
-    place: str = "the dataset",
+    location: str = "the dataset",
     strict: bool = False,
     labelled: bool = True,
 ) -> Listing:
@@ -90,7 +90,7 @@ def read_arrow_object(
     Args:
         found: the object; images stay in it.
         columns: which column says what, where that is not to be guessed.
-        place: what to call it.
+        location: where it lies, for messages.
         strict: raise at the first row that cannot be used, instead of leaving it out.
         labelled: whether rows without labels are left out.
 
@@ -105,24 +105,24 @@ def read_arrow_object(
         )
     splits = [str(name) for name in found] if isinstance(found, Mapping) else None
 
-    def read(split: str | None) -> Rows:
+    def read(split: str | None) -> ArrowRows:
         part = found if split is None else next(found[k] for k in found if str(k) == split)
-        return _DatasetRows(place if split is None else f"{place}/{split}", part)
+        return _DatasetRows(location if split is None else f"{location}/{split}", part)
 
-    return _read_parts(place, splits, read, columns, Path, strict=strict, labelled=labelled)
+    return _read_parts(location, splits, read, columns, Path, strict=strict, labelled=labelled)
 
 
 def _read_parts(
-    place: str,
+    location: str,
     splits: Sequence[str] | None,
-    read: Callable[[str | None], Rows],
+    read: Callable[[str | None], ArrowRows],
     columns: DataSettings,
     resolve: Resolve,
     *,
     strict: bool,
     labelled: bool,
 ) -> Listing:
-    """Reads one part, or one for each split; those of unknown names are left out."""
+    """Reads one part, or one part for each split; unknown splits are left out."""
     divided = splits is not None and not columns.split_column
     known = {split: parse_split(split) for split in splits or ()}
     parts: list[str | None] = [None]
@@ -130,37 +130,39 @@ def _read_parts(
         parts = [split for split in splits if known[split] or not divided]
     if not parts:
         raise DatasetError(
-            f"{place} must have splits called train, validation or test; "
+            f"{location} must have splits called train, validation or test; "
             f"its splits are {', '.join((splits or [])[:SHOWN]) or 'none'}"
         )
-    first: Rows | None = None
+    first: ArrowRows | None = None
     for part in parts:
         rows = read(part)
         roles = choose_arrow_columns(rows, columns, labelled=labelled, divided=divided)
         if first is None:
             first, expected = rows, _used(rows, roles)
-            gatherer = Gatherer(
-                place, rows.names, roles, columns, resolve, labelled=labelled, divided=divided
+            builder = ListingBuilder(
+                location, rows.names, roles, columns, resolve, labelled=labelled, divided=divided
             )
         elif _used(rows, roles) != expected:
             raise DatasetError(
-                f"{rows.place} must have the columns that {first.place} has for labels, groups "
-                f"and weights: {expected}, received {_used(rows, roles)}"
+                f"{rows.location} must have the columns that {first.location} has for labels, "
+                f"groups and weights: {expected}, received {_used(rows, roles)}"
             )
         prefix = "" if part is None else f"{part}/"
-        rows.add_to(gatherer, roles, known[part] if part is not None and divided else None, prefix)
+        rows.add_to(builder, roles, known[part] if part is not None and divided else None, prefix)
     for split in splits or ():
         if split not in parts:
-            gatherer.leave_out(f"{place}/{split}", "a split that is not train, validation or test")
-    return gatherer.finish(strict)
+            builder.leave_out(
+                f"{location}/{split}", "a split that is not train, validation or test"
+            )
+    return builder.finish(strict)
 
 
-def _used(rows: Rows, roles: Roles) -> list[str | None]:
+def _used(rows: ArrowRows, roles: ColumnRoles) -> list[str | None]:
     others = (*roles.labels, roles.split, roles.group, roles.weight)
     return [None if n is None else rows.names[n] for n in others]
 
 
-def _map_files(folder: Path) -> Rows:
+def _map_files(folder: Path) -> ArrowRows:
     """Maps the Arrow files of one data set into memory."""
     import pyarrow as pa
 
@@ -179,20 +181,20 @@ def _map_files(folder: Path) -> Rows:
         tables = [pa.ipc.open_stream(pa.memory_map(str(folder / n))).read_all() for n in names]
         table = pa.concat_tables(tables)
     features = info.get("features")
-    return TableRows(str(folder), table, features if isinstance(features, dict) else None)
+    return ArrowTableRows(str(folder), table, features if isinstance(features, dict) else None)
 
 
-class _DatasetRows(Rows):
+class _DatasetRows(ArrowRows):
     """Rows of a `datasets.Dataset`, in the order that it has them."""
 
-    def __init__(self, place: str, dataset: Any) -> None:
+    def __init__(self, location: str, dataset: Any) -> None:
         features = dataset.features
-        super().__init__(place, features.arrow_schema, features.to_dict())
+        super().__init__(location, features.arrow_schema, features.to_dict())
         self._dataset = dataset.with_format("arrow")
         self._columns = dict[str, Any]()
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
-        embedded = any(is_picture(self.schema.field(name).type) for name in names)
+        embedded = any(may_hold_images(self.schema.field(name).type) for name in names)
         batches: Iterable[Any] = self._select(names).iter(_IMAGES if embedded else BATCH)
         return batches
 

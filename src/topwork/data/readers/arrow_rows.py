@@ -20,27 +20,27 @@ from typing import Any
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import Split
-from topwork.data.readers.columns import IMAGE_NAMES, Roles, choose_columns, simplify
-from topwork.data.readers.rows import Gatherer, Picture, pick
+from topwork.data.readers.columns import IMAGE_NAMES, ColumnRoles, choose_columns, simplify
+from topwork.data.readers.rows import EmbeddedImage, ListingBuilder, pick
 
-# Rows that are turned into Python objects at a time.
+# How many rows are turned into Python objects at a time.
 BATCH = 4096
-# Groups of rows of a Parquet file that stay in memory: threads may be on either side of an edge.
+# Row groups of a Parquet file that stay in memory: threads may read on both sides of a boundary.
 _GROUPS = 2
 
 
-class Rows:
+class ArrowRows:
     """Rows of Arrow data.
 
     Attributes:
-        place: what to call them.
+        location: where they lie, for messages.
         schema: the `pyarrow.Schema`.
         names: of the columns.
         features: what Hugging Face says about columns, by name; empty where it says nothing.
     """
 
-    def __init__(self, place: str, schema: Any, features: dict[str, Any] | None = None) -> None:
-        self.place = place
+    def __init__(self, location: str, schema: Any, features: dict[str, Any] | None = None) -> None:
+        self.location = location
         self.schema = schema
         self.names: list[str] = list(schema.names)
         self.features = _read_features(schema) if features is None else features
@@ -59,45 +59,49 @@ class Rows:
             yield from _describe(table.column(0))
 
     def add_to(
-        self, gatherer: Gatherer, roles: Roles, split: Split | None = None, prefix: str = ""
+        self,
+        builder: ListingBuilder,
+        roles: ColumnRoles,
+        split: Split | None = None,
+        prefix: str = "",
     ) -> None:
         """Adds all rows to a listing.
 
         Args:
-            gatherer: makes it.
+            builder: of the listing.
             roles: which column says what.
-            split: what they are for, if that is known otherwise.
+            split: of the images, if no column says it.
             prefix: of the images' names.
 
         Raises:
             DatasetError: they cannot be read.
         """
         image = self.names[roles.image]
-        embedded = is_picture(self.schema.field(roles.image).type)
-        others = [n for n in roles.places() if n != roles.image or not embedded]
+        embedded = may_hold_images(self.schema.field(roles.image).type)
+        others = [n for n in roles.indices() if n != roles.image or not embedded]
         pictures = self.pictures(image) if embedded else repeat(None)
-        with mapped_errors(self.place):
-            # One of the two may be endless, never both.
+        with mapped_errors(self.location):
+            # One of the two may be infinite, never both.
             both = zip(self._cells(others), pictures, strict=False)
             for number, (cells, picture) in enumerate(both, 1):
                 if picture is not None:
                     held, name = picture
-                    source = Embedded(self, image, number - 1)
-                    cells[roles.image] = Picture(name, source) if held else name
-                where = f"{self.place} row {number}"
-                gatherer.add(where, pick(number, cells, roles), split, prefix)
+                    source = EmbeddedSource(self, image, number - 1)
+                    cells[roles.image] = EmbeddedImage(name, source) if held else name
+                where = f"{self.location} row {number}"
+                builder.add(where, pick(number, cells, roles), split, prefix)
 
-    def _cells(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
-        """Yields the cells of each row by column; without columns, empty rows for ever."""
-        while not places:
+    def _cells(self, indices: Sequence[int]) -> Iterator[dict[int, Any]]:
+        """Yields the cells of each row by column; infinitely many empty rows without columns."""
+        while not indices:
             yield {}
-        names = [self.names[place] for place in places]
+        names = [self.names[index] for index in indices]
         classes = [self.class_names(name) for name in names]
         for table in self.tables(names):
             columns = [table.column(name).to_pylist() for name in names]
             named = map(_name_classes, columns, classes)
             for cells in zip(*named, strict=True):
-                yield dict(zip(places, cells, strict=True))
+                yield dict(zip(indices, cells, strict=True))
 
     def class_names(self, name: str) -> list[str] | None:
         """Returns the names of the classes that a column holds numbers of, if it does."""
@@ -113,10 +117,10 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedSource:
     """An image that lies in a cell."""
 
-    rows: Rows
+    rows: ArrowRows
     column: str
     row: int
 
@@ -127,7 +131,7 @@ class Embedded:
             ImageError: with the reason.
         """
         try:
-            with mapped_errors(self.rows.place):
+            with mapped_errors(self.rows.location):
                 data = self.rows.read(self.column, self.row)
         except DatasetError as error:
             raise ImageError(str(error)) from None
@@ -138,14 +142,14 @@ class Embedded:
         return data
 
 
-class ParquetRows(Rows):
+class ParquetRows(ArrowRows):
     """Rows of a Parquet file; the groups of rows whose images were read last stay in memory."""
 
-    def __init__(self, place: str, data: Path | bytes) -> None:
+    def __init__(self, location: str, data: Path | bytes) -> None:
         """Opens the file.
 
         Args:
-            place: what to call it.
+            location: where it lies, for messages.
             data: its path or its bytes.
 
         Raises:
@@ -156,9 +160,9 @@ class ParquetRows(Rows):
 
         self._data = data
         source = pa.BufferReader(data) if isinstance(data, bytes) else str(data)
-        with mapped_errors(place):
+        with mapped_errors(location):
             self._file = pq.ParquetFile(source)
-            super().__init__(place, self._file.schema_arrow)
+            super().__init__(location, self._file.schema_arrow)
         meta = self._file.metadata
         self._counts = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
         self._starts = list(accumulate(self._counts, initial=0))
@@ -166,8 +170,8 @@ class ParquetRows(Rows):
         self._groups: dict[tuple[str, int], Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An open file belongs to its process.
-        return ParquetRows, (self.place, self._data)
+        # Open files cannot be pickled; the other process opens its own.
+        return ParquetRows, (self.location, self._data)
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
         """Yields batches of some columns, together all rows."""
@@ -217,11 +221,11 @@ class ParquetRows(Rows):
         return int(found.statistics.null_count) if known else None
 
 
-class TableRows(Rows):
+class ArrowTableRows(ArrowRows):
     """Rows of a `pyarrow.Table`, which may be a file that is mapped into memory."""
 
-    def __init__(self, place: str, table: Any, features: dict[str, Any] | None = None) -> None:
-        super().__init__(place, table.schema, features)
+    def __init__(self, location: str, table: Any, features: dict[str, Any] | None = None) -> None:
+        super().__init__(location, table.schema, features)
         self._table = table
 
     def tables(self, names: Sequence[str]) -> Iterable[Any]:
@@ -235,18 +239,18 @@ class TableRows(Rows):
 
 
 def choose_arrow_columns(
-    rows: Rows, columns: DataSettings, *, labelled: bool = True, divided: bool = False
-) -> Roles:
+    rows: ArrowRows, columns: DataSettings, *, labelled: bool = True, divided: bool = False
+) -> ColumnRoles:
     """Decides which column says what, by their types too; see `choose_columns`."""
     types = [rows.schema.field(n).type for n in range(len(rows.names))]
-    images = [n for n, kind in enumerate(types) if is_picture(kind) and _may_be_image(rows, n)]
+    images = [n for n, kind in enumerate(types) if may_hold_images(kind) and _may_be_image(rows, n)]
     structs = [n for n in images if not _is_binary(types[n])]
     named = [n for n, name in enumerate(rows.names) if simplify(name) in IMAGE_NAMES]
-    # Bytes may be anything, such as a hash, where another column is called as images are.
+    # Bytes may also be, for instance, a hash, if another column has a name for images.
     pictures = structs or [n for n in images if n in named or not named]
     classes = [n for n, name in enumerate(rows.names) if rows.class_names(name)]
     return choose_columns(
-        rows.place,
+        rows.location,
         rows.names,
         columns,
         labelled=labelled,
@@ -256,7 +260,7 @@ def choose_arrow_columns(
     )
 
 
-def is_picture(kind: Any) -> bool:
+def may_hold_images(kind: Any) -> bool:
     """Whether cells of a `pyarrow.DataType` may be images themselves."""
     import pyarrow as pa
 
@@ -267,15 +271,15 @@ def is_picture(kind: Any) -> bool:
 
 
 @contextmanager
-def mapped_errors(place: str) -> Iterator[None]:
-    """Turns what pyarrow raises for damaged files into `DatasetError`."""
+def mapped_errors(location: str) -> Iterator[None]:
+    """Turns exceptions of pyarrow for damaged files into `DatasetError`."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = str(error).partition("\n")[0]
-        raise DatasetError(f"{place} cannot be read, or is damaged: {first}") from None
+        raise DatasetError(f"{location} cannot be read, or is damaged: {first}") from None
 
 
 def _is_binary(kind: Any) -> bool:
@@ -295,9 +299,9 @@ def _has_path(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
 
 
-def _may_be_image(rows: Rows, place: int) -> bool:
+def _may_be_image(rows: ArrowRows, index: int) -> bool:
     """Whether a column is not said to be something else, such as a sound."""
-    feature = rows.features.get(rows.names[place])
+    feature = rows.features.get(rows.names[index])
     return not isinstance(feature, dict) or feature.get("_type", "Image") in ("Image", "Value")
 
 
@@ -320,7 +324,7 @@ def bytes_of(cell: Any) -> bytes | None:
 
 
 def _name_classes(cells: list[Any], names: list[str] | None) -> list[Any]:
-    """Puts the names of classes for their numbers; -1 stands for no label."""
+    """Replaces numbers of classes with their names; -1 stands for no label."""
     if names is None:
         return cells
 

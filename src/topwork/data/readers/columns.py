@@ -1,6 +1,6 @@
-"""Which column of a table says what: as the settings have it, else by well-known names.
+"""Which column of a table holds images, labels, splits, groups and weights.
 
-Names are guessed without regard to case, spaces and hyphens.
+The settings say it, or else well-known names, compared without regard to case, spaces and hyphens.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ KNOWN_NAMES = frozenset(IMAGE_NAMES + LABEL_NAMES + SPLIT_COLUMNS + GROUP_NAMES 
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Places of the columns that are used; None for those that there are not."""
+class ColumnRoles:
+    """Indices of the columns that are used; None for a role that no column has."""
 
     image: int
     labels: tuple[int, ...]
@@ -38,10 +38,10 @@ class Roles:
     group: int | None = None
     weight: int | None = None
 
-    def places(self) -> tuple[int, ...]:
-        """Returns the places of all columns in use, image first, each once."""
+    def indices(self) -> tuple[int, ...]:
+        """Returns the indices of all columns in use, image first, each once."""
         others = (self.split, self.group, self.weight)
-        used = (self.image, *self.labels, *(place for place in others if place is not None))
+        used = (self.image, *self.labels, *(index for index in others if index is not None))
         return tuple(dict.fromkeys(used))
 
 
@@ -51,7 +51,7 @@ def simplify(name: str) -> str:
 
 
 def is_used(columns: DataSettings) -> Callable[[str], bool]:
-    """Returns what tells the names that a role may be given to from all other names."""
+    """Returns a function that tells whether a column of some name may be given a role."""
     asked = (columns.image_column, columns.split_column, columns.group_column)
     chosen = {simplify(name) for name in (*asked, columns.weight_column) if name}
     chosen |= KNOWN_NAMES | {simplify(name) for name in columns.label_columns}
@@ -59,7 +59,7 @@ def is_used(columns: DataSettings) -> Callable[[str], bool]:
 
 
 def choose_columns(
-    place: str,
+    location: str,
     names: Sequence[str],
     columns: DataSettings,
     *,
@@ -67,19 +67,19 @@ def choose_columns(
     pictures: Collection[int] = (),
     classes: Collection[int] = (),
     divided: bool = False,
-) -> Roles:
-    """Decides which column says what: as the settings have it, else by well-known names.
+) -> ColumnRoles:
+    """Chooses the column of each role: as the settings say, or else by well-known names.
 
-    A setting that is an empty text means that there is no such column. A single column that is
-    left over holds the labels. Without labels, weights are not guessed.
+    A setting that is an empty text means that there is no such column. If one single column is
+    left over, it holds the labels. Without labels, weights are not guessed.
 
     Args:
-        place: what to call the table.
+        location: of the table, for messages.
         names: of its columns.
         columns: the settings.
         labelled: whether there must be labels.
-        pictures: places of columns that hold images themselves; they go before names.
-        classes: places of columns that are known to hold classes, whatever they are called.
+        pictures: indices of columns that hold images themselves; they go before names.
+        classes: indices of columns that are known to hold classes, whatever they are called.
         divided: whether the splits are known already, so that no column is guessed for them.
 
     Raises:
@@ -88,7 +88,7 @@ def choose_columns(
     """
     asked = [columns.image_column, columns.split_column, columns.group_column]
     asked += [columns.weight_column, *columns.label_columns]
-    table = _Names(place, names, {name for name in asked if name})
+    table = _Names(location, names, {name for name in asked if name})
     labels = _choose_labels(table, columns, labelled, classes, pictures)
 
     def extra(option: str, known: Sequence[str], guess: bool) -> int | None:
@@ -103,7 +103,7 @@ def choose_columns(
         image = table.guess(IMAGE_NAMES, "image_column", pictures)
     if image is None:
         table.fail(IMAGE_NAMES, "image_column")
-    return Roles(
+    return ColumnRoles(
         image,
         labels,
         extra("split_column", SPLIT_COLUMNS, not divided),
@@ -139,20 +139,20 @@ def _choose_labels(
 class _Names:
     """The names of a table's columns, to be looked up by the settings and by guess."""
 
-    def __init__(self, place: str, names: Sequence[str], asked: Collection[str]) -> None:
-        self._place = place
+    def __init__(self, location: str, names: Sequence[str], asked: Collection[str]) -> None:
+        self._location = location
         self._names = [name.strip() for name in names]
         self._simple = [simplify(name) for name in names]
         self._asked = {simplify(name) for name in asked}
 
     def find(self, wanted: str, option: str) -> int:
-        """Returns the place of a column that the settings name."""
+        """Returns the index of a column that the settings name."""
         exact = [n for n, name in enumerate(self._names) if name == wanted.strip()]
         found = exact or [n for n, name in enumerate(self._simple) if name == simplify(wanted)]
         if len(found) != 1:
             how_many = "no column" if not found else f"{len(found)} columns"
             raise SettingsError(
-                f"{_flag(option)}: {self._place} has {how_many} called {wanted!r}; "
+                f"{_flag(option)}: {self._location} has {how_many} called {wanted!r}; "
                 f"its columns are {self._list()}"
             )
         return found[0]
@@ -169,13 +169,13 @@ class _Names:
         if len(found) > 1 or (able and not found):
             several = ", ".join(make_writable(self._names[n]) for n in found or able)
             raise DatasetError(
-                f"{self._place} has several columns that may be meant: {several}. "
+                f"{self._location} has several columns that may be meant: {several}. "
                 f"Say which with {_flag(option)}"
             )
         return found[0] if found else None
 
     def left_over(self, pictures: Collection[int]) -> int | None:
-        """Returns the one column, besides pictures, that no name tells anything of."""
+        """Returns the only column without a known role, besides pictures; None if not one."""
         told = {*IMAGE_NAMES, *SPLIT_COLUMNS, *GROUP_NAMES, *WEIGHT_NAMES, *self._asked}
         rest = [n for n, name in enumerate(self._simple) if name not in told and n not in pictures]
         return rest[0] if len(rest) == 1 else None
@@ -183,7 +183,7 @@ class _Names:
     def fail(self, known: Sequence[str], option: str) -> NoReturn:
         what = "images" if option == "image_column" else "labels"
         raise DatasetError(
-            f"{self._place} must have a column of {what}, called {', '.join(known[:4])} or the "
+            f"{self._location} must have a column of {what}, called {', '.join(known[:4])} or the "
             f"like; its columns are {self._list()}. Say which it is with {_flag(option)}; if "
             "these are not names but the first row, put a line of names such as path,label "
             "above it"

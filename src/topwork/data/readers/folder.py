@@ -80,7 +80,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link to itself, or to where we may not look.
+        # A link to itself, or to where there is no permission to read.
         return False
 
 

@@ -1,8 +1,8 @@
-"""What a zip or tar file says that it holds, checked before any of it is used.
+"""The members of a zip or tar file, listed and checked before any of them is used.
 
-Refused as a whole is what is damaged, or made to do harm: members that overlap, far more bytes
-than the file can honestly hold, too many members, impossible sizes, a part that is cut off. Of a
-member that cannot be used, the reason is listed.
+An archive is refused as a whole if it is damaged or made to do harm: members that overlap, far
+more bytes than the file can honestly hold, too many members, impossible sizes, a part that is cut
+off. A single member that cannot be used is listed with the reason.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MOST_MEMBERS = 2_000_000
 MOST_BYTES = 1 << 41
 # The most pixels that are decoded, 179 million, take 0.5 GB as plain RGB.
 MOST_MEMBER_BYTES = 1 << 30
-# Deflate packs zeros to a thousandth. A blank bitmap may be packed so and is small; what is large
-# and packed to less than this part is no photograph.
+# Deflate packs zeros to a thousandth of their size. A small blank bitmap may be packed like that,
+# but nothing large that is packed to less than 1/200 is a photograph.
 MOST_RATIO = 200
 LARGE_BYTES = 1 << 26
 # The names of a tar that do not fit its headers: no path of a file system is longer than 32 kB.
@@ -47,15 +47,15 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may hold.
 
     Attributes:
         members: the most members.
         bytes: the most bytes of all of them, where they are compressed.
         member_bytes: the most bytes of one; a larger one is left out.
-        ratio: the most bytes to which one may have been packed, where there are many.
-        large_bytes: so many.
+        ratio: the most bytes for each compressed byte, where they are more than `large_bytes`.
+        large_bytes: the most bytes of which any ratio is accepted.
         header_bytes: the most bytes of a tar's header.
     """
 
@@ -68,31 +68,31 @@ class Limits:
 
     @property
     def bomb(self) -> str:
-        """What to say of an archive with a bomb in it."""
+        """The reason why an archive with a decompression bomb is refused."""
         return f"no images can be packed to less than 1/{self.ratio} of their size"
 
     def is_bomb(self, size: int, packed: int) -> bool:
-        """Whether so many bytes cannot be images if they were packed to so few."""
+        """Whether `size` bytes that were compressed to `packed` bytes cannot be images."""
         return size > self.large_bytes and size > self.ratio * packed
 
 
-LIMITS = Limits()
+ARCHIVE_LIMITS = ArchiveLimits()
 
 
-class Stamp(NamedTuple):
-    """What shows that a file was changed."""
+class FileStamp(NamedTuple):
+    """Size and time of a file: other ones show that it was changed."""
 
     size: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
-        """Returns that of a file."""
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Returns the stamp of a file."""
         return cls(status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """An image in an archive: a `Readable`.
 
     Attributes:
@@ -106,7 +106,7 @@ class Member:
     """
 
     path: Path
-    stamp: Stamp
+    stamp: FileStamp
     offset: int
     packed: int
     size: int
@@ -121,7 +121,7 @@ class Member:
         """
         try:
             with self.path.open("rb") as file:
-                if Stamp.of(os.fstat(file.fileno())) != self.stamp:
+                if FileStamp.of(os.fstat(file.fileno())) != self.stamp:
                     raise ImageError("the archive was changed meanwhile; start again")
                 file.seek(self.offset)
                 packed = file.read(self.packed)
@@ -135,19 +135,21 @@ class Member:
         return data
 
 
-class Found(NamedTuple):
+class ListedMember(NamedTuple):
     """A member as the archive lists it.
 
     Attributes:
         name: as it is written there, with "/" between its parts.
-        content: None for a folder; of what cannot be used, the reason.
+        content: None for a folder; for what cannot be used, the reason.
     """
 
     name: str
-    content: Member | str | None
+    content: ArchiveMember | str | None
 
 
-def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
+def list_zip(
+    path: Path, file: BinaryIO, limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[ListedMember]:
     """Lists the members of a zip file.
 
     Args:
@@ -158,20 +160,20 @@ def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Fo
     Raises:
         DatasetError: it is damaged or made to do harm.
     """
-    stamp = Stamp.of(os.fstat(file.fileno()))
+    stamp = FileStamp.of(os.fstat(file.fileno()))
     try:
         with zipfile.ZipFile(file) as opened:
             infos, end = opened.infolist(), opened.start_dir
     except MemoryError:
         raise
     except Exception as error:
-        # It takes a damaged index's numbers for what they say.
+        # zipfile believes the numbers of a damaged index, which may raise anything.
         raise damaged(path, error) from None
     counter = _Counter(path, stamp.size, limits)
     for info in infos:
         counter.add(info.orig_filename, info.file_size, info.compress_size)
     offsets = dict[int, int]()
-    # From the last to the first: none may reach into the one behind it.
+    # From the last to the first, to check that none reaches into the next one.
     for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
         offset = _find_data(path, file, info)
         if offset + info.compress_size > end:
@@ -179,10 +181,14 @@ def list_zip(path: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Fo
         end = info.header_offset
         offsets[end] = offset
     for info in infos:
-        yield Found(_zip_name(info), _judge_zip(path, info, offsets[info.header_offset], stamp))
+        yield ListedMember(
+            _zip_name(info), _judge_zip(path, info, offsets[info.header_offset], stamp)
+        )
 
 
-def _judge_zip(path: Path, info: zipfile.ZipInfo, offset: int, stamp: Stamp) -> Member | str | None:
+def _judge_zip(
+    path: Path, info: zipfile.ZipInfo, offset: int, stamp: FileStamp
+) -> ArchiveMember | str | None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return _LINK
@@ -197,7 +203,7 @@ def _judge_zip(path: Path, info: zipfile.ZipInfo, offset: int, stamp: Stamp) -> 
         return f"its compression, method {method}, is not supported; pack it as deflate"
     if method == _STORED and packed != size:
         raise hostile(path, info.orig_filename, "it says two different sizes of itself")
-    return Member(path, stamp, offset, packed, size, method, info.CRC)
+    return ArchiveMember(path, stamp, offset, packed, size, method, info.CRC)
 
 
 def _find_data(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
@@ -216,7 +222,7 @@ def _find_data(path: Path, file: BinaryIO, info: zipfile.ZipInfo) -> int:
 def _zip_name(info: zipfile.ZipInfo) -> str:
     name = info.orig_filename
     if not (info.flag_bits & _UTF8 or name.isascii()):
-        # Not said to be UTF-8, and on a Mac it is nevertheless; else it is what the format says.
+        # Programs on a Mac write UTF-8 without saying so; else it is CP437, as the format says.
         raw = name.encode("cp437")
         try:
             name = raw.decode()
@@ -227,7 +233,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 class _Headers:
-    """A tar as its headers are read: none may ask for much."""
+    """A tar whose headers are read: raises for one that asks for too many bytes."""
 
     def __init__(self, file: BinaryIO, most_bytes: int) -> None:
         self.seek, self.tell = file.seek, file.tell
@@ -251,7 +257,9 @@ def is_tar(block: bytes) -> bool:
     return True
 
 
-def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -> Iterator[Found]:
+def list_tar(
+    path: Path, plain: Path, file: BinaryIO, limits: ArchiveLimits = ARCHIVE_LIMITS
+) -> Iterator[ListedMember]:
     """Lists the members of a tar file that is not compressed.
 
     Args:
@@ -263,7 +271,7 @@ def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -
     Raises:
         DatasetError: it is damaged or made to do harm.
     """
-    stamp = Stamp.of(os.fstat(file.fileno()))
+    stamp = FileStamp.of(os.fstat(file.fileno()))
     counter = _Counter(path, stamp.size, limits)
     file.seek(0)
     try:
@@ -271,44 +279,44 @@ def list_tar(path: Path, plain: Path, file: BinaryIO, limits: Limits = LIMITS) -
         with tarfile.open(
             fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
-            place = 0
-            while not _is_end(path, file, place):
+            offset = 0
+            while not _is_end(path, file, offset):
                 info = tarfile.TarInfo.fromtarfile(tar)
-                # A negative size would lead back, and round for ever.
-                if info.size < 0 or tar.offset <= place:
+                # A negative size would lead back to an earlier member, for ever.
+                if info.size < 0 or tar.offset <= offset:
                     raise hostile(path, info.name, "its size is impossible")
                 if info.isreg() and info.offset_data + info.size > stamp.size:
                     raise damaged(path, f"cut off in {printable(info.name)}")
                 counter.add(info.name, info.size)
-                yield Found(info.name, _judge_tar(plain, info, stamp))
-                place = tar.offset
+                yield ListedMember(info.name, _judge_tar(plain, info, stamp))
+                offset = tar.offset
     except (DatasetError, MemoryError):
         raise
     except Exception as error:
-        # It takes a damaged header's numbers for what they say.
+        # tarfile believes the numbers of a damaged header, which may raise anything.
         raise damaged(path, error) from None
 
 
-def _is_end(path: Path, file: BinaryIO, place: int) -> bool:
-    """Whether a tar ends at a place; else its next header is to be read.
+def _is_end(path: Path, file: BinaryIO, offset: int) -> bool:
+    """Whether a tar ends at an offset; else its next header is to be read.
 
     Raises:
         DatasetError: the file ends there without saying so, or goes on behind the end.
     """
-    file.seek(place)
+    file.seek(offset)
     block = file.read(_BLOCK_BYTES)
     if len(block) < _BLOCK_BYTES:
-        raise damaged(path, f"cut off at byte {place + len(block):,}")
+        raise damaged(path, f"cut off at byte {offset + len(block):,}")
     if any(block):
-        file.seek(place)
+        file.seek(offset)
         return False
     while chunk := file.read(_CHUNK_BYTES):
         if any(chunk):
-            raise damaged(path, f"it goes on behind its end, which is at byte {place:,}")
+            raise damaged(path, f"it goes on behind its end, which is at byte {offset:,}")
     return True
 
 
-def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: Stamp) -> Member | str | None:
+def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: FileStamp) -> ArchiveMember | str | None:
     if info.isdir():
         return None
     if info.issym() or info.islnk():
@@ -317,13 +325,13 @@ def _judge_tar(plain: Path, info: tarfile.TarInfo, stamp: Stamp) -> Member | str
         return "it is a sparse file; pack it without --sparse"
     if not info.isreg():
         return _DEVICE
-    return Member(plain, stamp, info.offset_data, info.size, info.size)
+    return ArchiveMember(plain, stamp, info.offset_data, info.size, info.size)
 
 
 class _Counter:
-    """Refuses an archive with more in it than it honestly can have."""
+    """Counts members and bytes, and refuses an archive that holds too much."""
 
-    def __init__(self, path: Path, archive_bytes: int, limits: Limits) -> None:
+    def __init__(self, path: Path, archive_bytes: int, limits: ArchiveLimits) -> None:
         self.path, self.archive_bytes, self.limits = path, archive_bytes, limits
         self.members = self.size = 0
 
@@ -343,7 +351,7 @@ class _Counter:
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
-    """Decompresses, and stops where there is more than there should be."""
+    """Decompresses, at most one byte more than there should be."""
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
     except zlib.error:
@@ -351,10 +359,10 @@ def _inflate(packed: bytes, size: int) -> bytes:
 
 
 def damaged(path: Path, reason: object) -> DatasetError:
-    """Returns the error for an archive that is not whole."""
+    """Returns the error for an archive that is damaged or cut off."""
     return DatasetError(f"{path} is damaged ({reason}); pack or fetch it again")
 
 
 def hostile(path: Path, name: str, reason: str) -> DatasetError:
-    """Returns the error for an archive that contradicts itself, as those do that mean harm."""
+    """Returns the error for an archive that may be made to do harm."""
     return DatasetError(f"{path} is not read, because of {printable(name)} in it: {reason}")

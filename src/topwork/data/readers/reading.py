@@ -1,7 +1,7 @@
-"""Labelled images wherever they are: which reader takes what the user pointed at.
+"""Chooses the reader for a location: a folder, table or archive, on this machine or another.
 
-A folder, on a disk, in an archive or on another machine, that has class folders is read by them,
-else by the one table that lies in it. Where the settings name a column, the table goes first.
+A folder, also in an archive or on another machine, is read by its class folders if it has any,
+else by the one table that lies in it. If the settings name a column, the table has precedence.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from topwork.data.remote.cache import Remote, is_url
 from topwork.images.decode import Source
 
 STDIN = "-"
-# A table within an archive is read whole; beyond this it is no list of images.
+# A table within an archive is read as a whole; a larger one is no list of images.
 MOST_TABLE_BYTES = 1 << 30
 
 
 def read_data(
-    place: str,
+    location: str,
     settings: DataSettings,
     cache: Path,
     *,
@@ -47,13 +47,13 @@ def read_data(
     """Lists the images of a folder, table, archive or URL; see `Dataset.open`.
 
     Args:
-        place: what the user pointed at.
+        location: a path, a URL or `-`, as the user wrote it.
         settings: how a table is read.
         cache: folder for what comes from other machines or has to be unpacked.
         strict: raise at the first file or row that cannot be used.
         labelled: whether every image needs a label.
-        callback: hears how many bytes came from other machines, now and when images are
-            read; from any thread.
+        callback: `on_received` is called with the number of bytes that came from other
+            machines, now and when images are read; from any thread.
 
     Raises:
         DatasetError: nothing can be read there, or it contradicts itself.
@@ -61,16 +61,16 @@ def read_data(
     """
     remote = Remote(cache / "remote", callback=callback)
     reader = _Reader(settings, cache, remote, strict, labelled)
-    if place == STDIN:
+    if location == STDIN:
         return reader.read_table("stdin", sys.stdin.buffer.read(), reader.beside(Path()))
-    if urls.scheme(place) == "file" and is_url(place):
-        return reader.read_path(str(_local_path(place)))
-    return reader.read_url(place) if is_url(place) else reader.read_path(place)
+    if urls.scheme(location) == "file" and is_url(location):
+        return reader.read_path(str(_local_path(location)))
+    return reader.read_url(location) if is_url(location) else reader.read_path(location)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """How the user wants data read."""
+    """The readers, with the settings that all of them share."""
 
     settings: DataSettings
     cache: Path
@@ -78,9 +78,9 @@ class _Reader:
     strict: bool
     labelled: bool
 
-    def read_path(self, place: str) -> Listing:
-        path = Path(place)
-        if os.path.isdir(place):  # noqa: PTH112 (pathlib raises for some names)
+    def read_path(self, location: str) -> Listing:
+        path = Path(location)
+        if os.path.isdir(location):  # noqa: PTH112 (pathlib raises for some names)
             if is_arrow_folder(path):
                 return read_arrow_folder(
                     path, self.settings, strict=self.strict, labelled=self.labelled
@@ -90,12 +90,12 @@ class _Reader:
                 return read_folder(path, self.strict, labelled=self.labelled)
             return self.read_table(str(path / table), path / table, self.beside(path))
         if is_archive(path.name):
-            return self.read_archive(place, path)
+            return self.read_archive(location, path)
         if is_table(path.name):
-            return self.read_table(place, path, self.beside(path.parent))
-        if os.path.exists(place):  # noqa: PTH110 (pathlib raises for some names)
+            return self.read_table(location, path, self.beside(path.parent))
+        if os.path.exists(location):  # noqa: PTH110 (pathlib raises for some names)
             raise DatasetError(
-                f"{place} must be a folder with one folder per class, a table (.csv, .tsv, "
+                f"{location} must be a folder with one folder per class, a table (.csv, .tsv, "
                 ".jsonl, .parquet), a zip or tar file, or a URL of one: it is another kind of file"
             )
         return read_folder(path, self.strict, labelled=self.labelled)
@@ -105,7 +105,7 @@ class _Reader:
         if is_archive(name):
             return self.read_archive(name, self.remote.fetch(url))
         if is_table(name):
-            # What lies beside it is asked for without the query, which is the table's own.
+            # Images beside it are asked for without the query, which belongs to the table.
             above = (url.partition("?")[0] if urls.is_web(url) else url).rpartition("/")[0]
             return self.read_table(name, self.remote.fetch(url), self._beside_url(above))
         files = self.remote.list_files(url)
@@ -116,9 +116,9 @@ class _Reader:
         data = self.remote.fetch(urls.join(url, table))
         return self.read_table(f"{name.rstrip('/')}/{table}", data, self._beside_url(url))
 
-    def read_archive(self, place: str, path: Path) -> Listing:
+    def read_archive(self, location: str, path: Path) -> Listing:
         archive = open_archive(path, self.cache / "archives", strict=self.strict)
-        tree = NameTree(place, archive.names, archive.source)
+        tree = NameTree(location, archive.names, archive.source)
         base = descend(tree, is_table)
         table = self._find_table(tree, base)
         if table is None:
@@ -127,23 +127,23 @@ class _Reader:
             files = {name for name in archive.names if not name.endswith("/")}
             data = archive.read(base + table, MOST_TABLE_BYTES)
             listing = self.read_table(
-                f"{place}/{base}{table}", data, self._within(tree, files, base)
+                f"{location}/{base}{table}", data, self._within(tree, files, base)
             )
         return replace(listing, skipped=listing.skipped + archive.skipped)
 
-    def read_table(self, place: str, data: Path | bytes, resolve: Resolve) -> Listing:
+    def read_table(self, location: str, data: Path | bytes, resolve: Resolve) -> Listing:
         return read_table(
-            place, data, self.settings, resolve, strict=self.strict, labelled=self.labelled
+            location, data, self.settings, resolve, strict=self.strict, labelled=self.labelled
         )
 
     def beside(self, folder: Path) -> Resolve:
-        """Returns how rows of a table in a folder name images: by URLs or relative paths."""
+        """Returns a function from URLs, and paths relative to a folder, to sources."""
 
         def resolve(text: str) -> Source:
             if is_url(text):
                 return self._find_url(text)
             path = folder / text
-            # Written under Windows; the name of a file here may hold one too.
+            # A path that was written under Windows, unless a file here has such a name.
             if "\\" in text and not os.path.exists(path):  # noqa: PTH110 (pathlib raises)
                 path = folder / text.replace("\\", "/")
             return path
@@ -159,7 +159,7 @@ class _Reader:
         return resolve
 
     def _within(self, tree: Tree, files: Collection[str], base: str) -> Resolve:
-        # The program that packed it may have encoded accents in another way.
+        # The program that made the archive may have encoded accents in another way.
         known = {unicodedata.normalize("NFC", name): name for name in files}
 
         def resolve(text: str) -> Source:
@@ -177,12 +177,12 @@ class _Reader:
         return _local_path(url) if urls.scheme(url) == "file" else self.remote.source(url)
 
     def _find_table(self, tree: Tree, base: str = "") -> str | None:
-        """Returns the name of the table that says what is in a folder, if one does.
+        """Returns the name of the table that lists the images of a folder, if there is one.
 
         Raises:
-            DatasetError: several might.
+            DatasetError: there are several.
         """
-        # Beside images, JSON is mostly something else.
+        # JSON files beside images are mostly no tables.
         names = [name for name in tree.top(base.rstrip("/"))[1] if is_table(name)]
         tables = sorted(name for name in names if ".json" not in _suffixes(name))
         if not tables or (has_classes(tree, base) and not self._names_columns()):

@@ -1,4 +1,7 @@
-"""Rows of a table, read by whatever reader, become a `Listing`; bad ones are named and left out."""
+"""From rows of a table, whatever reader they come from, to a `Listing`.
+
+A row that cannot be used is left out and listed with the reason.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from typing import Any, NamedTuple
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import SPLIT_NAMES, Listing, Skipped, Split, check_strict, make_writable
-from topwork.data.readers.columns import Roles
+from topwork.data.readers.columns import ColumnRoles
 from topwork.images.decode import Source
 
 # A path or URL as it is written in a row -> where its bytes are.
 Resolve = Callable[[str], Source]
 
-# Stands between the labels of one image where they came as a list and no separator is set.
+# Separates the labels of one image that came as a list, if no separator is set.
 LIST_SEPARATOR = "|"
 
 _SPLITS = SPLIT_NAMES | {
@@ -28,21 +31,21 @@ _SPLITS = SPLIT_NAMES | {
     "dev": Split.VALIDATION,
     "testing": Split.TEST,
 }
-# How many of the reasons a message repeats.
+# How many reasons a message lists.
 _REASONS = 3
-# Up to here each whole number is exact in a float.
+# Up to this one, every whole number is exact in a float.
 _EXACT = 2**53
 
 
-class Picture(NamedTuple):
-    """An image that lies in the table itself, and the name it has there, if any."""
+class EmbeddedImage(NamedTuple):
+    """An image in the table itself, with the name that it has there, if any."""
 
     name: str | None
     source: Source
 
 
-class Row(NamedTuple):
-    """The cells of a row that are used, as they were read; None for what is not there."""
+class TableRow(NamedTuple):
+    """The used cells of a row, as they were read; None for a missing one."""
 
     number: int
     image: Any
@@ -56,14 +59,14 @@ class _BadRowError(Exception):
     """Why a row is left out."""
 
 
-def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: Roles) -> Row:
-    """Takes from the cells of a row, by the places of their columns, those that are used."""
+def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: ColumnRoles) -> TableRow:
+    """Returns the used cells of a row, by the indices of their columns."""
 
-    def at(place: int | None) -> Any:
-        return None if place is None else cells[place]
+    def at(index: int | None) -> Any:
+        return None if index is None else cells[index]
 
-    labels = [cells[place] for place in roles.labels]
-    return Row(
+    labels = [cells[index] for index in roles.labels]
+    return TableRow(
         number, cells[roles.image], labels, at(roles.split), at(roles.group), at(roles.weight)
     )
 
@@ -73,41 +76,41 @@ def parse_split(text: str) -> Split | None:
     return _SPLITS.get(text.strip().casefold())
 
 
-class Gatherer:
-    """Makes a listing of rows that are added one by one.
+class ListingBuilder:
+    """Builds a listing of rows that are added one by one.
 
-    Cells become text without spaces around: whole numbers without `.0`; true and false as
-    words, or as 1 and 0 where there are several label columns; a list of labels joined by the
-    label separator, or else by `|`. An empty list is an image with no label of the possible
-    ones and gives an empty text; an empty cell is a missing label, unless there is a label
-    separator, or several label columns.
+    Cells become text without spaces around it: whole numbers without `.0`; true and false as
+    words, or as 1 and 0 if there are several label columns; a list of labels joined by the label
+    separator, or else by `|`. An empty list becomes an empty text: the image has none of the
+    possible labels. An empty cell is a missing label, unless there is a label separator, or
+    several label columns.
     """
 
     def __init__(
         self,
         root: str,
         names: Sequence[str],
-        roles: Roles,
+        roles: ColumnRoles,
         columns: DataSettings,
         resolve: Resolve,
         *,
         labelled: bool = True,
         divided: bool = False,
     ) -> None:
-        """Starts with no rows.
+        """Starts a listing without rows.
 
         Args:
-            root: what to call all of it.
+            root: location of the table, for messages.
             names: of the columns.
             roles: which column says what.
             columns: the settings.
-            resolve: finds what a path is.
+            resolve: returns the source that a path or URL means.
             labelled: whether a row without a label is left out.
-            divided: whether `add` is told what each row is for.
+            divided: whether `add` is told the split of each row.
         """
         self._root = root
         self._resolve = resolve
-        self._label_columns = tuple(names[place].strip() for place in roles.labels)
+        self._label_columns = tuple(names[index].strip() for index in roles.labels)
         self._labelled = labelled
         self._separator = columns.label_separator or LIST_SEPARATOR
         self._separated = columns.label_separator is not None
@@ -123,13 +126,13 @@ class Gatherer:
         self._groups: list[str] | None = [] if roles.group is not None else None
         self._weights: list[float] | None = [] if roles.weight is not None else None
 
-    def add(self, where: str, row: Row, split: Split | None = None, prefix: str = "") -> None:
+    def add(self, where: str, row: TableRow, split: Split | None = None, prefix: str = "") -> None:
         """Adds a row, or leaves it out.
 
         Args:
-            where: names it, such as `photos.csv line 17`.
+            where: location of the row for messages, such as `photos.csv line 17`.
             row: its cells.
-            split: what it is for, if that is known otherwise.
+            split: of the image, if no column says it.
             prefix: of the image's name.
         """
         try:
@@ -155,7 +158,7 @@ class Gatherer:
             self._weights.append(weight)
 
     def leave_out(self, where: str, reason: str) -> None:
-        """Names a row, or many, that cannot even be read."""
+        """Leaves out a row, or several, that cannot be read at all."""
         self.skipped.append(Skipped(where, reason))
 
     def finish(self, strict: bool) -> Listing:
@@ -218,15 +221,15 @@ class Gatherer:
                     )
             return self._separator.join(parts)
         text = _as_text(cell, "the label")
-        # Where an image may have any labels it may have none.
+        # An image that may have several labels may also have none.
         return text or ("" if several or self._separated else None)
 
     def _keep(self, text: str) -> str:
-        """Returns the one copy of a text that comes again and again."""
+        """Returns the first copy of an equal text, so that repeated texts take no memory."""
         return self._texts.setdefault(text, text)
 
-    def _find_image(self, row: Row, where: str) -> tuple[str, Source]:
-        if isinstance(row.image, Picture):
+    def _find_image(self, row: TableRow, where: str) -> tuple[str, Source]:
+        if isinstance(row.image, EmbeddedImage):
             return row.image.name or f"row {row.number}", row.image.source
         text = _as_text(row.image, "the path")
         if not text:
@@ -239,7 +242,7 @@ class Gatherer:
         return text, found
 
     def _look(self, text: str) -> Source | str:
-        """Returns where an image is, or why it is not."""
+        """Returns the source of an image, or why there is none."""
         try:
             source = self._resolve(text)
             if not isinstance(source, Path):

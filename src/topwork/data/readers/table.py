@@ -1,9 +1,10 @@
 """Tables of images: CSV, JSON lines, JSON and Parquet files, one row for each image.
 
-CSV: comma, semicolon or tab, which of them shows in the header; UTF-8. A file of one or two
-columns whose first line already names an image is read as paths, or paths and labels. JSON lines:
-one object a line; a key that is missing is an empty cell. JSON: an array of such objects.
-Parquet: also with the images themselves in it. All but Parquet may be packed with gzip.
+In: a file, or its bytes. Out: a `Listing`. CSV is UTF-8 with commas, semicolons or tabs, told by
+the header; a file of one or two columns whose first line already names an image is read as paths,
+or as paths and labels. JSON lines have one object a line, in which a missing key is an empty
+cell; JSON is an array of such objects. Parquet may hold the images themselves. All but Parquet may
+be compressed with gzip.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any, cast
 from topwork.core.config import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
-from topwork.data.readers.columns import Roles, choose_columns, is_used
-from topwork.data.readers.rows import Gatherer, Resolve, pick
+from topwork.data.readers.columns import ColumnRoles, choose_columns, is_used
+from topwork.data.readers.rows import ListingBuilder, Resolve, pick
 from topwork.images.decode import SUFFIXES
 
 _KINDS = {
@@ -33,7 +34,8 @@ _KINDS = {
     ".json": "json",
     ".parquet": "parquet",
 }
-_DELIMITERS = ",;\t"
+# A spreadsheet writes one of these, by the settings of its country.
+DELIMITERS = ",;\t"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
 
@@ -44,7 +46,7 @@ def is_table(name: str) -> bool:
 
 
 def read_table(
-    place: str,
+    location: str,
     data: Path | bytes,
     columns: DataSettings,
     resolve: Resolve,
@@ -52,12 +54,12 @@ def read_table(
     strict: bool = False,
     labelled: bool = True,
 ) -> Listing:
-    """Reads which images there are, their labels and what they are for; see `Gatherer`.
+    """Reads which images there are, their labels and what they are for; see `ListingBuilder`.
 
     Rows that cannot be used are left out and named. A file is looked for, not opened.
 
     Args:
-        place: what to call the table; its suffix tells the format, or else its content does.
+        location: what to call the table; its suffix tells the format, or else its content does.
         data: its file or its bytes.
         columns: which column says what, where that is not to be guessed.
         resolve: finds the image that a row names; an `ImageError` of it is the row's.
@@ -72,16 +74,16 @@ def read_table(
     try:
         with _open(data) as file:
             head = file.peek(4)[:4]
-            if head == b"PAR1" or _kind_of(place) == "parquet":
-                return _read_parquet(place, data, columns, resolve, strict, labelled)
+            if head == b"PAR1" or _kind_of(location) == "parquet":
+                return _read_parquet(location, data, columns, resolve, strict, labelled)
             text = _buffer(gzip.GzipFile(fileobj=file)) if head[:2] == b"\x1f\x8b" else file
-            kind = _kind_of(place) or _kind_by_content(text)
+            kind = _kind_of(location) or _kind_by_content(text)
             read = _read_csv if kind == "csv" else _read_json
-            return read(place, text, columns, resolve, labelled).finish(strict)
+            return read(location, text, columns, resolve, labelled).finish(strict)
     except (EOFError, zlib.error) as error:
-        raise DatasetError(f"{place} is damaged or cut off: {error}") from None
+        raise DatasetError(f"{location} is damaged or cut off: {error}") from None
     except OSError as error:
-        raise DatasetError(f"cannot read the table {place}: {error.strerror or error}") from None
+        raise DatasetError(f"cannot read the table {location}: {error.strerror or error}") from None
 
 
 def _open(data: Path | bytes) -> io.BufferedReader:
@@ -94,7 +96,7 @@ def _open(data: Path | bytes) -> io.BufferedReader:
 
 
 def _buffer(file: gzip.GzipFile | io.BytesIO) -> io.BufferedReader:
-    """Makes `peek` work on a file in memory or packed."""
+    """Returns a file in memory, or a compressed one, as one that has `peek`."""
     return io.BufferedReader(cast("io.RawIOBase", file))
 
 
@@ -113,7 +115,7 @@ def _kind_by_content(file: io.BufferedReader) -> str:
 
 
 def _read_parquet(
-    place: str,
+    location: str,
     data: Path | bytes,
     columns: DataSettings,
     resolve: Resolve,
@@ -122,56 +124,56 @@ def _read_parquet(
 ) -> Listing:
     from topwork.data.readers.arrow_rows import ParquetRows, choose_arrow_columns
 
-    rows = ParquetRows(place, data)
+    rows = ParquetRows(location, data)
     roles = choose_arrow_columns(rows, columns, labelled=labelled)
-    gatherer = Gatherer(place, rows.names, roles, columns, resolve, labelled=labelled)
-    rows.add_to(gatherer, roles)
-    return gatherer.finish(strict)
+    builder = ListingBuilder(location, rows.names, roles, columns, resolve, labelled=labelled)
+    rows.add_to(builder, roles)
+    return builder.finish(strict)
 
 
 def _read_csv(
-    place: str,
+    location: str,
     file: io.BufferedReader,
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
-) -> Gatherer:
+) -> ListingBuilder:
     if file.peek(2)[:2] in _UTF_16:
-        raise DatasetError(f"{place} is UTF-16, a table must be UTF-8; save it as UTF-8")
+        raise DatasetError(f"{location} is UTF-16, a table must be UTF-8; save it as UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
-        return _read_lines(place, _Lines(text), columns, resolve, labelled)
+        return _read_lines(location, _Lines(text), columns, resolve, labelled)
 
 
 def _read_lines(
-    place: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
-) -> Gatherer:
-    delimiter, names = _read_header(place, lines, columns)
-    roles = choose_columns(place, names, columns, labelled=labelled)
-    gatherer = Gatherer(place, names, roles, columns, resolve, labelled=labelled)
+    location: str, lines: _Lines, columns: DataSettings, resolve: Resolve, labelled: bool
+) -> ListingBuilder:
+    delimiter, names = _read_header(location, lines, columns)
+    roles = choose_columns(location, names, columns, labelled=labelled)
+    builder = ListingBuilder(location, names, roles, columns, resolve, labelled=labelled)
     reader = _make_reader(lines, delimiter)
     while True:
         number = lines.number + 1
         try:
             cells = next(reader)
         except StopIteration:
-            return gatherer
+            return builder
         except csv.Error:
             # Only the first line of it: a quote that is never closed would swallow the others.
             lines.take_back(after=1)
-            gatherer.leave_out(f"{place} line {number}", "its quotes do not match")
+            builder.leave_out(f"{location} line {number}", "its quotes do not match")
             continue
         lines.keep()
         if len(cells) == len(names):
-            gatherer.add(f"{place} line {number}", pick(number, cells, roles))
+            builder.add(f"{location} line {number}", pick(number, cells, roles))
         elif cells:
-            gatherer.leave_out(
-                f"{place} line {number}",
+            builder.leave_out(
+                f"{location} line {number}",
                 f"it must have {len(names)} fields like the first line, received {len(cells)}",
             )
 
 
 class _Lines:
-    """Lines of a text, counted; the last ones can be taken back."""
+    """Lines of a text with a counter; lines since the last `keep` can be read again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -188,12 +190,12 @@ class _Lines:
         return line
 
     def keep(self) -> None:
-        """Counts the lines that were given since the last time; they cannot be taken back."""
+        """Counts the lines that were read since the last call; they cannot be taken back."""
         self.number += len(self._given)
         self._given.clear()
 
     def take_back(self, after: int) -> None:
-        """Takes back the lines that were given since the last time, but the first ones."""
+        """Takes back the lines that were read since the last `keep`, all but the first `after`."""
         self._back += reversed(self._given[after:])
         del self._given[after:]
         self.keep()
@@ -203,11 +205,11 @@ def _make_reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
 
 
-def _read_header(place: str, lines: _Lines, columns: DataSettings) -> tuple[str, list[str]]:
+def _read_header(location: str, lines: _Lines, columns: DataSettings) -> tuple[str, list[str]]:
     """Returns the delimiter and the names of the columns; a first row of images stays unread."""
     used = is_used(columns)
     best: tuple[tuple[int, int], str, list[str]] | None = None
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         try:
             cells = next((cells for cells in _make_reader(lines, delimiter) if cells), [])
         except csv.Error:
@@ -218,8 +220,8 @@ def _read_header(place: str, lines: _Lines, columns: DataSettings) -> tuple[str,
             best = (score, delimiter, cells)
     if best is None:
         raise DatasetError(
-            f"{place} must start with a line of column names, such as path,label; it is empty, or "
-            "the quotes in its first line do not match"
+            f"{location} must start with a line of column names, such as path,label; it is empty, "
+            "or the quotes in its first line do not match"
         )
     _, delimiter, names = best
     images = [_names_image(name) for name in names]
@@ -238,15 +240,15 @@ def _names_image(cell: str) -> bool:
 
 
 def _read_json(
-    place: str,
+    location: str,
     file: io.BufferedReader,
     columns: DataSettings,
     resolve: Resolve,
     labelled: bool,
-) -> Gatherer:
+) -> ListingBuilder:
     start = file.peek(1024).removeprefix(_BOM).lstrip()[:1]
-    if start == b"[" and _kind_of(place) != "lines":
-        unit, objects = "row", _parse_array(place, file.read())
+    if start == b"[" and _kind_of(location) != "lines":
+        unit, objects = "row", _parse_array(location, file.read())
     else:
         unit, objects = "line", _parse_lines(file)
     used = is_used(columns)
@@ -260,16 +262,18 @@ def _read_json(
         read.append((number, {key: cell for key, cell in item.items() if used(key)}))
     keys = list(names) or [""]
     # Without a single object there is nothing to choose from, and no row to add.
-    roles = choose_columns(place, keys, columns, labelled=labelled) if names else Roles(0, ())
-    gatherer = Gatherer(place, keys, roles, columns, resolve, labelled=labelled)
+    roles = (
+        choose_columns(location, keys, columns, labelled=labelled) if names else ColumnRoles(0, ())
+    )
+    builder = ListingBuilder(location, keys, roles, columns, resolve, labelled=labelled)
     for number, cells in read:
-        where = f"{place} {unit} {number}"
+        where = f"{location} {unit} {number}"
         if isinstance(cells, str):
-            gatherer.leave_out(where, cells)
+            builder.leave_out(where, cells)
         else:
-            found = {place: cells.get(keys[place]) for place in roles.places()}
-            gatherer.add(where, pick(number, found, roles))
-    return gatherer
+            found = {index: cells.get(keys[index]) for index in roles.indices()}
+            builder.add(where, pick(number, found, roles))
+    return builder
 
 
 def _parse_lines(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -298,9 +302,9 @@ def _check_object(found: Any) -> dict[str, Any] | str:
     return f'it must be a JSON object such as {{"path": ...}}, received a {type(found).__name__}'
 
 
-def _parse_array(place: str, text: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _parse_array(location: str, text: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         found = json.loads(text.removeprefix(_BOM).decode())
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place} is not JSON that can be read: {error}") from None
+        raise DatasetError(f"{location} is not JSON that can be read: {error}") from None
     return ((number, _check_object(item)) for number, item in enumerate(found, 1))

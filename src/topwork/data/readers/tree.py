@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from topwork.core.errors import DatasetError
 from topwork.data.listing import SHOWN, SPLIT_NAMES, Listing, Skipped, Split
 from topwork.images.decode import SUFFIXES, Source
 
-# What other programs leave in folders, besides everything that is hidden.
+# Files that other programs leave in folders; hidden ones are ignored too.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
 
 
@@ -23,7 +23,7 @@ class Tree(Protocol):
 
     @property
     def root(self) -> str:
-        """What to call it."""
+        """Where it lies, for messages."""
 
     def top(self, folder: str) -> tuple[set[str], list[str]]:
         """Returns the names of the folders and of the files directly in a folder; "" the root."""
@@ -32,16 +32,24 @@ class Tree(Protocol):
         """Yields the paths of all files in a folder and below."""
 
     def source(self, name: str) -> Source:
-        """Returns where a file's bytes are."""
+        """Returns the source of a file."""
+
+
+class _Image(NamedTuple):
+    """An image by its path within the tree, with its label, if any."""
+
+    name: str
+    label: str | None
+    split: Split
 
 
 class NameTree:
-    """A tree that is known by the paths of its files.
+    """A tree that is built from the paths of its files.
 
     Args:
-        root: what to call it.
+        root: where it lies, for messages.
         names: the files; those that end with `/` are folders.
-        source: where a file's bytes are.
+        source: returns the source of a file.
     """
 
     def __init__(self, root: str, names: Iterable[str], source: Callable[[str], Source]) -> None:
@@ -78,7 +86,7 @@ class NameTree:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a path is hidden, or of what other programs leave in folders."""
+    """Whether a path is hidden, or belongs to what other programs leave in folders."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in name.split("/") if part)
 
 
@@ -115,41 +123,38 @@ def read_tree(tree: Tree, strict: bool, base: str = "", *, labelled: bool = True
         ]
     else:
         classes = [(Split.TRAIN, name) for name in sorted(folders)]
-    names, labels, found = list[str](), list[str | None](), list[Split]()
-    skipped = list[Skipped]()
+    images, skipped = list[_Image](), list[Skipped]()
     if labelled:
         skipped += [Skipped(base + name, "it lies beside the class folders") for name in loose]
     else:
-        names += [base + name for name in loose]
-        labels += [None] * len(loose)
-        found += [splits.get(name.partition("/")[0], Split.TRAIN) for name in loose]
+        split_of = {name: splits.get(name.partition("/")[0], Split.TRAIN) for name in loose}
+        images += [_Image(base + name, None, split_of[name]) for name in loose]
     for split, folder in classes:
-        images, others = _read_class(tree, base + folder)
-        names += images
-        labels += [folder.rpartition("/")[2]] * len(images)
-        found += [split] * len(images)
+        names, others = _read_class(tree, base + folder)
+        images += [_Image(name, folder.rpartition("/")[2], split) for name in names]
         skipped += others
     if strict and skipped:
         first = skipped[0]
         raise DatasetError(
             f"{_join(tree.root, first.path)}: {first.reason}; remove it, or leave out --strict"
         )
-    if not names:
+    if not images:
         raise DatasetError(_explain_empty(tree.root, skipped))
     return Listing(
         root=tree.root,
-        names=names,
-        sources=[tree.source(name) for name in names],
-        labels=labels,
-        splits=found if divided else None,
+        names=[image.name for image in images],
+        sources=[tree.source(image.name) for image in images],
+        labels=[image.label for image in images],
+        splits=[image.split for image in images] if divided else None,
         skipped=tuple(skipped),
     )
 
 
 def descend(tree: Tree, is_table: Callable[[str], bool]) -> str:
-    """Returns the path, with a last `/`, below which the data is, as programs pack a folder.
+    """Returns the path, with a `/` at its end, of the folder that holds the data.
 
-    A folder that stands alone, with folders or a table in it, is only around the data.
+    Programs pack a folder with its name: one that is alone and holds folders or a table is only
+    a wrapper.
     """
     base = ""
     while True:
@@ -194,7 +199,7 @@ def _read_class(tree: Tree, folder: str) -> tuple[list[str], list[Skipped]]:
 
 
 def _list_top(tree: Tree, folder: str) -> tuple[set[str], list[str]]:
-    """Returns the names of the folders and of the images in a folder; notes may lie beside."""
+    """Returns the names of the folders and of the images in a folder; other files are ignored."""
     folders, files = tree.top(folder.rstrip("/"))
     return folders, sorted(name for name in files if is_image_name(name))
 
@@ -205,7 +210,10 @@ def is_image_name(name: str) -> bool:
 
 
 def _holds_splits(tree: Tree, base: str, splits: dict[str, Split], classes: set[str]) -> bool:
-    """Whether folders named like splits are some: `train` is, and one that has the classes too."""
+    """Whether folders that are named like splits are splits, though other folders lie beside them.
+
+    `train` is one, and so is one that has folders of the same names as those beside it.
+    """
     return any(
         split is Split.TRAIN or _list_top(tree, base + name)[0] & classes
         for name, split in splits.items()

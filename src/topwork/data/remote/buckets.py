@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from topwork.data.remote.downloads import Part, Version
-from topwork.data.remote.transfers import MissingError, RefusedError, TransientError, mapped
+from topwork.data.remote.downloads import Version
+from topwork.data.remote.transfers import (
+    MissingError,
+    RefusedError,
+    Transfer,
+    TransientError,
+    mapped_errors,
+)
 
-# Each piece is a request.
-PIECE = 8 << 20
+# How much of a file each request asks for, by default.
+PIECE_BYTES = 8 << 20
 
 
 class Bucket:
@@ -21,20 +26,20 @@ class Bucket:
         piece_bytes: how much of a file is asked for at once.
     """
 
-    def __init__(self, name: str, options: dict[str, Any], piece_bytes: int = PIECE) -> None:
+    def __init__(self, name: str, options: dict[str, Any], piece_bytes: int = PIECE_BYTES) -> None:
         import fsspec
 
         self._piece_bytes = piece_bytes
 
         system = fsspec.get_filesystem_class(name)
         if name in {"s3", "s3a"}:
-            # Trying again is done in one place, or tries would multiply.
+            # `Remote` tries again; if the library did so too, tries would multiply.
             once = {"retries": {"total_max_attempts": 1}}
             options["config_kwargs"] = once | options.get("config_kwargs", {})
         self._system = system(skip_instance_cache=True, use_listings_cache=False, **options)
         if name in {"s3", "s3a"}:
             self._system.retries = 1
-        # What a listing said; it saves a request per file.
+        # Versions that a listing told: they save a request per file.
         self._listed: dict[str, Version] = {}
 
     def close(self) -> None:
@@ -45,7 +50,7 @@ class Bucket:
 
     def list_files(self, url: str) -> list[str]:
         """See `Server`."""
-        with mapped():
+        with mapped_errors():
             root = str(self._system._strip_protocol(url)).rstrip("/")
             found = self._system.find(root, detail=True)
         prefix = f"{root}/"
@@ -65,49 +70,43 @@ class Bucket:
         if url.endswith("/"):
             return True
         try:
-            with mapped():
+            with mapped_errors():
                 return bool(self._system.info(url)["type"] == "directory")
         except MissingError:
             return False
 
-    def receive(
-        self,
-        url: str,
-        part: Part,
-        kept: Version | None,
-        start: Callable[[int | None], None],
-        write: Callable[[bytes], None],
-    ) -> bool:
+    def receive(self, url: str, transfer: Transfer) -> bool:
         """See `Server`."""
-        with mapped():
+        part = transfer.part
+        with mapped_errors():
             path = self._system._strip_protocol(url)
-        # Only once: if that fails, the file may be another one by now.
+        # What the listing said is used once: before another try, the file may have changed.
         version = self._listed.pop(path, None) or self._version(path)
-        if kept and version.is_known and version == kept:
+        if version.is_known and version == transfer.kept:
             return False
-        start(version.size)
+        transfer.start(version.size)
         if version != part.version or not version.is_known:
             part.restart(version)
         if version.size is None:
-            with mapped():
-                write(self._system.cat_file(path))
+            with mapped_errors():
+                transfer.write(self._system.cat_file(path))
             return True
         is_one_piece = part.size == 0 and version.size <= self._piece_bytes
         while part.size < version.size:
             last = min(version.size, part.size + self._piece_bytes)
             wanted = last - part.size
-            with mapped():
+            with mapped_errors():
                 data = self._system.cat_file(path, start=part.size, end=last)
             if len(data) != wanted:
                 raise TransientError(f"{len(data)} bytes came instead of {wanted}")
-            write(data)
+            transfer.write(data)
         if not is_one_piece and self._version(path) != version:
             part.restart(Version())
             raise TransientError("the file changed while it was read")
         return True
 
     def _version(self, path: str) -> Version:
-        with mapped():
+        with mapped_errors():
             info = self._system.info(path)
         if info["type"] != "file":
             raise RefusedError("it is a folder, not a file")

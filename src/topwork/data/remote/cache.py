@@ -1,8 +1,9 @@
 """Images, tables and archives on other machines: S3, Google Cloud Storage, web servers.
 
-Every file is downloaded once per version into a cache that runs share; within a run each is
-asked for once. What may pass is tried again; what is final is named. Credentials, profiles and
-endpoints are the business of the libraries below, and no message repeats them.
+In: URLs. Out: lists of names, and paths of copies in a cache that runs share. Each version of a
+file is downloaded once; within a run the server is asked for each file once. Transient errors are
+tried again, final ones raised. Credentials, profiles and endpoints are up to the libraries below,
+and no message repeats them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from urllib.parse import unquote
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError, SettingsError, StoreError
 from topwork.data.remote import urls
-from topwork.data.remote.buckets import PIECE, Bucket
-from topwork.data.remote.downloads import Entry, Part, Version
-from topwork.data.remote.transfers import RefusedError, Server, TransientError
+from topwork.data.remote.buckets import PIECE_BYTES, Bucket
+from topwork.data.remote.downloads import CacheEntry, PartialDownload
+from topwork.data.remote.transfers import (
+    RefusedError,
+    Server,
+    Transfer,
+    TransientError,
+    UnwritableError,
+)
 from topwork.data.remote.urls import is_url, show
 from topwork.data.remote.web import Web
 from topwork.images.decode import Readable
@@ -30,10 +37,10 @@ __all__ = ["Remote", "is_url"]
 
 Result = TypeVar("Result")
 
-# Tries in a row that bring nothing; what brings bytes starts the count anew.
+# Tries in a row without a new byte, after which a file is given up.
 ATTEMPTS = 5
 FIRST_WAIT_S = 0.5
-# So many files in a row that no try could get: it is the server or the network.
+# After so many files in a row that were given up, the server or the network is at fault.
 LOST = 3
 LARGEST_IMAGE = 256 * 2**20
 
@@ -67,7 +74,7 @@ class _Image:
 
 
 class Remote:
-    """What one run reads from other machines; safe to use from several threads.
+    """Reads files from other machines, for one run; safe to use from several threads.
 
     Attributes:
         received: bytes of content that came over the network in this run.
@@ -79,11 +86,11 @@ class Remote:
         *,
         options: Mapping[str, Any] | None = None,
         largest_image_bytes: int = LARGEST_IMAGE,
-        piece_bytes: int = PIECE,
+        piece_bytes: int = PIECE_BYTES,
         callback: Callback = SILENT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Connects to nothing yet.
+        """Stores the settings; connections are opened when they are needed.
 
         Args:
             cache: folder for what is downloaded; made when it is needed, and shared by runs.
@@ -149,10 +156,10 @@ class Remote:
         return names
 
     def is_folder(self, url: str) -> bool:
-        """Tells a folder, or a page of links, from a file and from what is not there.
+        """Whether there is a folder, or a page of links, at a URL.
 
         Raises:
-            DatasetError: the server does not tell.
+            DatasetError: the server does not answer that.
             SettingsError: a package that this protocol needs is not installed.
         """
         try:
@@ -211,49 +218,42 @@ class Remote:
     def _download(self, identity: str, url: str, most_bytes: int | None) -> Path:
         server = self._server(url)
         name = url.partition("?")[0].rstrip("/") if urls.is_web(url) else url
-        entry = Entry(self.cache, identity, unquote(name.rpartition("/")[2]))
+        entry = CacheEntry(self.cache, identity, unquote(name.rpartition("/")[2]))
         try:
             with entry.part() as part:
                 kept = entry.kept()
-                # Another process may have brought it while this one waited.
+                # Another process may have downloaded it while this one waited.
                 if kept and kept.at_s >= self._began_s:
                     return kept.path
-
-                def receive() -> bool:
-                    def write(data: bytes) -> None:
-                        try:
-                            part.write(data)
-                        except OSError as error:
-                            raise self._unwritable(error) from None
-                        with self._guard:
-                            self.received += len(data)
-                            self._callback.on_received(self.received)
-                        if most_bytes is not None and part.size > most_bytes:
-                            part.restart(Version())
-                            raise _too_large(most_bytes)
-
-                    def start(size: int | None) -> None:
-                        if most_bytes is not None and size is not None and size > most_bytes:
-                            raise _too_large(most_bytes)
-
-                    return server.receive(url, part, kept.version if kept else None, start, write)
-
-                is_new = self._try(url, receive, part)
+                version = kept.version if kept else None
+                transfer = Transfer(part, version, most_bytes, self._count)
+                is_new = self._try(url, lambda: server.receive(url, transfer), part)
                 if kept and not is_new:
                     entry.confirm()
                     return kept.path
                 return entry.finish(part)
-        except OSError as error:
-            raise self._unwritable(error) from None
+        except (OSError, UnwritableError) as error:
+            cause = error.error if isinstance(error, UnwritableError) else error
+            raise StoreError(
+                f"{self.cache} must be a folder that can be written, for files from elsewhere: "
+                f"{cause.strerror or cause}; make room or name another one"
+            ) from None
 
-    def _unwritable(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"{self.cache} must be a folder that can be written, for files from elsewhere: "
-            f"{error.strerror or error}; make room or name another one"
-        )
+    def _count(self, received: int) -> None:
+        with self._guard:
+            self.received += received
+            self._callback.on_received(self.received)
 
-    def _try(self, url: str, call: Callable[[], Result], part: Part | None = None) -> Result:
-        """Calls until it succeeds, fails for good, or has failed too often without a gain."""
+    def _try(
+        self, url: str, call: Callable[[], Result], part: PartialDownload | None = None
+    ) -> Result:
+        """Calls until it succeeds, is refused, or has failed too often in a row.
+
+        Args:
+            url: for messages.
+            call: raises `TransientError` or `RefusedError` if it fails.
+            part: what the call adds to; tries after which it has grown do not count.
+        """
         tries, most = 0, part.size if part else 0
         while True:
             try:
@@ -308,10 +308,6 @@ class Remote:
                 f"{name}:// needs the package {package}, which is not installed; "
                 f"pip install '{wanted}'"
             ) from None
-
-
-def _too_large(most_bytes: int) -> RefusedError:
-    return RefusedError(f"it is larger than the {most_bytes >> 20} MiB that an image may have")
 
 
 def _reconnect(

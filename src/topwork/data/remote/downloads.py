@@ -1,7 +1,7 @@
-"""Files from elsewhere, kept on this machine: whole or not at all, one copy per version.
+"""The cache of downloaded files: one complete copy for each version of a file.
 
-A download that was cut off goes on where it stopped, in this run, a later one or another
-process; no process reads a file before it is whole.
+A download that was cut off is continued where it stopped, in the same run, a later one or another
+process. No process reads a file before it is complete.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Version:
-    """What a server says that tells one content of a file from another.
+    """What a server says to distinguish versions of a file.
 
     Attributes:
         etag: empty where there is none.
-        modified: when it was changed, as the server writes it; empty where there is an etag.
-        size: in bytes, if it is known.
+        modified: time of the last change, as the server writes it; empty if there is an etag.
+        size: in bytes; None if it is not known.
     """
 
     etag: str = ""
@@ -45,60 +45,60 @@ class Version:
 
     @property
     def validator(self) -> str:
-        """What a server compares before it sends the rest; empty where it would not be sure."""
+        """What a server is to compare before it sends the rest; empty if that is not reliable."""
         weak = self.etag.startswith("W/")
         return "" if weak else self.etag or (self.modified if self.is_known else "")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A whole file in the cache."""
+class CachedFile:
+    """A complete file in the cache, found unchanged or downloaded at `at_s`, a Unix time."""
 
     version: Version
     path: Path
     at_s: float
 
 
-class Entry:
-    """The place of one remote file in a folder that several processes may share."""
+class CacheEntry:
+    """The files in the cache that belong to one remote file; processes may share the folder."""
 
     def __init__(self, folder: Path, identity: str, name: str) -> None:
-        """Stores where; nothing is created.
+        """Creates nothing yet.
 
         Args:
             folder: the cache.
-            identity: what tells this file from others, hex.
-            name: the file's own name; its suffixes are kept, for those who go by them.
+            identity: of the file, hex; see `urls.identity`.
+            name: the file's own name; the copy keeps its suffixes, which readers may go by.
         """
         self.folder = folder / identity[:2]
         self.identity = identity
         self.name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-_LONGEST_NAME:] or "file"
         self._facts = self.folder / f"{identity}.json"
 
-    def kept(self) -> Kept | None:
-        """Returns the whole file of the last version, if it is here."""
+    def kept(self) -> CachedFile | None:
+        """Returns the complete file of the last version; None if there is none."""
         facts = _read_json(self._facts)
         try:
             path = self.folder / str(facts["file"])
             if path.parent != self.folder or path.stat().st_size != facts["length"]:
                 return None
-            return Kept(Version(**facts["version"]), path, self._facts.stat().st_mtime)
+            return CachedFile(Version(**facts["version"]), path, self._facts.stat().st_mtime)
         except (OSError, KeyError, TypeError, ValueError):
             return None
 
-    def part(self) -> Part:
-        """Opens what is there of a download, waiting for any process that is at it.
+    def part(self) -> PartialDownload:
+        """Opens what is there of a download, after any process that is writing it.
 
         Raises:
             OSError: the cache cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Where files cannot be locked every process has its own.
+        # Where files cannot be locked, every process has a file of its own.
         owner = "" if fcntl else f"-{os.getpid()}"
-        return Part(self.folder / f"{self.identity}{owner}.part")
+        return PartialDownload(self.folder / f"{self.identity}{owner}.part")
 
-    def finish(self, part: Part) -> Path:
-        """Gives a whole download its name.
+    def finish(self, part: PartialDownload) -> Path:
+        """Moves a complete download to its name in the cache, and returns its path.
 
         Raises:
             OSError: the cache cannot be written.
@@ -114,11 +114,11 @@ class Entry:
         return path
 
     def confirm(self) -> None:
-        """Notes that the file was found unchanged just now."""
+        """Records that the file was found unchanged just now."""
         os.utime(self._facts)
 
     def _sweep(self, newest: Path) -> None:
-        """Removes older versions, unless another run may still be reading them."""
+        """Removes older versions, except recent ones, which another run may still be reading."""
         for path in self.folder.glob(f"{self.identity}-*"):
             try:
                 if path != newest and time.time() - path.stat().st_mtime > STALE_S:
@@ -127,12 +127,12 @@ class Entry:
                 continue
 
 
-class Part:
+class PartialDownload:
     """A file that is being downloaded; locked, so that one process at a time writes it.
 
     Attributes:
-        version: of what; one that is not known if there is nothing yet.
-        size: bytes that are there.
+        version: of the file; one that is not known if there is nothing yet.
+        size: number of bytes that are there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -152,15 +152,15 @@ class Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Still locked: nobody else is about to write it.
+        # It is still locked, so nobody else has begun to write it.
         if self._is_part and not self.size:
             self._path.unlink(missing_ok=True)
             self._facts.unlink(missing_ok=True)
         self._file.close()
 
     def restart(self, version: Version) -> None:
-        """Forgets what is there."""
-        # In this order, bytes never stand under another version's name.
+        """Discards what is there."""
+        # In this order, so that no bytes are ever recorded as those of another version.
         self._file.truncate(0)
         self._file.seek(0)
         self.size = 0
@@ -170,7 +170,7 @@ class Part:
         """Appends bytes."""
         if not self.size:
             _write_json(self._facts, asdict(self.version))
-        # Unbuffered, what arrived is there for the next run if this one is killed.
+        # Unbuffered, so that the next run finds what arrived if this one is killed.
         view = memoryview(data)
         while view:
             count = self._file.write(view)
@@ -178,7 +178,7 @@ class Part:
             self.size += count
 
     def rename(self, path: Path) -> None:
-        """Puts the file where readers look."""
+        """Moves the complete file to where readers look for it."""
         os.fsync(self._file.fileno())
         if not fcntl:
             self._file.close()
@@ -194,7 +194,7 @@ def _open_locked(path: Path) -> BinaryIO:
             return file
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            # Who had the lock before may have finished and renamed the file.
+            # The process that had the lock before may have finished and renamed the file.
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except FileNotFoundError:
@@ -211,7 +211,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, facts: object) -> None:
-    # Not synced: facts that are lost or cut off are as good as none.
+    # Not synced: if facts are lost or cut off, the file is downloaded again.
     new = path.with_name(f"{name_beside(path.name)}{os.urandom(8).hex()}{FILLING}")
     new.write_text(json.dumps(facts))
     new.replace(path)

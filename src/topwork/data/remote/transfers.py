@@ -1,7 +1,7 @@
-"""What a place for files can do, and what its errors mean.
+"""What every kind of server offers, how a file is received from it, and what its errors mean.
 
 The boundary to fsspec, aiohttp and the clouds' libraries: their errors become `RefusedError`,
-which is final, or `TransientError`, which may pass.
+which is final, or `TransientError`, after which another try may succeed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from topwork.data.remote import urls
-from topwork.data.remote.downloads import Part, Version
+from topwork.data.remote.downloads import PartialDownload, Version
 
 LONGEST_WAIT_S = 120.0
 
-_PASSING_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
-_PASSING_CODES = frozenset(
+_TRANSIENT_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
+_TRANSIENT_CODES = frozenset(
     ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling",
      "ThrottlingException", "TooManyRequests", "RequestLimitExceeded")
 )  # fmt: skip
-_PASSING_ERRNO = frozenset((errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EBUSY)))
-_PASSING_NAMES = frozenset(
+_TRANSIENT_ERRNO = frozenset((errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EBUSY)))
+_TRANSIENT_NAMES = frozenset(
     ("TimeoutError", "ConnectionError", "ClientConnectionError", "ClientPayloadError",
      "HTTPClientError", "IncompleteReadError", "ResponseParserError")
 )  # fmt: skip
@@ -35,7 +35,7 @@ _LIBRARIES = frozenset(("aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs",
 
 
 class RefusedError(Exception):
-    """A file cannot be had; the message is the reason."""
+    """A file cannot be downloaded; the message is the reason."""
 
 
 class MissingError(RefusedError):
@@ -45,16 +45,88 @@ class MissingError(RefusedError):
         super().__init__("there is no such file")
 
 
+class UnwritableError(Exception):
+    """The cache cannot be written.
+
+    Args:
+        error: that writing raised.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class TransientError(Exception):
-    """A try that failed and that may succeed later."""
+    """A try failed, and another one may succeed.
+
+    Args:
+        reason: why it failed.
+        wait_s: seconds to wait before the next try, as the server asks for.
+    """
 
     def __init__(self, reason: str, wait_s: float = 0) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
 
 
+class Transfer:
+    """One file on its way from a server into its partial download.
+
+    Args:
+        part: what is there of the file.
+        kept: the version of it that is in the cache as a whole; None if none is.
+        most_bytes: a larger file is refused; None for no limit.
+        on_received: called with the number of bytes that came, after they are written.
+    """
+
+    def __init__(
+        self,
+        part: PartialDownload,
+        kept: Version | None,
+        most_bytes: int | None,
+        on_received: Callable[[int], None],
+    ) -> None:
+        self.part = part
+        self.kept = kept
+        self._most_bytes = most_bytes
+        self._on_received = on_received
+
+    def start(self, size: int | None) -> None:
+        """Refuses a file that is too large before any of it comes.
+
+        Args:
+            size: of the file in bytes; None if the server does not say.
+
+        Raises:
+            RefusedError: it is larger than `most_bytes`.
+        """
+        if self._most_bytes is not None and size is not None and size > self._most_bytes:
+            raise self._too_large(self._most_bytes)
+
+    def write(self, data: bytes) -> None:
+        """Appends what came to the partial download.
+
+        Raises:
+            RefusedError: it is larger than `most_bytes` now.
+            UnwritableError: the cache cannot be written.
+        """
+        try:
+            self.part.write(data)
+        except OSError as error:
+            raise UnwritableError(error) from None
+        self._on_received(len(data))
+        if self._most_bytes is not None and self.part.size > self._most_bytes:
+            self.part.restart(Version())
+            raise self._too_large(self._most_bytes)
+
+    @staticmethod
+    def _too_large(most_bytes: int) -> RefusedError:
+        return RefusedError(f"it is larger than the {most_bytes >> 20} MiB that an image may have")
+
+
 class Server(Protocol):
-    """A kind of place for files."""
+    """A kind of server for files."""
 
     def list_files(self, url: str) -> list[str]:
         """Returns the paths below a folder, sorted."""
@@ -62,25 +134,20 @@ class Server(Protocol):
     def is_folder(self, url: str) -> bool:
         """Whether it is a folder; not if it is not there."""
 
-    def receive(
-        self,
-        url: str,
-        part: Part,
-        kept: Version | None,
-        start: Callable[[int | None], None],
-        write: Callable[[bytes], None],
-    ) -> bool:
+    def receive(self, url: str, transfer: Transfer) -> bool:
         """Receives what is missing of a file.
 
         Args:
             url: the file.
-            part: what is there of it; restarted for another version.
-            kept: the version that is here as a whole.
-            start: called with the size of the file, before any of it.
-            write: called with what came.
+            transfer: its `part` is continued, or restarted for another version; it is told the
+                size of the file before any of it, and then gets all that comes.
 
         Returns:
-            False if `kept` is still the version; nothing is received then.
+            False if `transfer.kept` is still the version; nothing is received then.
+
+        Raises:
+            RefusedError: the file cannot be had.
+            TransientError: another try may succeed.
         """
 
     def close(self) -> None:
@@ -88,17 +155,17 @@ class Server(Protocol):
 
 
 def check_status(status: int, wait: str = "") -> None:
-    """Goes on with an answer that has or needs no content, or some.
+    """Raises unless the status of an answer says that the request succeeded.
 
     Args:
         status: of an HTTP answer.
-        wait: what it says about when to come back, in seconds, if it does.
+        wait: its header `Retry-After`, in seconds; other values are ignored.
 
     Raises:
-        RefusedError: it is final.
-        TransientError: it may pass.
+        RefusedError: another try would get the same answer.
+        TransientError: another try may succeed.
     """
-    if status in _PASSING_STATUS:
+    if status in _TRANSIENT_STATUS:
         wait_s = min(float(wait), LONGEST_WAIT_S) if wait.isdecimal() else 0.0
         raise TransientError(f"the server answered {status}", wait_s)
     if status in {404, 410}:
@@ -110,8 +177,8 @@ def check_status(status: int, wait: str = "") -> None:
 
 
 @contextlib.contextmanager
-def mapped() -> Iterator[None]:
-    """Turns what the libraries raise into the errors of this module."""
+def mapped_errors() -> Iterator[None]:
+    """Turns exceptions of the libraries into the errors of this module."""
     try:
         yield
     except Exception as error:
@@ -123,24 +190,24 @@ def mapped() -> Iterator[None]:
 
 
 def _map(error: Exception) -> Exception | None:
-    """Returns what a library's error means; None for what no server caused."""
+    """Returns what an exception of a library means; None if no server or network caused it."""
     cause = error if hasattr(error, "response") else error.__cause__
     answer = getattr(cause, "response", None)
     if isinstance(answer, dict):
         code = str(answer.get("Error", {}).get("Code", ""))
         status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-        if code in _PASSING_CODES or status in _PASSING_STATUS:
+        if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUS:
             return TransientError(f"the server answered {status} {code}")
     names = {kind.__name__ for kind in type(error).__mro__}
     library = type(error).__module__.partition(".")[0]
-    passes = names & _PASSING_NAMES or getattr(error, "errno", None) in _PASSING_ERRNO
-    # The first that fits: a name says more than the kind of exception that it is.
+    passes = names & _TRANSIENT_NAMES or getattr(error, "errno", None) in _TRANSIENT_ERRNO
+    # The first that fits counts: names of classes say more than their base classes.
     meanings: tuple[tuple[object, Exception], ...] = (
         (isinstance(error, FileNotFoundError), MissingError()),
         (isinstance(error, PermissionError), RefusedError("no permission to read it (403)")),
         (names & _FINAL_NAMES, RefusedError("the server's certificate is not trusted")),
         ("NoCredentialsError" in names, RefusedError(_NO_CREDENTIALS)),
-        (passes or _status_of(error) in _PASSING_STATUS, TransientError(_describe(error))),
+        (passes or _status_of(error) in _TRANSIENT_STATUS, TransientError(_describe(error))),
         (
             isinstance(error, OSError | ValueError) or library in _LIBRARIES,
             RefusedError(_describe(error)),

@@ -1,4 +1,4 @@
-"""URLs as text: what is one, its parts, and how it is named without its secrets."""
+"""URLs as text: their parts, their identity, and how messages show them without secrets."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from topwork.core.errors import printable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
-# What a query may hold that opens a door, by the name of the parameter.
+# Names of parameters of a query that may hold secrets.
 _SECRET = re.compile(
     r"x-(amz|goog|ms|oss)-|sig|token|key|secret|pass|pwd|auth|cred|policy|session|jwt|sas|code",
     re.IGNORECASE,
 )
 # A longer value may be a secret under any name.
 _LONGEST_PLAIN = 24
-# Signatures and what they sign: a file has another one every hour. A scheme is told by the first
-# name. Source: AWS signature versions 4 and 2 and CloudFront, Google's V4, Azure's SAS.
+# Parameters of signed URLs, which change each time: the one that identifies the scheme, and all
+# that belong to it. Source: AWS signature versions 4 and 2 and CloudFront, Google's V4, Azure's
+# SAS.
 _SIGNATURES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("x-amz-signature", re.compile("x-amz-.*")),
     ("x-goog-signature", re.compile("x-goog-.*")),
     ("signature", re.compile("signature|expires|awsaccesskeyid|googleaccessid|key-pair-id|policy")),
     ("sig", re.compile("sig|s[a-z]|spr|sip|skoid|sktid|skt|ske|sks|skv|saoid|suoid|scid|sdd")),
 )
-# A URL's own characters and escapes stay as they are: what was signed must not change.
+# Characters of a URL that are not quoted: a signed URL must not change.
 _KEPT = "%/:=&?~#+!$,;'@()*[]"
 
 
@@ -60,8 +61,8 @@ def join(folder: str, name: str) -> str:
 def names_below(folder: str, links: list[str]) -> tuple[list[str], list[str]]:
     """Returns the names of files and of folders directly in a web folder that a page links to.
 
-    Links to elsewhere, to the folder itself, or that differ in a query, as those that sort the
-    page by another column, are no names. A file further below comes with its path.
+    Links to elsewhere, to the folder itself, or with a query, such as those that sort the page by
+    another column, are ignored. A file in a folder further below is returned with its path.
 
     Args:
         folder: the address of the page, ending in `/`.
@@ -79,7 +80,7 @@ def names_below(folder: str, links: list[str]) -> tuple[list[str], list[str]]:
         path = unquote(target.path)
         if target.hostname != base.hostname or target.port != base.port or target.query:
             continue
-        # An escaped slash is no part of a name that a folder could have.
+        # A name in a folder cannot contain a slash, as an escaped one would mean.
         if not path.startswith(root) or "%2f" in target.path.lower():
             continue
         name = path[len(root) :]
@@ -113,7 +114,7 @@ def show_text(text: object) -> str:
 def identity(url: str) -> str:
     """Returns a name for the file behind a URL, hex, the same whoever asks and however signed.
 
-    Of a hash nobody reads a secret; a parameter that chooses the file stays part of it.
+    Parameters that choose the file are part of what is hashed; a hash reveals no secrets.
     """
     try:
         parts = urlsplit(url.strip())

@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from topwork.data.remote import urls
-from topwork.data.remote.downloads import Part, Version
+from topwork.data.remote.downloads import Version
 from topwork.data.remote.transfers import (
     MissingError,
     RefusedError,
+    Transfer,
     TransientError,
     check_status,
-    mapped,
+    mapped_errors,
 )
 
 CONNECT_S, SILENCE_S = 30, 60
@@ -32,7 +33,7 @@ class Web:
         import aiohttp
         from fsspec.implementations.http import HTTPFileSystem
 
-        # The environment's proxies; and no limit for the whole, archives may take hours.
+        # With the environment's proxies, and no limit of the total time: archives take hours.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         client = {"trust_env": True, "timeout": timeout} | options.pop("client_kwargs", {})
         self._system = HTTPFileSystem(client_kwargs=client, skip_instance_cache=True, **options)
@@ -54,7 +55,7 @@ class Web:
             files, folders = urls.names_below(page, links)
             prefix = f"{below}/" if below else ""
             names += [prefix + name for name in files]
-            # A link that leads back to a folder above makes paths without end.
+            # A link that leads back to a folder above would make paths without end.
             if below.count("/") >= DEEPEST:
                 continue
             new = [prefix + name for name in folders if prefix + name not in seen]
@@ -81,15 +82,9 @@ class Web:
             return False
         return found[0]
 
-    def receive(
-        self,
-        url: str,
-        part: Part,
-        kept: Version | None,
-        start: Callable[[int | None], None],
-        write: Callable[[bytes], None],
-    ) -> bool:
+    def receive(self, url: str, transfer: Transfer) -> bool:
         """See `Server`."""
+        part, kept = transfer.part, transfer.kept
         headers = {}
         if part.size and part.version.validator:
             headers = {"Range": f"bytes={part.size}-", "If-Range": part.version.validator}
@@ -101,7 +96,7 @@ class Web:
             version = _web_version(answer)
             if answer.status == 304 or (kept and version.is_known and version == kept):
                 return False
-            start(version.size)
+            transfer.start(version.size)
             if answer.status == 200:
                 part.restart(version)
                 return True
@@ -111,7 +106,7 @@ class Web:
                 raise TransientError("it sent another part of the file than asked for")
             return True
 
-        if not self._get(url, headers, begin, write):
+        if not self._get(url, headers, begin, transfer.write):
             return False
         received, promised = part.size, part.version.size
         if promised is not None and received != promised:
@@ -150,21 +145,21 @@ class Web:
         begin: Callable[[Any], bool],
         write: Callable[[bytes], None],
     ) -> bool:
-        """Asks for a file.
+        """Requests a file.
 
         Args:
             url: its address.
             headers: of the request.
-            begin: called with the head of the answer; whether to read the body.
-            write: called with each piece of it.
+            begin: called with the head of the answer; returns whether to read the body.
+            write: called with each piece of the body.
 
         Returns:
-            What `begin` did.
+            What `begin` returned.
         """
         import yarl
 
         self._session = self._session or self._sync(self._system.set_session)
-        # Compressed on the way, neither lengths nor ranges would be those of the file.
+        # If it were compressed, lengths and ranges would not be those of the file.
         headers = {"Accept-Encoding": "identity"} | headers
         try:
             address = yarl.URL(urls.quoted(url), encoded=True)
@@ -172,8 +167,8 @@ class Web:
             raise RefusedError("it is not a valid address") from None
 
         async def exchange() -> bool:
-            # All in the loop's thread: what arrived is written before the loss of the
-            # connection is noticed, which makes aiohttp forget it.
+            # Written in the loop's thread, before a lost connection can be noticed: aiohttp
+            # would then discard what has arrived.
             async with self._session.get(address, headers=headers) as answer:
                 check_status(answer.status, answer.headers.get("Retry-After", ""))
                 if not begin(answer):
@@ -187,7 +182,7 @@ class Web:
     def _sync(self, function: Any) -> Any:
         from fsspec.asyn import sync
 
-        with mapped():
+        with mapped_errors():
             return sync(self._system.loop, function)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core.errors import SettingsError
-from topwork.data.splits import count_units, fold_out, merge_rare
+from topwork.data.splits import count_groups, make_folds, merge_rare
 from topwork.heads.examples import Part
 
 # Below this many validation images, folds of the training images say more.
@@ -66,7 +66,7 @@ def make_replicates(
         SettingsError: one fold, or more than the smallest class has training images or groups.
     """
     if folds is None:
-        counts = count_units(stratum, groups, len(classes) if classes else 0)
+        counts = count_groups(stratum, groups, len(classes) if classes else 0)
         smallest = int(counts.min() if classes else counts.sum())
         folds = min(most_folds or FOLDS, smallest) if len(part.held_out) < FEW_VALIDATION else 0
         folds = folds if folds > 1 else 0
@@ -101,7 +101,7 @@ def split_folds(
     Raises:
         SettingsError: fewer than two folds, or more than the smallest class has images or groups.
     """
-    counts = count_units(stratum, groups, len(classes) if classes else 0)
+    counts = count_groups(stratum, groups, len(classes) if classes else 0)
     most = int(counts.min() if classes else counts.sum())
     if not 2 <= folds <= most:
         allowed = f"2 to {most}, or 0" if most >= 2 else "0"
@@ -115,7 +115,7 @@ def split_folds(
         )
     if not classes:
         stratum = merge_rare(stratum, groups, folds)
-    cut = fold_out(stratum, groups, folds, seed)
+    cut = make_folds(stratum, groups, folds, seed)
     everything = np.arange(part.training.shape[1])
     pairs = [
         (part.training[:, np.setdiff1d(everything, out)], part.training[0, out]) for out in cut

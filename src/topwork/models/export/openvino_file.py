@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.bases.engines.openvino import naming
+from topwork.bases.engines.openvino import mapped_errors
 from topwork.bases.quantizing import fuse
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
@@ -28,7 +28,7 @@ def open_logits(path: Path, pixels: Input) -> Any:
         NetworkError: the file is missing or damaged.
     """
     openvino = import_openvino()
-    with naming(path):
+    with mapped_errors(path):
         whole = openvino.Core().read_model(path)
         logits = whole.output("logits")
         model = openvino.Model([logits.get_node()], whole.get_parameters(), "topwork")
@@ -96,7 +96,7 @@ def run_openvino(
     Raises:
         NetworkError: the file is damaged, or has other inputs.
     """
-    with naming(path):
+    with mapped_errors(path):
         run = open_runner(path, precision, outputs)
         return run_batches(run, arrays, str(pixels))
 

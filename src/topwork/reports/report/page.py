@@ -13,7 +13,7 @@ from typing import Any
 
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import ImageError
-from topwork.images.thumbnails import THUMBNAIL_PX, Pictures, data_uri, make_thumbnail
+from topwork.images.thumbnails import THUMBNAIL_PX, ThumbnailSet, data_uri, make_thumbnail
 from topwork.metrics.scores import ClassReport, LabelReport, NumberReport
 from topwork.models.explain import Explainer
 from topwork.models.model import Model
@@ -97,7 +97,7 @@ def render_report(
             {split: row for split, row in model.data.counts.items() if any(row.values())}
         ),
     }
-    pictures = Pictures(lambda place: b"", 0)
+    pictures = ThumbnailSet(lambda place: b"", 0)
     worst = unsure = None
     groups: list[Group] = []
     if found is not None:
@@ -152,7 +152,7 @@ def _draw_pictures(
     groups: Sequence[Group],
     most: int,
     callback: Callback,
-) -> Pictures:
+) -> ThumbnailSet:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
 
     def make(place: int) -> bytes:
@@ -161,7 +161,7 @@ def _draw_pictures(
             raise ImageError("it is not at hand")
         return make_thumbnail(source)
 
-    pictures = Pictures(make, most)
+    pictures = ThumbnailSet(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
     for case in (case for cases in lists if cases is not None for case in cases.rows):
         if answers.sources[case.place] is not None:

@@ -22,7 +22,7 @@ from topwork.core.config import Precision
 from topwork.core.errors import ImageError, SettingsError, StoreError, TopworkError
 from topwork.core.files import open_scratch
 from topwork.core.parallel import in_threads
-from topwork.images.decode import RECIPE
+from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.backends import open_elsewhere
 from topwork.vectors.errands import Errand, GoneError, Outcome, load
 from topwork.vectors.store import FLIP, Space, VectorStore
@@ -142,11 +142,11 @@ class Worker:
         import ray
 
         task = self._task
-        if task.space.decoder != RECIPE:
+        if task.space.decoder != DECODER_VERSION:
             raise SettingsError(
                 f"every machine of the cluster must have the same Topwork, and {_here()} decodes "
-                f"images by recipe {RECIPE} instead of {task.space.decoder}; install the same "
-                "version there"
+                f"images by recipe {DECODER_VERSION} instead of {task.space.decoder}; install the "
+                "same version there"
             )
         # Relative paths mean what they mean where the work was asked for.
         with contextlib.suppress(OSError):
