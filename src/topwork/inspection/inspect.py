@@ -320,7 +320,7 @@ def inspect(
     # Only a hint is wanted where there are labels to compare.
     chances = _predict(dataset, values, settings.seed)
     suspects = _rank(dataset, chances)
-    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
+    picks_one = dataset.task.picks_one
     good = np.isfinite(np.stack([getattr(measures, name) for name in COMPARED])).all(axis=0)
     found = Inspection(
         dataset=dataset,
@@ -331,9 +331,9 @@ def inspect(
         suspects=tuple(suspects),
         judged=int(np.isfinite(chances).any(axis=1).sum()),
         outliers=tuple(
-            find_outliers(values, dataset.labels if one_of else None, count=MOST_OUTLIERS)
+            find_outliers(values, dataset.labels if picks_one else None, count=MOST_OUTLIERS)
         ),
-        alike=tuple(find_alike(chances, dataset.labels, dataset.classes) if one_of else ()),
+        alike=tuple(find_alike(chances, dataset.labels, dataset.classes) if picks_one else ()),
         shifts=tuple(
             shift
             for shift in find_shifts(

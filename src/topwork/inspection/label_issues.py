@@ -89,7 +89,7 @@ def cross_predict(
         )
     targets = _check_targets(targets, task, len(vectors), outputs)
     scaled = _standardise(vectors)
-    if task in (Task.CLASSES, Task.BINARY):
+    if task.picks_one:
         classes = 2 if task is Task.BINARY else outputs
         return _cross_classes(scaled, targets, classes, groups, folds, seed)
     answers = np.full((len(vectors), outputs), np.nan, np.float32)
@@ -353,7 +353,7 @@ def _check_targets(targets: NDArray[Any], task: Task, count: int, outputs: int) 
     if task is Task.BINARY and targets.dtype.kind in "buif":
         whole = targets.reshape(-1).astype(np.int64)
         outputs, targets = 2, whole if np.array_equal(whole, targets.reshape(-1)) else targets
-    if task in (Task.CLASSES, Task.BINARY):
+    if task.picks_one:
         check_labels(targets, (count, outputs))
         return targets
     rows = targets[:, None] if targets.ndim == 1 else targets

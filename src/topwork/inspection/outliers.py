@@ -164,7 +164,7 @@ def find_shifts(
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
-    if task in (Task.CLASSES, Task.BINARY):
+    if task.picks_one:
         check_labels(labels, (len(splits), len(classes)))
     elif labels.shape != (len(splits), len(classes)):
         raise DatasetError(

@@ -41,7 +41,6 @@ from topwork.models.predictions import Answers
 
 Floats = NDArray[np.float64]
 
-ONE_OF = (Task.CLASSES, Task.BINARY)
 # A difference is said to be more than chance where chance makes one as large less often.
 SIGNIFICANCE = 0.05
 
@@ -227,7 +226,7 @@ def compare(
                 value=value,
                 interval=interval,
                 p_value=p_value,
-                test="McNemar's exact test" if models[0].task in ONE_OF else "sign-flip test",
+                test="McNemar's exact test" if models[0].task.picks_one else "sign-flip test",
                 better=int((gains > 0).sum()),
                 worse=int((gains < 0).sum()),
                 odd=_find_odd(entries[0], entries[other], gains),
@@ -247,7 +246,7 @@ def check_models(models: Sequence[Model], names: Sequence[str]) -> None:
         raise SettingsError(f"compare: needs two models or more, received {len(models)}")
     first = models[0]
     for model, name in zip(models[1:], names[1:], strict=True):
-        if model.task is not first.task and not (model.task in ONE_OF and first.task in ONE_OF):
+        if model.task is not first.task and not (model.task.picks_one and first.task.picks_one):
             raise SettingsError(
                 f"compare: models must have one task; {names[0]} has {first.task}, {name} has "
                 f"{model.task}"
@@ -293,7 +292,7 @@ def _judge(name: str, model: Model, answers: Answers) -> Entry:
     chances = probabilities(task, logits)
     report = make_report(task, labels, decide(task, logits), chances, len(model.classes))
     error = None
-    if task in ONE_OF:
+    if task.picks_one:
         error = calibration_error(chances, labels)
     elif task is Task.LABELS:
         # Every decision is one of two.
@@ -311,7 +310,7 @@ def _compare(first: Entry, other: Entry) -> tuple[Floats, float, tuple[float, fl
     # An error is better when it is smaller.
     gains = before - after if task is Task.NUMBER else after - before
     value = float((after - before).mean())
-    if task in ONE_OF:
+    if task.picks_one:
         worse, better = int((gains < 0).sum()), int((gains > 0).sum())
         both = int((before + after == 2).sum())
         neither = len(gains) - worse - better - both
@@ -327,7 +326,7 @@ def score_images(task: Task, answers: Answers) -> Floats:
     deviations of the true numbers.
     """
     said = decide(task, answers.logits)
-    if task in ONE_OF:
+    if task.picks_one:
         return np.asarray(said == answers.labels, np.float64)
     if task is Task.LABELS:
         return np.asarray((said == answers.labels).mean(axis=1))
@@ -362,7 +361,7 @@ def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
 def _say_answers(entry: Entry) -> list[str]:
     task, classes = entry.model.task, entry.model.classes
     said = decide(task, entry.answers.logits)
-    if task not in ONE_OF:
+    if not task.picks_one:
         return _say_rows(task, classes, said)
     top = probabilities(task, entry.answers.logits).max(axis=1)
     return [f"{classes[c]} {share:.0%}" for c, share in zip(said.tolist(), top, strict=True)]
@@ -370,7 +369,7 @@ def _say_answers(entry: Entry) -> list[str]:
 
 def _say_truth(entry: Entry) -> list[str]:
     task, classes = entry.model.task, entry.model.classes
-    if task in ONE_OF:
+    if task.picks_one:
         return [classes[c] for c in entry.answers.labels.tolist()]
     return _say_rows(task, classes, entry.answers.labels)
 

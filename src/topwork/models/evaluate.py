@@ -226,7 +226,7 @@ def check_abstain(model: Model, share: float | None) -> None:
     """
     if share is None:
         return
-    if model.task in (Task.LABELS, Task.NUMBER):
+    if not model.task.picks_one:
         raise SettingsError(f"abstain_below: is for one of many classes, not for {model.task}")
     if not 0 <= share <= 1:
         raise SettingsError(f"abstain_below: must be 0 to 1, received {share}")
@@ -337,8 +337,7 @@ def match_classes(model: Model, dataset: Dataset) -> Dataset:
     Raises:
         DatasetError: labels of another kind, or classes that the model does not know.
     """
-    one_of = (Task.CLASSES, Task.BINARY)
-    if dataset.task is not model.task and not (dataset.task in one_of and model.task in one_of):
+    if dataset.task is not model.task and not (dataset.task.picks_one and model.task.picks_one):
         raise DatasetError(
             f"the model was trained for the task {model.task}, received labels for the task "
             f"{dataset.task}; read the data with --task {model.task}"

@@ -97,7 +97,7 @@ def load_answers(folder: Path, task: Task) -> Answers | None:
         with pq.ParquetFile(path) as file:
             table = file.read()
         truth = np.array(table["truth"].to_pylist(), np.float64)
-        if task in (Task.CLASSES, Task.BINARY):
+        if task.picks_one:
             truth = truth[:, 0]
         facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         return Answers(

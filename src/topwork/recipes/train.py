@@ -267,7 +267,6 @@ def _make_tuner(
 ) -> Tuner:
     dataset = prepared.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
-    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     replicates = make_replicates(
         prepared.part,
         strata(dataset.task, training.labels),
@@ -275,7 +274,7 @@ def _make_tuner(
         plan.seeds,
         settings.seed,
         groups=training.groups,
-        classes=dataset.classes if one_of else None,
+        classes=dataset.classes if dataset.task.picks_one else None,
         most_folds=folds,
     )
     return Tuner(

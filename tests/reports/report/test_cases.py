@@ -129,4 +129,4 @@ def test_answers_that_are_all_right_have_no_mistakes(make, task):
 def test_a_single_image_is_enough(make, task):
     found = judged(make(task, 1, noise=0))
     find_worst(found)
-    assert len(find_groups(found)) == (1 if task in (Task.CLASSES, Task.BINARY) else 0)
+    assert len(find_groups(found)) == (1 if task.picks_one else 0)

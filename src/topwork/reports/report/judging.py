@@ -44,11 +44,6 @@ class Judged:
         return self.model.classes
 
     @property
-    def one_of(self) -> bool:
-        """Whether an answer is one of many classes, or of two."""
-        return self.task in (Task.CLASSES, Task.BINARY)
-
-    @property
     def truth(self) -> NDArray[Any]:
         """The labels, as `Answers` has them."""
         return self.answers.labels
