@@ -75,7 +75,7 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
 def test_a_loaded_model_is_the_one_that_was_saved(trained, saved):
     loaded, model = load_model(saved), trained.model
     for name in (
-        "classes", "task", "history", "members", "settings", "data", "validation", "search",
+        "classes", "task", "history", "bases", "settings", "data", "validation", "search",
         "images", "versions", "interpolation", "precision", "vector_length",
     ):  # fmt: skip
         assert getattr(loaded, name) == getattr(model, name), name
@@ -104,7 +104,7 @@ def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved
     assert (card["agreement"]["share"], card["doubts"]) == (1, [])
     loaded = load_model(stacked_saved)
     assert [file.output for file in loaded.networks] == ["vectors_1", "vectors_2"]
-    assert loaded.members == stacked.model.members
+    assert loaded.bases == stacked.model.bases
     assert [len(layer.bias) for layer in loaded.head.layers] == [8, 3]
     assert_same_head(loaded.head, stacked.model.head)
 

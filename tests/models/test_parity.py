@@ -159,10 +159,10 @@ def make_other_vectors(monkeypatch, precision):
 
 
 def in_precision(trained, precision):
-    (member,) = trained.model.members
-    space = replace(member.space, precision=str(precision), calibration="")
-    member = member.model_copy(update={"space": space})
-    return replace(trained, model=replace(trained.model, members=(member,)))
+    (base,) = trained.model.bases
+    space = replace(base.space, precision=str(precision), calibration="")
+    base = base.model_copy(update={"space": space})
+    return replace(trained, model=replace(trained.model, bases=(base,)))
 
 
 def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path, monkeypatch):

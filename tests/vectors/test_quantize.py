@@ -93,7 +93,7 @@ def test_vectors_of_int8_and_of_another_precision_have_places_of_their_own(
     assert again.spaces[0].calibration
     assert not usual.spaces[0].calibration
     assert again.spaces[0].name != usual.spaces[0].name
-    assert again.spaces[0].calibration == trained.model.members[0].space.calibration
+    assert again.spaces[0].calibration == trained.model.bases[0].space.calibration
 
 
 def test_more_images_keep_the_calibration(trained, dataset, settings, store):
@@ -101,7 +101,7 @@ def test_more_images_keep_the_calibration(trained, dataset, settings, store):
     fewer = dataset.select(np.arange(len(dataset)) != training[0])
     found = fit_networks(prepare_networks(settings, store), fewer, settings, store)
     (network,) = found.stack.networks
-    assert network.int8.calibration == trained.model.members[0].space.calibration
+    assert network.int8.calibration == trained.model.bases[0].space.calibration
     assert found.quantization is not None
 
 

@@ -291,9 +291,9 @@ def _show_figures(console: Console, found: Comparison) -> None:
 
 
 def _describe_nature(entry: Entry) -> list[str]:
-    members = entry.model.members
-    bases = " + ".join(f"{m.space.base} {m.space.image_size} px" for m in members)
-    return [bases, str(entry.model.vector_length), f"{sum(m.parameters for m in members):,}"]
+    bases = entry.model.bases
+    names = " + ".join(f"{base.space.base} {base.space.image_size} px" for base in bases)
+    return [names, str(entry.model.vector_length), f"{sum(base.parameters for base in bases):,}"]
 
 
 def _show_difference(console: Console, found: Comparison, one: Difference) -> None:

@@ -162,11 +162,11 @@ class Comparison:
 
 
 def _describe_entry(entry: Entry) -> dict[str, Any]:
-    members = entry.model.members
+    bases = entry.model.bases
     return {
         "model": entry.name,
-        "bases": [member.space.base for member in members],
-        "image_sizes": [member.space.image_size for member in members],
+        "bases": [base.space.base for base in bases],
+        "image_sizes": [base.space.image_size for base in bases],
         "vector_length": entry.model.vector_length,
         "seen": entry.answers.seen,
         "calibration_error": finite(entry.calibration_error),

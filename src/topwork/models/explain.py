@@ -34,7 +34,7 @@ from topwork.images.decode import Source, decode, read_bytes
 from topwork.images.thumbnails import open_upright
 from topwork.metrics.scores import say_number
 from topwork.models.heatmap import Panel, draw_panels
-from topwork.models.model import Member, Model, NetworkFile, Predictions
+from topwork.models.model import BaseInfo, Model, NetworkFile, Predictions
 
 Pixels = NDArray[np.uint8]
 # From pixels (S, S, 3) to features (s, s, D).
@@ -166,7 +166,7 @@ class Explainer:
 
     def __init__(self, model: Model, networks: Sequence[See] | None = None) -> None:
         self.model = model
-        self._networks = networks or open_networks(model.networks, model.members)
+        self._networks = networks or open_networks(model.networks, model.bases)
 
     def explain(self, source: Source) -> Explanation:
         """Runs the networks over an image.
@@ -178,7 +178,7 @@ class Explainer:
             ImageError: it cannot be read or decoded.
         """
         data = read_bytes(source)
-        sizes = {member.space.image_size for member in self.model.members}
+        sizes = {base.space.image_size for base in self.model.bases}
         interpolation = self.model.interpolation
         return self.explain_pixels({size: decode(data, size, interpolation) for size in sizes})
 
@@ -188,8 +188,8 @@ class Explainer:
         Args:
             pixels: (S, S, 3) uint8 for each size S of the model's networks.
         """
-        pairs = zip(self._networks, self.model.members, strict=True)
-        features = tuple(run(pixels[member.space.image_size]) for run, member in pairs)
+        pairs = zip(self._networks, self.model.bases, strict=True)
+        features = tuple(run(pixels[base.space.image_size]) for run, base in pairs)
         return Explanation(self.model.task, self.model.head, features)
 
 
@@ -319,7 +319,7 @@ def _resize(found: Floats, width_px: int, height_px: int) -> Floats:
     return np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
 
 
-def open_networks(files: Sequence[NetworkFile], members: Sequence[Member]) -> list[See]:
+def open_networks(files: Sequence[NetworkFile], bases: Sequence[BaseInfo]) -> list[See]:
     """Compiles networks up to their pooling, which takes a second or so.
 
     Raises:
@@ -328,10 +328,10 @@ def open_networks(files: Sequence[NetworkFile], members: Sequence[Member]) -> li
     return [
         open_features(
             file.path,
-            member.space.image_size,
-            Precision(member.local_space.precision),
+            base.space.image_size,
+            Precision(base.local_space.precision),
             output=file.output,
             flip=file.flip,
         )
-        for file, member in zip(files, members, strict=True)
+        for file, base in zip(files, bases, strict=True)
     ]

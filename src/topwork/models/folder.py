@@ -24,10 +24,10 @@ from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
 from topwork.models.agreement import Agreement
 from topwork.models.model import (
+    BaseInfo,
     DataFacts,
     ImageTable,
     Making,
-    Member,
     Model,
     NetworkFile,
     SearchFacts,
@@ -60,7 +60,7 @@ class Card(BaseModel):
     schema_version: int
     classes: tuple[str, ...]
     task: Task
-    members: tuple[Member, ...]
+    members: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
     validation: Validation
@@ -152,7 +152,7 @@ def load_model(path: Path | str) -> Model:
         task=card.task,
         head=_read_head(folder / HEAD_FILE, card),
         history=history,
-        members=card.members,
+        bases=card.members,
         settings=card.settings,
         data=card.data,
         validation=card.validation,
@@ -225,7 +225,7 @@ def _read_head(path: Path, card: Card) -> Head:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
-    length = sum(member.vector_length for member in card.members)
+    length = sum(base.vector_length for base in card.members)
     outputs = 1 if card.task is Task.BINARY else len(card.classes)
     units = card.settings.inner_units
     shapes = {"kernel": (units or length, outputs), "bias": (outputs,)}

@@ -49,7 +49,7 @@ Pixels = NDArray[np.uint8]
 QUICK = 4
 
 
-class Member(BaseModel):
+class BaseInfo(BaseModel):
     """One of a model's frozen networks.
 
     Attributes:
@@ -76,7 +76,7 @@ class Member(BaseModel):
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """Where a member's vectors come from.
+    """Where a base's vectors come from.
 
     Attributes:
         path: an OpenVINO file.
@@ -210,14 +210,14 @@ class Model:
         task: what the logits mean.
         head: the dense layers; divided by the temperature, so that its logits are calibrated.
         history: the record of its training, before the temperature.
-        members: the networks whose vectors, side by side, the head takes.
+        bases: the networks whose vectors, side by side, the head takes.
         settings: what it was trained with; what was left to `auto` is what was chosen.
         data: the images it was made from.
         validation: how good it is on the validation split.
         calibration: how sure it may be; for numbers, how far off it is.
         search: how the head was chosen among others; None if it was not.
         images: names, labels, splits and hashes of those images.
-        networks: the file that each member's vectors come from.
+        networks: the file that each base's vectors come from.
         versions: of Python and the libraries that made it.
         making: the command that made it; None if that was Python.
     """
@@ -226,7 +226,7 @@ class Model:
     task: Task
     head: Head
     history: History
-    members: tuple[Member, ...]
+    bases: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
     validation: Validation
@@ -244,13 +244,13 @@ class Model:
 
     @property
     def vector_length(self) -> int:
-        """Length of a vector, over all members."""
-        return sum(member.vector_length for member in self.members)
+        """Length of a vector, over all bases."""
+        return sum(base.vector_length for base in self.bases)
 
     @property
     def inputs(self) -> dict[str, int]:
         """The size in pixels of each input of its files by its name, ascending."""
-        return name_inputs(member.space.image_size for member in self.members)
+        return name_inputs(base.space.image_size for base in self.bases)
 
     def find_data(self) -> str:
         """Returns where the images are that it was trained with.
@@ -274,16 +274,16 @@ class Model:
     @property
     def interpolation(self) -> Interpolation:
         """The filter that every image is resized with."""
-        return Interpolation(self.members[0].space.interpolation)
+        return Interpolation(self.bases[0].space.interpolation)
 
     @property
     def precision(self) -> Precision:
         """The arithmetic that the vectors were trained in."""
-        return Precision(self.members[0].space.precision)
+        return Precision(self.bases[0].space.precision)
 
     @cached_property
     def engines(self) -> tuple[OpenVINOEngine, ...]:
-        """The members' networks, compiled once for this CPU; their outputs are vectors."""
+        """The bases' networks, compiled once for this CPU; their outputs are vectors."""
         return self._compile()
 
     @cached_property
@@ -299,23 +299,23 @@ class Model:
         return tuple(
             OpenVINOEngine(
                 file.path,
-                member.space.image_size,
-                Precision(member.local_space.precision),
+                base.space.image_size,
+                Precision(base.local_space.precision),
                 output=file.output,
                 flip=file.flip,
                 **options,
             )
-            for member, file in zip(self.members, self.networks, strict=True)
+            for base, file in zip(self.bases, self.networks, strict=True)
         )
 
     def columns(self, store: Path) -> list[Column]:
-        """Returns where the members' vectors are kept in a store, and how they are made."""
+        """Returns where the bases' vectors are kept in a store, and how they are made."""
         return [
             Column(
-                VectorStore(store, member.local_space, member.vector_length),
+                VectorStore(store, base.local_space, base.vector_length),
                 lambda place=place: self.engines[place],  # type: ignore[misc]
             )
-            for place, member in enumerate(self.members)
+            for place, base in enumerate(self.bases)
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -348,7 +348,7 @@ class Model:
         sources: Sequence[Source],
         failed: dict[int, str],
     ) -> Floats:
-        """Returns a member's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
+        """Returns a base's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
 
         def load(source: Source) -> Pixels | ImageError:
             try:
@@ -363,7 +363,7 @@ class Model:
                 else:
                     yield row, found
 
-        vectors = np.zeros((len(sources), self.members[place].vector_length), np.float32)
+        vectors = np.zeros((len(sources), self.bases[place].vector_length), np.float32)
         for row, vector in engine.run(pixels()):
             vectors[row] = vector
         return vectors

@@ -150,7 +150,7 @@ def _write_networks(
     def write(model: Model, stack: Stack, path: Path) -> Core:
         write_openvino_file(stack, model.head.layers, path)
         check = Check(stack, model.head, model.task, samples, model.interpolation, trained_in)
-        precision = Precision(model.members[0].local_space.precision)
+        precision = Precision(model.bases[0].local_space.precision)
         found = check.compare_openvino(path, precision, stop)
         doubts.extend(doubt for doubt in check.doubts if doubt not in doubts)
         return Core(model, stack, found)
@@ -181,13 +181,13 @@ def _write_networks(
 
 def _in_f32(model: Model, stack: Stack) -> Model:
     """Returns a model that computes in f32, whatever it was trained on."""
-    members = []
-    for member in model.members:
-        space = replace(member.space, precision=str(Precision.F32), calibration="")
-        members.append(member.model_copy(update={"space": space}))
+    bases = []
+    for base in model.bases:
+        space = replace(base.space, precision=str(Precision.F32), calibration="")
+        bases.append(base.model_copy(update={"space": space}))
     return replace(
         model,
-        members=tuple(members),
+        bases=tuple(bases),
         settings=model.settings.model_copy(update={"precision": Precision.F32}),
         networks=find_networks(stack),
     )
@@ -248,7 +248,7 @@ def _describe(model: Model, folder: Path, saved: Saved) -> Card:
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
         task=model.task,
-        members=model.members,
+        members=model.bases,
         settings=model.settings,
         data=model.data,
         validation=model.validation,
@@ -265,7 +265,7 @@ def _describe(model: Model, folder: Path, saved: Saved) -> Card:
 
 def draw_history(model: Model, path: Path) -> None:
     """Draws the curve of a model's training into a PNG."""
-    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
+    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.bases)
     model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
 
 

@@ -130,7 +130,7 @@ class Trained:
                     model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
                 )
                 callback.on_saved()
-            if core.model.members != model.members:
+            if core.model.bases != model.bases:
                 opening = pool.submit(Explainer, core.model)
                 if drawing is not None:
                     drawing.result()  # of a model that was given up
@@ -157,7 +157,7 @@ class Trained:
             parity["openvino"] = core.agreement.difference
         found = check.compare_networks(
             lambda pixels: opening.result().explain_pixels(pixels).logits,
-            Precision(model.members[0].local_space.precision),
+            Precision(model.bases[0].local_space.precision),
         )
         if found is not None:
             parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))

@@ -36,9 +36,9 @@ from topwork.models.explain import See, open_networks
 from topwork.models.folder import current_versions
 from topwork.models.gallery import choose_evenly
 from topwork.models.model import (
+    BaseInfo,
     DataFacts,
     ImageTable,
-    Member,
     Model,
     SearchFacts,
     Validation,
@@ -325,7 +325,7 @@ def _finish(
         task=task,
         head=head,
         history=history,
-        members=_make_members(stack, settings),
+        bases=_describe_bases(stack, settings),
         settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
         validation=Validation(
@@ -374,9 +374,9 @@ def _finish(
     )
 
 
-def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
+def _describe_bases(stack: Stack, settings: Settings) -> tuple[BaseInfo, ...]:
     return tuple(
-        Member(
+        BaseInfo(
             space=make_space(network, settings),
             feature_shape=network.feature_shape,
             vector_length=network.vector_length,
@@ -388,7 +388,7 @@ def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
 
 def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
     pool = ThreadPoolExecutor(1)
-    opening = pool.submit(open_networks, find_networks(stack), _make_members(stack, settings))
+    opening = pool.submit(open_networks, find_networks(stack), _describe_bases(stack, settings))
     pool.shutdown(wait=False)
     return opening
 

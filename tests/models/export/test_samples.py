@@ -77,9 +77,9 @@ def test_many_images_are_spread_over_all(model, answers, photos):
 
 
 def test_two_sizes_are_two_inputs(model, answers, photos):
-    (first,) = model.members
+    (first,) = model.bases
     larger = first.model_copy(update={"space": replace(first.space, image_size=64)})
-    found, _ = read(replace(model, members=(larger, first)), answers, photos)
+    found, _ = read(replace(model, bases=(larger, first)), answers, photos)
     shapes = {name: pixels.shape for name, pixels in found.pixels.items()}
     assert shapes == {"image_32": (12, 32, 32, 3), "image_64": (12, 64, 64, 3)}
 

@@ -155,12 +155,12 @@ def list_stages(model: Model) -> list[Stage]:
     """Returns the shapes of a batch on its way, and how many weights each stage has."""
     batch = model.settings.batch_size
     stages = []
-    for member in model.members:
-        size = member.space.image_size
-        base = f"{member.space.base}, frozen"
+    for base in model.bases:
+        size = base.space.image_size
         stages.append(Stage("INPUTS", (batch, size, size, 3), 0, "pixels, RGB"))
-        stages.append(Stage("BASE", (batch, *member.feature_shape), member.parameters, base))
-    side = ", side by side" if len(model.members) > 1 else ""
+        note = f"{base.space.base}, frozen"
+        stages.append(Stage("BASE", (batch, *base.feature_shape), base.parameters, note))
+    side = ", side by side" if len(model.bases) > 1 else ""
     stages.append(Stage("VECTORS", (batch, model.vector_length), 0, f"mean over all places{side}"))
     *inner, last = model.head.layers
     for layer in inner:
@@ -183,8 +183,8 @@ def list_settings(settings: Settings) -> list[Setting]:
 def list_origins(model: Model) -> list[tuple[str, str]]:
     """Returns where a model comes from: networks, data, versions."""
     rows = []
-    for member in model.members:
-        space = member.space
+    for base in model.bases:
+        space = base.space
         rows.append((
             f"{space.base} at {space.image_size} px",
             f"weights {space.weights_sha256 or 'unknown'}, {space.precision}, "
