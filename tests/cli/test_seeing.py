@@ -18,7 +18,7 @@ from topwork.models import compare as comparison
 from topwork.models import folder as bundle
 from topwork.models.compare import Comparison, Difference, Entry, Odd
 from topwork.models.heatmap import is_ours
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 from topwork.recipes import train as pipeline
 from topwork.recipes.progress import make_console
 
@@ -157,7 +157,7 @@ def weaker(photos, small, store, tmp_path_factory):
     settings = small.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
     path = tmp_path_factory.mktemp("models") / "weaker.model"
     trained = pipeline.train(Dataset.from_folder(photos), settings, store)
-    trained.save(path, Making(command="topwork train", data=str(photos)))
+    trained.save(path, Provenance(command="topwork train", data=str(photos)))
     return path
 
 

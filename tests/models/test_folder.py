@@ -15,7 +15,7 @@ from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_pixels
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import LOADED_FILES, copy_model, find_keras_file, load_model
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ def test_any_user_may_read_a_model(saved):
 
 
 def test_a_model_remembers_the_command_that_made_it(trained, tmp_path):
-    making = Making(command="topwork train photos", data="/data/photos")
-    trained.save(tmp_path / "m", making)
-    assert load_model(tmp_path / "m").making == making
+    provenance = Provenance(command="topwork train photos", data="/data/photos")
+    trained.save(tmp_path / "m", provenance)
+    assert load_model(tmp_path / "m").provenance == provenance
     assert "topwork train photos" in (tmp_path / "m" / "report.html").read_text("utf-8")
-    assert trained.model.making is None
+    assert trained.model.provenance is None
 
 
 def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved):

@@ -154,7 +154,7 @@ def _open(
     """Returns the data that was named, or that the model was made of if it can still be read."""
     if data is not None:
         return open_model_data(loaded, data, given, folder, screen, strict=False)
-    place = loaded.making.data if loaded.making else None
+    place = loaded.provenance.data if loaded.provenance else None
     if place is None:
         return None
     try:
@@ -167,7 +167,7 @@ def _open(
 
 
 def _say_place(loaded: Model) -> str:
-    place = loaded.making.data if loaded.making else None
+    place = loaded.provenance.data if loaded.provenance else None
     return "" if place is None else f", {place}"
 
 

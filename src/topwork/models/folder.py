@@ -27,9 +27,9 @@ from topwork.models.model import (
     BaseInfo,
     DataFacts,
     ImageTable,
-    Making,
     Model,
     NetworkFile,
+    Provenance,
     SearchFacts,
     Validation,
 )
@@ -69,7 +69,7 @@ class Card(BaseModel):
     parity: dict[str, float]
     versions: dict[str, str]
     files: dict[str, str]
-    making: Making | None = None
+    making: Provenance | None = None
     agreement: Agreement | None = None
     doubts: tuple[str, ...] = ()
 
@@ -161,7 +161,7 @@ def load_model(path: Path | str) -> Model:
         images=images,
         networks=_find_networks(folder, len(card.members)),
         versions=card.versions,
-        making=card.making,
+        provenance=card.making,
     )
 
 

@@ -138,7 +138,7 @@ class SearchFacts(BaseModel):
     error: float | None
 
 
-class Making(BaseModel):
+class Provenance(BaseModel):
     """How a model was made by the command line.
 
     Attributes:
@@ -219,7 +219,7 @@ class Model:
         images: names, labels, splits and hashes of those images.
         networks: the file that each base's vectors come from.
         versions: of Python and the libraries that made it.
-        making: the command that made it; None if that was Python.
+        provenance: the command that made it; None if that was Python.
     """
 
     classes: tuple[str, ...]
@@ -235,7 +235,7 @@ class Model:
     images: ImageTable
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
-    making: Making | None = None
+    provenance: Provenance | None = None
 
     @property
     def temperature(self) -> float:
@@ -258,18 +258,18 @@ class Model:
         Raises:
             SettingsError: it does not know, or they are not there any more.
         """
-        place = self.making.data if self.making else None
-        if place is None:
+        data = self.provenance.data if self.provenance else None
+        if data is None:
             raise SettingsError(
                 "data: the model does not know where the images are that it was trained with; say "
                 "it with --data DATA"
             )
-        if "://" not in place and not Path(place).exists():
+        if "://" not in data and not Path(data).exists():
             raise SettingsError(
-                f"data: the images of the model were in {place}, where there is nothing now; say "
+                f"data: the images of the model were in {data}, where there is nothing now; say "
                 "where they are with --data DATA"
             )
-        return place
+        return data
 
     @property
     def interpolation(self) -> Interpolation:

@@ -258,7 +258,7 @@ def _describe(model: Model, folder: Path, saved: Saved) -> Card:
         agreement=saved.agreement,
         doubts=saved.doubts,
         versions=model.versions,
-        making=model.making,
+        making=model.provenance,
         files=dict(zip(CHECKED_FILES, hashes, strict=True)),
     )
 

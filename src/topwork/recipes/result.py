@@ -22,7 +22,7 @@ from topwork.metrics.scores import Report, describe_report
 from topwork.models.explain import Explainer, See
 from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.models.gallery import GALLERY_FILE, write_gallery
-from topwork.models.model import Making, Model
+from topwork.models.model import Model, Provenance
 from topwork.models.parity import Check, Samples
 from topwork.models.predictions import Answers
 from topwork.models.save import Core, Saved, add_file, complete, draw_history, save_core
@@ -94,7 +94,7 @@ class Trained:
     def save(
         self,
         path: Path,
-        making: Making | None = None,
+        provenance: Provenance | None = None,
         callback: Callback = SILENT,
     ) -> Saved:
         """Writes the model folder: first what makes it a model, then what there is to look at.
@@ -104,7 +104,7 @@ class Trained:
 
         Args:
             path: the folder to make; an older Topwork model there is replaced.
-            making: the command that made it.
+            provenance: the command that made it.
             callback: hears of it as soon as the model is safe.
 
         Returns:
@@ -113,7 +113,7 @@ class Trained:
         Raises:
             ModelError: the folder is not ours to replace, or the disk is full.
         """
-        model = replace(self.model, making=making)
+        model = replace(self.model, provenance=provenance)
         doubts: list[str] = []
         with ExitStack() as exits:
             # Compiling needs no Python, which has files to write and a curve to draw meanwhile.

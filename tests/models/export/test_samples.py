@@ -13,7 +13,7 @@ from topwork.data.dataset import Dataset
 from topwork.images.decode import decode
 from topwork.models.export import samples
 from topwork.models.folder import load_model
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_model_without_answers_is_refused(model, saved, tmp_path):
 
 def test_the_data_is_where_it_was(model, photos, tmp_path):
     def made(data):
-        return replace(model, making=Making(command="topwork train", data=data))
+        return replace(model, provenance=Provenance(command="topwork train", data=data))
 
     assert made(str(photos)).find_data() == str(photos)
     assert made("https://example.com/a.zip").find_data().startswith("https")

@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from topwork.core.task import Task
 from topwork.models.explain import Explainer
-from topwork.models.model import Making, SearchFacts
+from topwork.models.model import Provenance, SearchFacts
 from topwork.reports.report import render_report
 
 FINDINGS = {
@@ -177,7 +177,7 @@ def test_what_is_known_of_the_making_is_said(make):
     made = make(Task.CLASSES)
     model = replace(
         made.model,
-        making=Making(command="topwork train 'my photos'", data="/data/my photos"),
+        provenance=Provenance(command="topwork train 'my photos'", data="/data/my photos"),
         search=SearchFacts(heads=24, recipes=8, replicates=3, folds=True, mean=0.8643, error=0.004),
         data=made.model.data.model_copy(update={"skipped": 2}),
     )
@@ -202,7 +202,7 @@ def test_names_and_labels_are_only_text(make, task):
     names = tuple(f"{evil}{n}" for n in range(2 if task is Task.BINARY else 3))
     made = make(task, 20, names=names)
     answers = replace(made.answers, names=(evil,) * 20)
-    model = replace(made.model, making=Making(command=evil, data=evil))
+    model = replace(made.model, provenance=Provenance(command=evil, data=evil))
     inspection = {"findings": {"leaks": {"count": 1, "worst": [evil]}}}
     html = render_report(model, answers, title=evil, inspection=inspection)
     found = Reader(html)

@@ -195,7 +195,7 @@ def list_origins(model: Model) -> list[tuple[str, str]]:
     if made.get("made_by") != "data":
         split = f"{made.get('fraction', 0):.0%} of the training images, seed {made.get('seed')}"
     rows += [
-        ("data", (model.making.data if model.making else None) or "not known"),
+        ("data", (model.provenance.data if model.provenance else None) or "not known"),
         ("fingerprint of the images, labels and splits", model.data.fingerprint),
         ("validation split", split),
         ("files left out", f"{model.data.skipped:,}"),

@@ -85,7 +85,7 @@ def render_report(
         "task": say_task(model),
         "tiles": list_tiles(model, found),
         "honesty": say_honesty(model, answers),
-        "command": model.making.command if model.making else None,
+        "command": model.provenance.command if model.provenance else None,
         "stages": list_stages(model),
         "curves": curves,
         "settings": list_settings(model.settings),
