@@ -31,7 +31,7 @@ from topwork.models.model import (
     NetworkFile,
     Provenance,
     SearchFacts,
-    Validation,
+    ValidationScore,
 )
 
 Written = TypeVar("Written")
@@ -63,7 +63,7 @@ class Card(BaseModel):
     members: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
-    validation: Validation
+    validation: ValidationScore
     calibration: dict[str, Any]
     search: SearchFacts | None
     parity: dict[str, float]

@@ -152,7 +152,7 @@ class Provenance(BaseModel):
     data: str | None
 
 
-class Validation(BaseModel):
+class ValidationScore(BaseModel):
     """The kept epoch on the validation split; chosen there, so slightly optimistic.
 
     Attributes:
@@ -229,7 +229,7 @@ class Model:
     bases: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
-    validation: Validation
+    validation: ValidationScore
     calibration: Calibration | Residuals
     search: SearchFacts | None
     images: ImageTable

@@ -41,7 +41,7 @@ from topwork.models.model import (
     ImageTable,
     Model,
     SearchFacts,
-    Validation,
+    ValidationScore,
     find_networks,
 )
 from topwork.models.parity import Samples, begin_keras_check
@@ -328,7 +328,7 @@ def _finish(
         bases=_describe_bases(stack, settings),
         settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
-        validation=Validation(
+        validation=ValidationScore(
             metric=report.metric,
             value=report.value,
             interval=(finite(report.interval[0]), finite(report.interval[1])),
