@@ -70,7 +70,7 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         path = Path(folder, "m")
         trained = pipeline.train(data, settings, store, will_save=True)
         saved = trained.save(path)
-        model, answers = load_model(path), trained.answers
+        model, answers = load_model(path), trained.predictions
         pixels = np.stack(
             [
                 read_pixels(source, settings.image_size, model.interpolation)

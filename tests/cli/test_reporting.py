@@ -81,7 +81,7 @@ def test_a_model_without_kept_answers_needs_data(run, model, photos, tmp_path):
 def test_validation_images_that_topwork_set_aside_are_found(run, flat_trained, flat, tmp_path):
     path = tmp_path / "flat.model"
     flat_trained.save(path, Provenance(command="topwork train flat", data=str(flat)))
-    kept = len(flat_trained.answers)
+    kept = len(flat_trained.predictions)
     for place in ([], [flat]):
         code, out, _ = run("report", path, *place, "--json")
         assert (code, json.loads(out)["images"]) == (0, kept)
@@ -97,7 +97,7 @@ def test_divided_data_without_a_validation_split(run, photos, small, store, tmp_
     trained = pipeline.train(Dataset.from_folder(root), small, store)
     path = tmp_path / "two.model"
     trained.save(path)
-    for split, images in (("validation", len(trained.answers)), ("test", 12)):
+    for split, images in (("validation", len(trained.predictions)), ("test", 12)):
         code, out, _ = run("report", path, root, "--split", split, "--json")
         assert (code, json.loads(out)["images"]) == (0, images)
 

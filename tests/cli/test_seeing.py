@@ -234,7 +234,7 @@ def test_odd_names_and_any_task_fit_the_terminal(task, p_value, trained, capsys)
         Task.CLASSES: rng.integers(0, 3, 9), Task.BINARY: rng.integers(0, 2, 9),
         Task.LABELS: rng.random((9, 3)) < 0.5, Task.NUMBER: rng.normal(0, 1e6, (9, 3)),
     }[task]  # fmt: skip
-    answers = comparison.Answers(
+    answers = comparison.LabeledPredictions(
         "test", ("n" * 200,) * 9, ("h",) * 9, labels, logits, (None,) * 9, 0
     )
     entries = tuple(comparison._judge(name, made, answers) for name in ("a" * 90, "[bold]\x1b[31m"))

@@ -17,7 +17,7 @@ def shown(capsys, trained):
     """Prints an evaluation and returns its lines, which fit the terminal."""
 
     def show(report, classes, sureness=None, split="test", seen=0):
-        result = Evaluation(report, split, seen, (), sureness or Sureness(), trained.answers)
+        result = Evaluation(report, split, seen, (), sureness or Sureness(), trained.predictions)
         show_evaluation(make_console(stderr=False), replace(trained.model, classes=classes), result)
         lines = capsys.readouterr().out.splitlines()
         assert all(len(line) <= 80 for line in lines)

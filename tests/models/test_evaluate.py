@@ -141,7 +141,7 @@ def test_a_few_images_do_not_wait_for_the_networks_of_many(saved, photos):
 
 def test_an_evaluation_keeps_every_answer_beside_its_image(trained, photos, store):
     dataset = Dataset.from_folder(photos)
-    found = evaluation.evaluate(trained.model, dataset, "test", store).answers
+    found = evaluation.evaluate(trained.model, dataset, "test", store).predictions
     assert (found.split, found.seen, len(found)) == ("test", 0, 12)
     np.testing.assert_allclose(
         found.logits, trained.model.predict(found.sources).logits, rtol=0, atol=1e-4
@@ -156,10 +156,10 @@ def test_an_evaluation_keeps_every_answer_beside_its_image(trained, photos, stor
 
 def test_answers_of_data_that_is_not_divided_are_of_the_chosen_split(flat_trained, flat, store):
     found = evaluation.evaluate(flat_trained.model, Dataset.from_folder(flat), "validation", store)
-    wanted = flat_trained.answers
-    assert sorted(found.answers.hashes) == sorted(wanted.hashes)
-    order = [found.answers.hashes.index(one) for one in wanted.hashes]
-    same = found.answers.take(np.array(order))
+    wanted = flat_trained.predictions
+    assert sorted(found.predictions.hashes) == sorted(wanted.hashes)
+    order = [found.predictions.hashes.index(one) for one in wanted.hashes]
+    same = found.predictions.take(np.array(order))
     np.testing.assert_allclose(same.logits, wanted.logits, rtol=0, atol=1e-5)
     assert same.labels.tolist() == wanted.labels.tolist()
     assert same.seen == len(wanted)

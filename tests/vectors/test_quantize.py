@@ -73,7 +73,7 @@ def test_a_model_predicts_what_it_was_trained_on(trained, dataset, tmp_path):
     places = [n for n, s in enumerate(dataset.splits) if s == "validation"][:4]
     few = dataset.select(np.isin(np.arange(len(dataset)), places))
     found = model.predict(few.sources)
-    by_name = dict(zip(trained.answers.names, trained.answers.logits, strict=True))
+    by_name = dict(zip(trained.predictions.names, trained.predictions.logits, strict=True))
     wanted = np.stack([by_name[name] for name in few.names])
     assert np.abs(found.logits - wanted).max() <= 1e-5 * np.abs(wanted).max()
 

@@ -234,10 +234,10 @@ def show_comparison(console: Console, found: Comparison) -> None:
     from topwork.core.errors import counted
 
     for entry in found.entries:
-        if entry.answers.seen and found.split in ("test", "all"):
+        if entry.predictions.seen and found.split in ("test", "all"):
             line = (
-                f"{printable(entry.name)} was trained or chosen on {entry.answers.seen} of these "
-                "images: its figures are too good to be honest"
+                f"{printable(entry.name)} was trained or chosen on {entry.predictions.seen} of "
+                "these images: its figures are too good to be honest"
             )
             console.print(Text(line), style="bold yellow")
     if found.split in ("validation", "train"):

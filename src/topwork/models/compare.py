@@ -1,11 +1,11 @@
 """Models side by side on the same images, and whether their differences could be chance.
 
-Every model is evaluated, `Answers` of each are cut down to the images that all of them answered,
-and each model after the first is compared with the first by a test for pairs. Against the first
-and not against the best: the user names it before the images are looked at, while the best is
-chosen by these very images, and looks better than it is.
+Every model is evaluated, the predictions of each are cut down to the images that all of them could
+read, and each model after the first is compared with the first by a test for pairs. Against the
+first and not against the best: the user names it before the images are looked at, while the best
+is chosen by these very images, and looks better than it is.
 
-`paired` does the arithmetic. N: images, M: models.
+`metrics.significance` does the arithmetic. N: images, M: models.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from topwork.metrics.scores import (
 from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_interval
 from topwork.models.evaluate import evaluate
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 Floats = NDArray[np.float64]
 
@@ -52,14 +52,14 @@ class Entry:
     Attributes:
         name: tells it from the other models.
         model: the model.
-        answers: to the images that all models answered, in one order.
+        predictions: to the images that all models answered, in one order.
         report: the metric and figures on them.
         calibration_error: of the probabilities, 0..1; None for numbers.
     """
 
     name: str
     model: Model
-    answers: Answers
+    predictions: LabeledPredictions
     report: Report
     calibration_error: float | None
 
@@ -131,7 +131,7 @@ class Comparison:
     skipped: tuple[Skipped, ...]
 
     def __len__(self) -> int:
-        return len(self.entries[0].answers)
+        return len(self.entries[0].predictions)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork compare --json` prints."""
@@ -168,7 +168,7 @@ def _describe_entry(entry: Entry) -> dict[str, Any]:
         "bases": [base.space.base for base in bases],
         "image_sizes": [base.space.image_size for base in bases],
         "vector_length": entry.model.vector_length,
-        "seen": entry.answers.seen,
+        "seen": entry.predictions.seen,
         "calibration_error": finite(entry.calibration_error),
         **describe_report(entry.report),
     }
@@ -206,7 +206,7 @@ def compare(
     found = [
         evaluate(model, dataset, split, store, strict=strict, callback=callback) for model in models
     ]
-    aligned = align([one.answers for one in found])
+    aligned = align([one.predictions for one in found])
     if not len(aligned[0]):
         raise DatasetError(
             f"no image of {dataset.root} is in the split {split!r} for all {len(models)} models, "
@@ -263,32 +263,32 @@ def check_models(models: Sequence[Model], names: Sequence[str]) -> None:
             raise SettingsError(f"compare: models must know the same classes; {'; '.join(said)}")
 
 
-def align(answers: Sequence[Answers]) -> list[Answers]:
+def align(predictions: Sequence[LabeledPredictions]) -> list[LabeledPredictions]:
     """Cuts answers down to the images that all have, in the order of the first.
 
     An image is known by its name and content; one that is there several times is matched with
     itself in order.
     """
-    places = [_number(one) for one in answers]
+    places = [_number(one) for one in predictions]
     common = [key for key in places[0] if all(key in known for known in places[1:])]
     return [
         one.take(np.array([known[key] for key in common], np.int64))
-        for one, known in zip(answers, places, strict=True)
+        for one, known in zip(predictions, places, strict=True)
     ]
 
 
-def _number(answers: Answers) -> dict[tuple[str, str, int], int]:
+def _number(predictions: LabeledPredictions) -> dict[tuple[str, str, int], int]:
     times: Counter[tuple[str, str]] = Counter()
     found = {}
-    for row, key in enumerate(zip(answers.names, answers.hashes, strict=True)):
+    for row, key in enumerate(zip(predictions.names, predictions.hashes, strict=True)):
         found[(*key, times[key])] = row
         times[key] += 1
     return found
 
 
-def _judge(name: str, model: Model, answers: Answers) -> Entry:
+def _judge(name: str, model: Model, predictions: LabeledPredictions) -> Entry:
     """Measures a model on the images that all models answered."""
-    task, labels, logits = model.task, answers.labels, answers.logits
+    task, labels, logits = model.task, predictions.labels, predictions.logits
     chances = probabilities(task, logits)
     report = make_report(task, labels, decide(task, logits), chances, len(model.classes))
     error = None
@@ -299,14 +299,14 @@ def _judge(name: str, model: Model, answers: Answers) -> Entry:
         decisions = probabilities(Task.BINARY, logits.reshape(-1, 1))
         error = calibration_error(decisions, labels.ravel().astype(np.int64))
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
-    seen = sum(remembered.get(image, Split.TEST) != Split.TEST for image in answers.hashes)
-    return Entry(name, model, replace(answers, seen=seen), report, error)
+    seen = sum(remembered.get(image, Split.TEST) != Split.TEST for image in predictions.hashes)
+    return Entry(name, model, replace(predictions, seen=seen), report, error)
 
 
 def _compare(first: Entry, other: Entry) -> tuple[Floats, float, tuple[float, float], float]:
     """Returns gains (N,), the difference, its interval, and the uncorrected p-value."""
     task = first.model.task
-    before, after = (score_images(one.model.task, one.answers) for one in (first, other))
+    before, after = (score_images(one.model.task, one.predictions) for one in (first, other))
     # An error is better when it is smaller.
     gains = before - after if task is Task.NUMBER else after - before
     value = float((after - before).mean())
@@ -318,21 +318,21 @@ def _compare(first: Entry, other: Entry) -> tuple[Floats, float, tuple[float, fl
     return gains, value, mean_interval(after - before), flip_signs(gains)
 
 
-def score_images(task: Task, answers: Answers) -> Floats:
+def score_images(task: Task, predictions: LabeledPredictions) -> Floats:
     """Returns how right each answer is, (N,): what the metric is the mean of.
 
     1 or 0 for classes; the share of right decisions for labels. For a number its absolute
     error. Several numbers have no unit in common: the mean of their errors, each in standard
     deviations of the true numbers.
     """
-    said = decide(task, answers.logits)
+    said = decide(task, predictions.logits)
     if task.picks_one:
-        return np.asarray(said == answers.labels, np.float64)
+        return np.asarray(said == predictions.labels, np.float64)
     if task is Task.LABELS:
-        return np.asarray((said == answers.labels).mean(axis=1))
-    errors = np.abs(said.astype(np.float64) - answers.labels)
+        return np.asarray((said == predictions.labels).mean(axis=1))
+    errors = np.abs(said.astype(np.float64) - predictions.labels)
     if errors.shape[1] > 1:
-        spread = answers.labels.std(axis=0)
+        spread = predictions.labels.std(axis=0)
         errors = errors / np.where(spread > 0, spread, 1)
     return np.asarray(errors.mean(axis=1))
 
@@ -342,7 +342,7 @@ def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
     rows = np.flatnonzero(gains)
     wrong = [first if gains[row] > 0 else other for row in rows]
     chances = {
-        id(one): probabilities(one.model.task, one.answers.logits).max(axis=1)
+        id(one): probabilities(one.model.task, one.predictions.logits).max(axis=1)
         for one in (first, other)
     }
     sure = np.array([chances[id(one)][row] for one, row in zip(wrong, rows, strict=True)])
@@ -351,7 +351,7 @@ def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
     order = rows[np.lexsort((-sure, -np.abs(gains[rows])))] if len(rows) else rows
     said = [_say_answers(one) for one in (first, other)]
     truth = _say_truth(first)
-    names = first.answers.names
+    names = first.predictions.names
     return tuple(
         Odd(names[row], truth[row], said[0][row], said[1][row], float(gains[row]))
         for row in order.tolist()
@@ -360,18 +360,18 @@ def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
 
 def _say_answers(entry: Entry) -> list[str]:
     task, classes = entry.model.task, entry.model.classes
-    said = decide(task, entry.answers.logits)
+    said = decide(task, entry.predictions.logits)
     if not task.picks_one:
         return _say_rows(task, classes, said)
-    top = probabilities(task, entry.answers.logits).max(axis=1)
+    top = probabilities(task, entry.predictions.logits).max(axis=1)
     return [f"{classes[c]} {share:.0%}" for c, share in zip(said.tolist(), top, strict=True)]
 
 
 def _say_truth(entry: Entry) -> list[str]:
     task, classes = entry.model.task, entry.model.classes
     if task.picks_one:
-        return [classes[c] for c in entry.answers.labels.tolist()]
-    return _say_rows(task, classes, entry.answers.labels)
+        return [classes[c] for c in entry.predictions.labels.tolist()]
+    return _say_rows(task, classes, entry.predictions.labels)
 
 
 def _say_rows(task: Task, classes: Sequence[str], rows: NDArray[Any]) -> list[str]:

@@ -22,7 +22,7 @@ from topwork.metrics.calibration import calibration_error, chance_error, selecti
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite, make_report
 from topwork.models.model import Model, Predictions
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.vectors.embed import embed_columns
 from topwork.vectors.on_disk import map_rows, select
 
@@ -67,7 +67,7 @@ class Evaluation:
         seen: how many of them the model was trained or chosen on; not an honest test if any.
         skipped: files that were left out, with the reasons.
         sureness: what the probabilities were worth.
-        answers: the logits and the truth, image by image.
+        predictions: the logits and the truth, image by image.
     """
 
     report: Report
@@ -75,7 +75,7 @@ class Evaluation:
     seen: int
     skipped: tuple[Skipped, ...]
     sureness: Sureness
-    answers: Answers
+    predictions: LabeledPredictions
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
@@ -162,7 +162,7 @@ def evaluate(
         seen=seen,
         skipped=dataset.skipped,
         sureness=_judge(model, logits, dataset.labels, abstain_below, threshold),
-        answers=Answers(
+        predictions=LabeledPredictions(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
     )

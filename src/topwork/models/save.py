@@ -40,7 +40,7 @@ from topwork.models.folder import (
 )
 from topwork.models.model import ImageTable, Model, find_networks
 from topwork.models.parity import Check, Samples, without_int8
-from topwork.models.predictions import ANSWERS_FILE, Answers, write_answers
+from topwork.models.predictions import ANSWERS_FILE, LabeledPredictions, write_predictions
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def save_core(
     stack: Stack,
     path: Path,
     samples: Samples,
-    answers: Answers,
+    predictions: LabeledPredictions,
     doubts: list[str],
     stop: Callable[[], bool],
 ) -> Core:
@@ -101,7 +101,7 @@ def save_core(
         path: the folder to make. An older Topwork model there is replaced, all at once;
             anything else is left alone.
         samples: real images to compare the files on.
-        answers: what it says of its validation images.
+        predictions: what it says of its validation images.
         doubts: where to say what is doubtful.
         stop: whether there is no time to compare.
 
@@ -114,7 +114,7 @@ def save_core(
         with ThreadPoolExecutor(1) as pool:
             keras = folder / KERAS_FILE
             writing = pool.submit(write_keras_file, stack.folder, model.head.layers, keras)
-            write_answers(answers, folder / ANSWERS_FILE)
+            write_predictions(predictions, folder / ANSWERS_FILE)
             # What it writes itself only its owner can read.
             (folder / HEAD_FILE).write_bytes(_save_arrays(_name_arrays(model.head)))
             _write_json(folder / HISTORY_FILE, model.history.to_json())

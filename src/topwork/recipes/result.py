@@ -24,7 +24,7 @@ from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.models.gallery import GALLERY_FILE, write_gallery
 from topwork.models.model import Model, Provenance
 from topwork.models.parity import Check, Samples
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.models.save import Core, Saved, add_file, complete, draw_history, save_core
 from topwork.reports.report import render_report
 from topwork.reports.trial_plot import draw_trials
@@ -58,7 +58,7 @@ class Trained:
         model: the model.
         stack: its networks, as built for their sizes.
         samples: a few of its images and their vectors, to check a saved model with.
-        answers: what it says of its validation images.
+        predictions: what it says of its validation images.
         carried: images that the saved model carries small pictures of.
         inspection: what an inspection of the same images found, if there was one.
         report: the kept epoch on the validation split.
@@ -77,7 +77,7 @@ class Trained:
     model: Model
     stack: Stack
     samples: Samples
-    answers: Answers
+    predictions: LabeledPredictions
     carried: Carried | None
     inspection: dict[str, Any] | None
     report: Report
@@ -127,7 +127,7 @@ class Trained:
                 doubts.append(f"there is no room to draw anything: {error.strerror or error}")
             with hold_interrupts():
                 core = save_core(
-                    model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
+                    model, self.stack, path, self.samples, self.predictions, doubts, interrupt_waits
                 )
                 callback.on_saved()
             if core.model.bases != model.bases:
@@ -187,7 +187,7 @@ class Trained:
         def report() -> None:
             html = render_report(
                 model,
-                self.answers,
+                self.predictions,
                 title=f"Report of {path.absolute().name}",
                 explainer=opening.result(),
                 inspection=self.inspection,

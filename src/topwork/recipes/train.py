@@ -45,7 +45,7 @@ from topwork.models.model import (
     find_networks,
 )
 from topwork.models.parity import Samples, begin_keras_check
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.recipes.prepare import Prepared, prepare_examples
 from topwork.recipes.result import Carried, Trained
 from topwork.vectors.embed import Vectors
@@ -350,7 +350,7 @@ def _finish(
             tuple(vectors.hashes[row] for row in few),
             vectors.values[few],
         ),
-        answers=Answers(
+        predictions=LabeledPredictions(
             split=str(Split.VALIDATION),
             names=tuple(dataset.names[row] for row in rows),
             hashes=tuple(vectors.hashes[row] for row in rows),

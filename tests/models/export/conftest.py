@@ -12,7 +12,7 @@ from topwork.core.config import Precision
 from topwork.data.dataset import Dataset
 from topwork.models.export.formats import Input
 from topwork.models.export.openvino_file import run_openvino
-from topwork.models.export.samples import read_answers, read_checked
+from topwork.models.export.samples import read_checked, read_predictions
 from topwork.models.folder import load_model
 
 FACTS = json.dumps({"classes": ["blue", "gr\u00fcn\u0007", "<b>"]})
@@ -38,7 +38,7 @@ keep("onnx", runtimes.run_onnx(f"{folder}/whole.onnx", "uint8", **pixels))
 @pytest.fixture(scope="session")
 def samples(saved, photos):
     model = load_model(saved)
-    answers = read_answers(model, saved)
+    answers = read_predictions(model, saved)
     return read_checked(model, answers, Dataset.from_folder(photos))
 
 

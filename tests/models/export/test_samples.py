@@ -23,7 +23,7 @@ def model(saved):
 
 @pytest.fixture(scope="module")
 def answers(model, saved):
-    return samples.read_answers(model, saved)
+    return samples.read_predictions(model, saved)
 
 
 def read(model, answers, folder, **options):
@@ -88,7 +88,7 @@ def test_a_model_without_answers_is_refused(model, saved, tmp_path):
     shutil.copytree(saved, tmp_path / "old.model")
     (tmp_path / "old.model" / "answers.parquet").unlink()
     with pytest.raises(ModelError, match=r"lacks its answers .* train it again"):
-        samples.read_answers(model, tmp_path / "old.model")
+        samples.read_predictions(model, tmp_path / "old.model")
 
 
 def test_the_data_is_where_it_was(model, photos, tmp_path):

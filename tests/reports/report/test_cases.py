@@ -8,7 +8,7 @@ from topwork.reports.report.judging import judge
 
 
 def judged(made):
-    return judge(made.model, made.answers)
+    return judge(made.model, made.predictions)
 
 
 def words(case):
@@ -46,7 +46,7 @@ def test_wrong_decisions_about_labels_are_told_one_by_one(make):
     worst = find_worst(found)
     wrong = [(n, c) for n in range(60) for c in range(3) if found.said[n, c] != found.truth[n, c]]
     assert worst.total == len(wrong)
-    size = np.abs(found.answers.logits)
+    size = np.abs(found.predictions.logits)
     ranked = sorted(wrong, key=lambda pair: -size[pair])[: module.WORST]
     assert [(case.place, case.asked[0][0]) for case in worst.rows] == ranked
     for case in worst.rows:
@@ -61,10 +61,10 @@ def test_wrong_decisions_about_labels_are_told_one_by_one(make):
 def test_numbers_have_errors_in_units_of_their_own(make):
     made = make(Task.NUMBER)
     # A number of another size, and one error that stands out in the small one alone.
-    made.answers.labels[:, 0] *= 1000
-    made.answers.logits[:, 0] = made.answers.labels[:, 0] + 900
+    made.predictions.labels[:, 0] *= 1000
+    made.predictions.logits[:, 0] = made.predictions.labels[:, 0] + 900
     made.model.calibration.scales[:] = (1000, 1)
-    made.answers.logits[7, 1] = made.answers.labels[7, 1] - 50
+    made.predictions.logits[7, 1] = made.predictions.labels[7, 1] - 50
     found = judged(made)
     first = find_worst(found).rows[0]
     assert first.place == 7

@@ -67,7 +67,7 @@ def test_numbers_have_their_own_words_and_long_trainings_few_rows():
 @pytest.mark.parametrize("task", [Task.CLASSES, Task.BINARY, Task.LABELS])
 def test_sureness_is_that_of_calibration(make, task):
     made = make(task, 200)
-    found = judge(made.model, made.answers)
+    found = judge(made.model, made.predictions)
     sureness = draw_sureness(found)
     truth, chances = found.truth, found.chances
     if task is Task.LABELS:
@@ -86,20 +86,22 @@ def test_sureness_is_that_of_calibration(make, task):
 
 def test_before_is_without_the_temperature(make):
     made = make(Task.CLASSES, 200)
-    cooled = replace(made.answers, logits=made.answers.logits / np.float32(made.model.temperature))
+    cooled = replace(
+        made.predictions, logits=made.predictions.logits / np.float32(made.model.temperature)
+    )
     sureness = draw_sureness(judge(made.model, cooled))
-    first = draw_sureness(judge(made.model, made.answers))
+    first = draw_sureness(judge(made.model, made.predictions))
     assert sureness.here[0] == pytest.approx(first.here[1], abs=1e-6)
 
 
 def test_numbers_have_ranges_that_cover(make):
     made = make(Task.NUMBER, 500)
-    charts = draw_numbers(judge(made.model, made.answers))
+    charts = draw_numbers(judge(made.model, made.predictions))
     assert [chart.name for chart in charts] == ["price", "kilos"]
     assert all(chart.covered > 0.85 for chart in charts)
-    assert draw_sureness(judge(made.model, made.answers)) is None
+    assert draw_sureness(judge(made.model, made.predictions)) is None
     few = make(Task.NUMBER, 3)
-    assert draw_numbers(judge(few.model, few.answers))[0].half_width == ""
+    assert draw_numbers(judge(few.model, few.predictions))[0].half_width == ""
     names = tuple(f"n{n}" for n in range(NUMBERS + 3))
     many = make(Task.NUMBER, 9, names=names)
-    assert len(draw_numbers(judge(many.model, many.answers))) == NUMBERS
+    assert len(draw_numbers(judge(many.model, many.predictions))) == NUMBERS

@@ -32,14 +32,14 @@ from topwork.models.export.parity import LIMITS, Parity, compare, find_fault, re
 from topwork.models.export.samples import (
     Pixels,
     Samples,
-    read_answers,
     read_checked,
     read_fitted,
+    read_predictions,
     take_labels,
 )
 from topwork.models.folder import OPENVINO_FILE, find_keras_file, load_model
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 # Ends the name of a folder with a file that does not say what the model says.
 DIFFERS = "-differs"
@@ -148,9 +148,9 @@ def export_model(
             f"format: {folder} computes in int8, which no {request.format} file of it would; take "
             "openvino, or train it without --precision int8"
         )
-    answers = read_answers(loaded, folder)
+    predictions = read_predictions(loaded, folder)
     dataset = _open_data(loaded, data, cache, callback)
-    samples = read_checked(loaded, answers, dataset, callback)
+    samples = read_checked(loaded, predictions, dataset, callback)
     int8 = request.numbers is Numbers.INT8
     fitted = read_fitted(loaded, dataset, callback) if int8 else {}
     job = _Job(loaded, folder, request, fitted)
@@ -161,7 +161,7 @@ def export_model(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_beside(path) as new:
-            found = _export(job, new, samples, answers, callback)
+            found = _export(job, new, samples, predictions, callback)
             if found.fault is not None and not keep_differing:
                 refuse(request.traits.title, f"{found.fault}; --keep-differing keeps it aside")
             place = path if found.fault is None else aside
@@ -178,7 +178,7 @@ def _move_all(source: Path, target: Path) -> None:
 
 
 def _export(
-    job: _Job, new: Path, samples: Samples, answers: Answers, callback: Callback
+    job: _Job, new: Path, samples: Samples, predictions: LabeledPredictions, callback: Callback
 ) -> Exported:
     """Fills a folder with an export, whether or not it agrees."""
     traits = job.request.traits
@@ -186,7 +186,7 @@ def _export(
     facts = describe_export(job.model, job.folder, job.request)
     write_export(job, new, write_facts(facts))
     callback.on_wait(f"running {traits.title} on {counted(len(samples.rows), 'image')}")
-    found = _compare(job, new, samples, answers)
+    found = _compare(job, new, samples, predictions)
     fault = find_fault(found, job.request.numbers)
     files = sorted(file for file in new.rglob("*") if file.is_file())
     sizes = {file.relative_to(new).as_posix(): file.stat().st_size for file in files}
@@ -312,11 +312,11 @@ def _find_vectors(job: _Job, arrays: dict[str, Pixels]) -> Any:
     return run_openvino(source, arrays, Input.FLOAT32, Precision.F32, names)["logits"]
 
 
-def _compare(job: _Job, folder: Path, samples: Samples, answers: Answers) -> Parity:
+def _compare(job: _Job, folder: Path, samples: Samples, predictions: LabeledPredictions) -> Parity:
     model, source = job.model, job.folder / OPENVINO_FILE
     found = run_export(job, folder, samples.pixels)
     exact = run_openvino(source, samples.pixels, Input.FLOAT32, Precision.F32, ["logits"])
-    truth, trained = take_labels(answers, samples.rows)
+    truth, trained = take_labels(predictions, samples.rows)
     return compare(
         job.request.traits.title,
         model.task,

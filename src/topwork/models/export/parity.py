@@ -84,7 +84,7 @@ def compare(
     Args:
         title: of the file's format.
         task: what the logits mean.
-        truth: N labels, as `Answers.labels` has them.
+        truth: N labels, as `LabeledPredictions.labels` has them.
         classes: C.
         exported: (N, C) float32 of the file.
         exact: (N, C) float32 of the model in f32.

@@ -24,7 +24,7 @@ from topwork.heads.dense import Floats
 from topwork.images.decode import Source, decode, image_hash, read_bytes
 from topwork.models.folder import RETRAIN
 from topwork.models.model import Model
-from topwork.models.predictions import Answers, load_answers
+from topwork.models.predictions import LabeledPredictions, load_predictions
 
 Pixels = NDArray[np.uint8]
 
@@ -51,21 +51,21 @@ class Samples:
     skipped: tuple[Skipped, ...]
 
 
-def read_answers(model: Model, folder: Path) -> Answers:
+def read_predictions(model: Model, folder: Path) -> LabeledPredictions:
     """Returns what a model says of its validation images.
 
     Raises:
         ModelError: it does not say, or the file is damaged.
     """
-    answers = load_answers(folder, model.task)
-    if answers is None or not len(answers):
+    predictions = load_predictions(folder, model.task)
+    if predictions is None or not len(predictions):
         raise ModelError(f"the model {folder} lacks its answers to validation images; {RETRAIN}")
-    return answers
+    return predictions
 
 
 def read_checked(
     model: Model,
-    answers: Answers,
+    predictions: LabeledPredictions,
     dataset: Dataset,
     callback: Callback = SILENT,
     *,
@@ -75,7 +75,7 @@ def read_checked(
 
     Args:
         model: the model.
-        answers: its answers to them.
+        predictions: its answers to them.
         dataset: where the images are.
         callback: hears how many are read, and of how many.
         most: see above.
@@ -83,8 +83,10 @@ def read_checked(
     Raises:
         DatasetError: none of them is in the dataset.
     """
-    chosen = _spread(np.arange(len(answers)), most)
-    return _read(model, answers.names, answers.hashes, chosen, dataset, callback, "validation")
+    chosen = _spread(np.arange(len(predictions)), most)
+    return _read(
+        model, predictions.names, predictions.hashes, chosen, dataset, callback, "validation"
+    )
 
 
 def read_fitted(model: Model, dataset: Dataset, callback: Callback = SILENT) -> dict[str, Pixels]:
@@ -161,7 +163,9 @@ def _decode(source: Source, hash_: str, model: Model, sizes: dict[str, int]) -> 
     return {name: decode(data, size, model.interpolation) for name, size in sizes.items()}
 
 
-def take_labels(answers: Answers, rows: NDArray[np.int64]) -> tuple[NDArray[Any], Floats]:
+def take_labels(
+    predictions: LabeledPredictions, rows: NDArray[np.int64]
+) -> tuple[NDArray[Any], Floats]:
     """Returns the truth of some of the answers, and their logits as trained."""
-    chosen = answers.take(rows)
+    chosen = predictions.take(rows)
     return chosen.labels, chosen.logits

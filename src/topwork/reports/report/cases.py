@@ -88,7 +88,7 @@ def find_worst(found: Judged) -> Cases:
             return _worst_numbers(found)
         case Task.LABELS:
             wrong = found.said != found.truth
-            return _decisions(found, np.where(wrong, -np.abs(found.answers.logits), np.inf), WORST)
+            return _decisions(found, np.where(wrong, -np.abs(found.logits), np.inf), WORST)
     wrong = np.flatnonzero(found.said != found.truth)
     order = wrong[np.argsort(-found.chances.max(axis=1)[wrong], kind="stable")]
     return Cases([_mistake(found, int(place)) for place in order[:WORST]], len(order))
@@ -99,9 +99,9 @@ def find_unsure(found: Judged) -> Cases | None:
     if found.task is Task.NUMBER:
         return None
     if found.task is Task.LABELS:
-        return _decisions(found, np.abs(found.answers.logits), UNSURE)
+        return _decisions(found, np.abs(found.logits), UNSURE)
     order = np.argsort(found.chances.max(axis=1), kind="stable")[:UNSURE]
-    return Cases([_rivals(found, int(place)) for place in order], len(found.answers))
+    return Cases([_rivals(found, int(place)) for place in order], len(found.predictions))
 
 
 def find_groups(found: Judged) -> dict[tuple[int, int], Group]:
@@ -146,7 +146,7 @@ def _label_groups(found: Judged) -> Iterator[tuple[tuple[int, int], Group]]:
         if not count:
             return
         places = np.flatnonzero(wrong[:, label] & (found.truth[:, label] == has))
-        order = places[np.argsort(-np.abs(found.answers.logits[places, label]), kind="stable")]
+        order = places[np.argsort(-np.abs(found.logits[places, label]), kind="stable")]
         what = "missed" if has else "wrongly said"
         rows = [_decision(found, int(place), label) for place in order[:BEHIND]]
         title = f"{found.classes[label]}, {what}: {count}"
@@ -162,7 +162,7 @@ def _mistake(found: Judged, place: int) -> Case:
     # Of two classes, what speaks for the one speaks against the other.
     both = found.task is Task.CLASSES and true != said
     asked = ((said, names[said]), *(((true, names[true]),) if both else ()))
-    return Case(place, found.answers.names[place], tuple(facts), asked)
+    return Case(place, found.predictions.names[place], tuple(facts), asked)
 
 
 def _rivals(found: Judged, place: int) -> Case:
@@ -171,7 +171,7 @@ def _rivals(found: Judged, place: int) -> Case:
     rivals = (Fact("or" if n else "perhaps", names[c], float(row[c])) for n, c in enumerate(order))
     said = (order[0], names[order[0]])
     facts = (Fact("is", names[true]), *rivals)
-    return Case(place, found.answers.names[place], facts, (said,))
+    return Case(place, found.predictions.names[place], facts, (said,))
 
 
 def _decisions(found: Judged, scores: NDArray[Any], most: int) -> Cases:
@@ -193,7 +193,7 @@ def _decision(found: Judged, place: int, label: int) -> Case:
         Fact("is", name if is_ else f"not {name}"),
         Fact("said to be", name if said else f"not {name}", chance if said else 1 - chance),
     )
-    return Case(place, found.answers.names[place], facts, ((label, name),))
+    return Case(place, found.predictions.names[place], facts, ((label, name),))
 
 
 def _worst_numbers(found: Judged) -> Cases:
@@ -206,13 +206,11 @@ def _worst_numbers(found: Judged) -> Cases:
     for place in order.tolist():
         number = int(parts[place].argmax())
         name = found.classes[number]
-        true, said = (
-            float(values[place, number]) for values in (found.truth, found.answers.logits)
-        )
+        true, said = (float(values[place, number]) for values in (found.truth, found.logits))
         facts = (
             Fact(f"{name} is", say_number(true)),
             Fact("said", say_number(said)),
             Fact("error", f"{'+' if said > true else ''}{say_number(said - true)}"),
         )
-        rows.append(Case(place, found.answers.names[place], facts, ((number, name),)))
+        rows.append(Case(place, found.predictions.names[place], facts, ((number, name),)))
     return Cases(rows, len(errors))

@@ -154,7 +154,7 @@ def draw_sureness(found: Judged) -> Sureness | None:
     calibration = found.model.calibration
     if not isinstance(calibration, Calibration):
         return None
-    logits, truth = found.answers.logits, found.truth
+    logits, truth = found.logits, found.truth
     before = logits * np.float32(calibration.temperature)
     if found.task is Task.CLASSES:
         shown, first = (probabilities(found.task, values) for values in (logits, before))
@@ -243,7 +243,7 @@ def draw_numbers(found: Judged) -> list[NumberChart]:
     errors, halves = found.errors(), calibration.half_widths(COVERAGE)
     drawn = []
     for n, name in enumerate(found.classes[:NUMBERS]):
-        true, said = found.truth[:, n], found.answers.logits[:, n].astype(np.float64)
+        true, said = found.truth[:, n], found.logits[:, n].astype(np.float64)
         known = np.isfinite(halves[n])
         label = (
             f"predicted against true {name} of {len(true)} images; the mean absolute error is "

@@ -13,7 +13,7 @@ from topwork.core.task import Task
 from topwork.data.listing import Split
 from topwork.metrics.scores import say_number
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.reports.report.judging import Judged
 
 # Figures of a report besides the metric: what they are called, and what of.
@@ -124,21 +124,21 @@ def list_tiles(model: Model, found: Judged | None) -> list[Tile]:
         # Several numbers have no unit in common: what has none comes first.
         tiles.sort(key=lambda tile: tile.name != SCORES["r2"][0])
     if count is not None and found is not None:
-        tiles.append(Tile("images", f"{count:,}", f"of the split {found.answers.split}"))
+        tiles.append(Tile("images", f"{count:,}", f"of the split {found.predictions.split}"))
     return tiles
 
 
-def say_honesty(model: Model, answers: Answers | None) -> str:
+def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
     """Says whether the figures are those of images that the model never saw."""
-    split = answers.split if answers is not None else str(Split.VALIDATION)
-    if answers is not None and not answers.seen:
+    split = predictions.split if predictions is not None else str(Split.VALIDATION)
+    if predictions is not None and not predictions.seen:
         return "The model saw none of these images in training or validation: an honest test."
     if split == Split.TRAIN:
         return "The model learnt from these images: figures on them say nothing about others."
-    if split != Split.VALIDATION and answers is not None:
+    if split != Split.VALIDATION and predictions is not None:
         return (
-            f"{answers.seen:,} of these {counted(len(answers), 'image')} were used in training or "
-            "validation: the figures are too good to be honest."
+            f"{predictions.seen:,} of these {counted(len(predictions), 'image')} were used in "
+            "training or validation: the figures are too good to be honest."
         )
     advice = "For an honest test run topwork evaluate on images that were set aside."
     if model.settings.head is HeadKind.LOGISTIC:

@@ -17,7 +17,7 @@ from topwork.images.thumbnails import THUMBNAIL_PX, Pictures, data_uri, make_thu
 from topwork.metrics.scores import ClassReport, LabelReport, NumberReport
 from topwork.models.explain import Explainer
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.reports.pages.balance import count_classes
 from topwork.reports.pages.templates import load_template
 from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
@@ -51,7 +51,7 @@ MAP_THREADS = 2
 
 def render_report(
     model: Model,
-    answers: Answers | None,
+    predictions: LabeledPredictions | None,
     *,
     title: str,
     most_pictures: int = PICTURES,
@@ -65,7 +65,7 @@ def render_report(
 
     Args:
         model: a trained model.
-        answers: what it says of some images, at least one; None if that is not known. Pictures
+        predictions: what it says of some images, at least one; None if that is not known. Pictures
             are shown of those that have a source; one that cannot be read stays empty.
         title: of the page.
         most_pictures: the most pictures of images that it shows.
@@ -79,12 +79,12 @@ def render_report(
     Returns:
         HTML.
     """
-    found = judge(model, answers) if answers is not None and len(answers) else None
+    found = judge(model, predictions) if predictions is not None and len(predictions) else None
     curves = draw_curves(model.history)
     content: dict[str, Any] = {
         "task": say_task(model),
         "tiles": list_tiles(model, found),
-        "honesty": say_honesty(model, answers),
+        "honesty": say_honesty(model, predictions),
         "command": model.provenance.command if model.provenance else None,
         "stages": list_stages(model),
         "curves": curves,
@@ -105,13 +105,13 @@ def render_report(
         behind = find_groups(found)
         groups = list(behind.values())
         content |= _list_answers(found, behind, most_rows)
-        pictures = _draw_pictures(found.answers, worst, unsure, groups, most_pictures, callback)
+        pictures = _draw_pictures(found.predictions, worst, unsure, groups, most_pictures, callback)
         if explainer is not None:
-            _add_maps(explainer, found.answers, worst.rows)
+            _add_maps(explainer, found.predictions, worst.rows)
     return load_template("report/page.html.j2").render(
         title=title,
         model=model,
-        answers=answers,
+        predictions=predictions,
         found=found,
         worst=worst,
         unsure=unsure,
@@ -146,7 +146,7 @@ def _list_answers(
 
 
 def _draw_pictures(
-    answers: Answers,
+    predictions: LabeledPredictions,
     worst: Cases,
     unsure: Cases | None,
     groups: Sequence[Group],
@@ -156,7 +156,7 @@ def _draw_pictures(
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
 
     def make(place: int) -> bytes:
-        source = answers.sources[place]
+        source = predictions.sources[place]
         if source is None:
             raise ImageError("it is not at hand")
         return make_thumbnail(source)
@@ -164,15 +164,15 @@ def _draw_pictures(
     pictures = Pictures(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
     for case in (case for cases in lists if cases is not None for case in cases.rows):
-        if answers.sources[case.place] is not None:
+        if predictions.sources[case.place] is not None:
             pictures.add(case.place)
     pictures.draw(callback)
     return pictures
 
 
-def _add_maps(explainer: Explainer, answers: Answers, cases: Sequence[Case]) -> None:
+def _add_maps(explainer: Explainer, predictions: LabeledPredictions, cases: Sequence[Case]) -> None:
     def add(case: Case) -> None:
-        source = answers.sources[case.place]
+        source = predictions.sources[case.place]
         if source is not None:
             case.maps.extend(draw_maps(explainer, source, case.asked))
 
