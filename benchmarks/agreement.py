@@ -21,7 +21,7 @@ from topwork.core.config import Settings
 from topwork.core.runtime import import_openvino
 from topwork.data.dataset import Dataset
 from topwork.images.decode import read_pixels
-from topwork.models.agreement import compare_logits
+from topwork.models.checks.agreement import compare_logits
 from topwork.models.folder import load_model
 from topwork.recipes import train as pipeline
 

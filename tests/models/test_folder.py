@@ -132,10 +132,10 @@ def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_sa
     for logits in read_stack(stacked.model, stacked_saved, images)[:2]:
         np.testing.assert_allclose(logits, wanted, **limit)
     # What was stored in training is what a prediction sees.
-    samples = stacked.samples
+    images = stacked.check_images
     np.testing.assert_allclose(
-        stacked.model.predict(samples.sources).logits,
-        stacked.model.head.logits(samples.vectors),
+        stacked.model.predict(images.sources).logits,
+        stacked.model.head.logits(images.vectors),
         **limit,
     )
 

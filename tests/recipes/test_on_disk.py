@@ -48,7 +48,7 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
         found.predictions.logits, trained.predictions.logits, rtol=1e-3, atol=1e-4
     )
     assert found.predictions.hashes == trained.predictions.hashes
-    np.testing.assert_array_equal(found.samples.vectors, trained.samples.vectors)
+    np.testing.assert_array_equal(found.check_images.vectors, trained.check_images.vectors)
     assert found.model.images == trained.model.images
 
 

@@ -401,7 +401,7 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
     data = shutil.copytree(photos, tmp_path / "photos")
     settings = small.model_copy(update={"thumbnails": most})
     trained = pipeline.train(Dataset.from_folder(data), settings, store)
-    names, checked = trained.carried.names, trained.samples.sources
+    names, checked = trained.carried.names, trained.check_images.sources
     assert not set(trained.carried.sources) & set(checked)
     gone = names[0]
     (data / gone).unlink()

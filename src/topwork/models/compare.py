@@ -30,14 +30,13 @@ from topwork.metrics.scores import (
     Report,
     describe_report,
     finite,
-    make_report,
     mean_interval,
     say_number,
 )
 from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_interval
 from topwork.models.evaluate import evaluate
 from topwork.models.model import Model
-from topwork.models.predictions import LabeledPredictions
+from topwork.models.predictions import LabeledPredictions, report_logits
 
 Floats = NDArray[np.float64]
 
@@ -289,11 +288,10 @@ def _number(predictions: LabeledPredictions) -> dict[tuple[str, str, int], int]:
 def _judge(name: str, model: Model, predictions: LabeledPredictions) -> Entry:
     """Measures a model on the images that all models answered."""
     task, labels, logits = model.task, predictions.labels, predictions.logits
-    chances = probabilities(task, logits)
-    report = make_report(task, labels, decide(task, logits), chances, len(model.classes))
+    report = report_logits(task, labels, logits, len(model.classes))
     error = None
     if task.picks_one:
-        error = calibration_error(chances, labels)
+        error = calibration_error(probabilities(task, logits), labels)
     elif task is Task.LABELS:
         # Every decision is one of two.
         decisions = probabilities(Task.BINARY, logits.reshape(-1, 1))

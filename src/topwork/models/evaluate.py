@@ -16,13 +16,13 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import SHOWN, Skipped, Split
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import Floats, probabilities
 from topwork.images.decode import Source
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
-from topwork.metrics.scores import Report, describe_report, finite, make_report
+from topwork.metrics.scores import Report, describe_report, finite
 from topwork.models.model import Model, Predictions
-from topwork.models.predictions import LabeledPredictions
+from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.vectors.embed import embed_columns
 from topwork.vectors.on_disk import map_rows, select
 
@@ -155,9 +155,8 @@ def evaluate(
         hashes = tuple(hash_ for hash_, one in zip(hashes, chosen, strict=True) if one)
     logits = map_rows(model.head.logits, values)
     seen = int((origin != Split.TEST).sum())
-    answers, chances = decide(model.task, logits), probabilities(model.task, logits)
     return Evaluation(
-        report=make_report(model.task, dataset.labels, answers, chances, len(model.classes)),
+        report=report_logits(model.task, dataset.labels, logits, len(model.classes)),
         split=split,
         seen=seen,
         skipped=dataset.skipped,

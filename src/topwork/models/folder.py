@@ -22,7 +22,7 @@ from topwork.heads.dense import Dense, Head
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.models.agreement import Agreement
+from topwork.models.checks.agreement import Agreement
 from topwork.models.model import (
     BaseInfo,
     DataFacts,

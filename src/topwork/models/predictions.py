@@ -16,8 +16,9 @@ from topwork.core.arrow import make_lists, make_strings
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
 from topwork.data.listing import make_writable
-from topwork.heads.dense import Floats
+from topwork.heads.dense import Floats, decide, probabilities
 from topwork.images.decode import Source
+from topwork.metrics.scores import Report, make_report
 
 ANSWERS_FILE = "answers.parquet"
 
@@ -59,6 +60,19 @@ class LabeledPredictions:
             tuple(self.sources[row] for row in rows),
             self.seen,
         )
+
+
+def report_logits(task: Task, labels: NDArray[Any], logits: Floats, classes: int) -> Report:
+    """Returns how good logits are.
+
+    Args:
+        task: what they mean.
+        labels: N true ones, as `LabeledPredictions.labels` has them, N at least 1.
+        logits: (N, C) float32; one column for two classes.
+        classes: C.
+    """
+    answers, chances = decide(task, logits), probabilities(task, logits)
+    return make_report(task, labels, answers, chances, classes)
 
 
 def write_predictions(predictions: LabeledPredictions, path: Path) -> None:

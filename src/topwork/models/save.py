@@ -24,7 +24,10 @@ from topwork.core.task import Task
 from topwork.data.listing import make_writable
 from topwork.heads.dense import Floats, Head
 from topwork.metrics.scores import say_number
-from topwork.models.agreement import Agreement
+from topwork.models.checks.agreement import Agreement
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import without_int8
+from topwork.models.checks.saved import ModelChecker
 from topwork.models.folder import (
     CARD_FILE,
     CHECKED_FILES,
@@ -39,7 +42,6 @@ from topwork.models.folder import (
     save_folder,
 )
 from topwork.models.model import ImageTable, Model, find_networks
-from topwork.models.parity import Check, Samples, without_int8
 from topwork.models.predictions import ANSWERS_FILE, LabeledPredictions, write_predictions
 
 
@@ -85,7 +87,7 @@ def save_core(
     model: Model,
     stack: Stack,
     path: Path,
-    samples: Samples,
+    images: CheckImages,
     predictions: LabeledPredictions,
     doubts: list[str],
     stop: Callable[[], bool],
@@ -100,7 +102,7 @@ def save_core(
         stack: its networks.
         path: the folder to make. An older Topwork model there is replaced, all at once;
             anything else is left alone.
-        samples: real images to compare the files on.
+        images: real images to compare the files on.
         predictions: what it says of its validation images.
         doubts: where to say what is doubtful.
         stop: whether there is no time to compare.
@@ -119,7 +121,7 @@ def save_core(
             (folder / HEAD_FILE).write_bytes(_save_arrays(_name_arrays(model.head)))
             _write_json(folder / HISTORY_FILE, model.history.to_json())
             _write_images(model.images, folder / IMAGES_FILE)
-            core = _write_networks(model, stack, folder, samples, doubts, stop)
+            core = _write_networks(model, stack, folder, images, doubts, stop)
             writing.result()
         parity = {} if core.agreement is None else {"openvino": core.agreement.difference}
         saved = Saved(parity, core.agreement, tuple(doubts))
@@ -140,7 +142,7 @@ def _write_networks(
     model: Model,
     stack: Stack,
     folder: Path,
-    samples: Samples,
+    images: CheckImages,
     doubts: list[str],
     stop: Callable[[], bool],
 ) -> Core:
@@ -149,10 +151,10 @@ def _write_networks(
 
     def write(model: Model, stack: Stack, path: Path) -> Core:
         write_openvino_file(stack, model.head.layers, path)
-        check = Check(stack, model.head, model.task, samples, model.interpolation, trained_in)
+        check = ModelChecker(stack, model.head, model.task, images, model.interpolation, trained_in)
         precision = Precision(model.bases[0].local_space.precision)
         found = check.compare_openvino(path, precision, stop)
-        doubts.extend(doubt for doubt in check.doubts if doubt not in doubts)
+        doubts.extend(doubt for doubt in check.warnings if doubt not in doubts)
         return Core(model, stack, found)
 
     trained = write(model, stack, folder / OPENVINO_FILE)

@@ -19,11 +19,12 @@ from topwork.heads.dense import Floats
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.saved import ModelChecker
 from topwork.models.explain import Explainer, See
 from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.models.gallery import GALLERY_FILE, write_gallery
 from topwork.models.model import Model, Provenance
-from topwork.models.parity import Check, Samples
 from topwork.models.predictions import LabeledPredictions
 from topwork.models.save import Core, Saved, add_file, complete, draw_history, save_core
 from topwork.reports.report import render_report
@@ -57,7 +58,7 @@ class Trained:
     Attributes:
         model: the model.
         stack: its networks, as built for their sizes.
-        samples: a few of its images and their vectors, to check a saved model with.
+        check_images: a few of its images and their vectors, to check a saved model with.
         predictions: what it says of its validation images.
         carried: images that the saved model carries small pictures of.
         inspection: what an inspection of the same images found, if there was one.
@@ -76,7 +77,7 @@ class Trained:
 
     model: Model
     stack: Stack
-    samples: Samples
+    check_images: CheckImages
     predictions: LabeledPredictions
     carried: Carried | None
     inspection: dict[str, Any] | None
@@ -127,7 +128,13 @@ class Trained:
                 doubts.append(f"there is no room to draw anything: {error.strerror or error}")
             with hold_interrupts():
                 core = save_core(
-                    model, self.stack, path, self.samples, self.predictions, doubts, interrupt_waits
+                    model,
+                    self.stack,
+                    path,
+                    self.check_images,
+                    self.predictions,
+                    doubts,
+                    interrupt_waits,
                 )
                 callback.on_saved()
             if core.model.bases != model.bases:
@@ -149,8 +156,8 @@ class Trained:
         """Checks what a model can be saved without."""
         model = core.model
         trained_in = self.model.precision
-        check = Check(
-            core.stack, model.head, model.task, self.samples, model.interpolation, trained_in
+        check = ModelChecker(
+            core.stack, model.head, model.task, self.check_images, model.interpolation, trained_in
         )
         parity = {}
         if core.agreement is not None:
@@ -164,7 +171,7 @@ class Trained:
         keras = check.compare_keras(path / KERAS_FILE, self.checking)
         if keras is not None:
             parity["keras"] = keras
-        doubts += [doubt for doubt in check.doubts if doubt not in doubts]
+        doubts += [doubt for doubt in check.warnings if doubt not in doubts]
         return Saved(parity, core.agreement, ())
 
     def _draw(

@@ -23,7 +23,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
 from topwork.data.splits import strata
-from topwork.heads.dense import Floats, decide, init_head, probabilities
+from topwork.heads.dense import Floats, init_head
 from topwork.heads.train import check_vectors, keep, train_heads
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Budget, Tuner, held_out_logits, search, search_auto
@@ -31,7 +31,9 @@ from topwork.heads.tuning.trials import Journal, Trial, standard_error
 from topwork.inspection.cache import recall
 from topwork.metrics.calibration import Calibration, as_pairs, calibrate
 from topwork.metrics.conformal import Origin, Residuals, find_residuals
-from topwork.metrics.scores import finite, make_report
+from topwork.metrics.scores import finite
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
 from topwork.models.folder import current_versions
 from topwork.models.gallery import choose_evenly
@@ -44,8 +46,7 @@ from topwork.models.model import (
     ValidationScore,
     find_networks,
 )
-from topwork.models.parity import Samples, begin_keras_check
-from topwork.models.predictions import LabeledPredictions
+from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.recipes.prepare import Prepared, prepare_examples
 from topwork.recipes.result import Carried, Trained
 from topwork.vectors.embed import Vectors
@@ -318,8 +319,7 @@ def _finish(
         logits = map_rows(head.logits, examples.vectors, rows)
     seconds["head"] = time.perf_counter() - started
 
-    answers, chances = decide(task, logits), probabilities(task, logits)
-    report = make_report(task, dataset.labels[rows], answers, chances, len(dataset.classes))
+    report = report_logits(task, dataset.labels[rows], logits, len(dataset.classes))
     model = Model(
         classes=dataset.classes,
         task=task,
@@ -345,7 +345,7 @@ def _finish(
     return Trained(
         model=model,
         stack=stack,
-        samples=Samples(
+        check_images=CheckImages(
             tuple(dataset.sources[row] for row in few),
             tuple(vectors.hashes[row] for row in few),
             vectors.values[few],

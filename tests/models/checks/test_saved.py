@@ -16,11 +16,13 @@ from topwork.core.errors import NetworkError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.heads.dense import Dense, Head, init_head
-from topwork.models import parity
 from topwork.models import save as saving
-from topwork.models.agreement import compare_logits
+from topwork.models.checks import keras_file, records
+from topwork.models.checks import saved as checking
+from topwork.models.checks.agreement import compare_logits
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.folder import load_model
-from topwork.models.parity import Samples, begin_keras_check
 from topwork.recipes import result as trained_module
 from topwork.recipes import train as pipeline
 
@@ -50,8 +52,8 @@ def runs(monkeypatch):
 
         return spy
 
-    for name in ("run_file", "run_outputs"):
-        monkeypatch.setattr(parity, name, watch(getattr(parity, name)))
+    for module, name in ((keras_file, "run_file"), (checking, "run_outputs")):
+        monkeypatch.setattr(module, name, watch(getattr(module, name)))
     return names
 
 
@@ -87,11 +89,11 @@ def test_a_record_that_is_damaged_is_none(unknown, tmp_path, runs, content):
     assert all(path.read_bytes() != content for path in records)
 
 
-def take(samples, rows):
-    return Samples(
-        tuple(samples.sources[row] for row in rows),
-        tuple(samples.hashes[row] for row in rows),
-        samples.vectors[rows],
+def take(images, rows):
+    return CheckImages(
+        tuple(images.sources[row] for row in rows),
+        tuple(images.hashes[row] for row in rows),
+        images.vectors[rows],
     )
 
 
@@ -99,7 +101,9 @@ def test_other_images_are_run_again(unknown, tmp_path, runs):
     names = []
     for rows in (range(6), range(6, 12), range(8, 12), range(12)):
         runs.clear()
-        found = replace(unknown, samples=take(unknown.samples, [*rows])).save(tmp_path / "m")
+        found = replace(unknown, check_images=take(unknown.check_images, [*rows])).save(
+            tmp_path / "m"
+        )
         assert (found.doubts, found.agreement.images) == ((), len(rows))
         names.append(runs[:1])
     # The third are among the second.
@@ -135,9 +139,9 @@ def test_a_file_with_another_head_is_named_and_the_model_kept(
 
 
 def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
-    samples = trained.samples
-    other = replace(samples, vectors=np.roll(samples.vectors, 4, axis=0))
-    found = replace(trained, samples=other).save(tmp_path / "m")
+    images = trained.check_images
+    other = replace(images, vectors=np.roll(images.vectors, 4, axis=0))
+    found = replace(trained, check_images=other).save(tmp_path / "m")
     assert "the stored vectors say" in found.doubts[0]
     assert any("with an empty store (--store DIR)" in doubt for doubt in found.doubts)
     assert found.agreement.share < 0.9
@@ -147,7 +151,7 @@ def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, s
 
 def make_other_vectors(monkeypatch, precision):
     """Has OpenVINO's files give something else than was stored, in one precision."""
-    run = parity.run_outputs
+    run = checking.run_outputs
 
     def spoil(path, pixels, asked, outputs, stop):
         found = run(path, pixels, Precision.F32, outputs, stop)
@@ -155,7 +159,7 @@ def make_other_vectors(monkeypatch, precision):
             found = [np.roll(values, 4, axis=0) for values in found]
         return found
 
-    monkeypatch.setattr(parity, "run_outputs", spoil)
+    monkeypatch.setattr(checking, "run_outputs", spoil)
 
 
 def in_precision(trained, precision):
@@ -181,8 +185,8 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
 
 
 def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
-    vectors = unknown.samples.vectors * np.float32(1.01)
-    other = replace(unknown, samples=replace(unknown.samples, vectors=vectors))
+    vectors = unknown.check_images.vectors * np.float32(1.01)
+    other = replace(unknown, check_images=replace(unknown.check_images, vectors=vectors))
     exact = other.save(tmp_path / "exact")
     assert [doubt.split(":")[0] for doubt in exact.doubts] == [
         "model.xml does not say what the stored vectors say",
@@ -209,8 +213,10 @@ def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monk
 
 
 def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
-    sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
-    found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
+    sources = (unknown.check_images.sources[1], *unknown.check_images.sources[1:])
+    found = replace(unknown, check_images=replace(unknown.check_images, sources=sources)).save(
+        tmp_path / "m"
+    )
     assert found.doubts[0] == (
         "the model was compared without some of its images: 1 of 12 images could not be read any "
         "more: it has changed since its vector was made"
@@ -273,8 +279,8 @@ def test_a_tie_is_no_other_answer():
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
-    other = replace(unknown.samples, vectors=np.roll(unknown.samples.vectors, 4, axis=0))
-    found = in_precision(replace(unknown, samples=other), Precision.INT8).save(tmp_path / "m")
+    other = replace(unknown.check_images, vectors=np.roll(unknown.check_images.vectors, 4, axis=0))
+    found = in_precision(replace(unknown, check_images=other), Precision.INT8).save(tmp_path / "m")
     assert "in f32 it agrees no better, so it was saved in int8" in found.doubts
     assert load_model(tmp_path / "m").precision is Precision.INT8
     assert found.agreement.precision == "int8"
@@ -282,10 +288,10 @@ def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypat
 
 @pytest.mark.parametrize("gone", [1, 12])
 def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone):
-    sources = list(unknown.samples.sources)
+    sources = list(unknown.check_images.sources)
     sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
-    samples = replace(unknown.samples, sources=tuple(sources))
-    found = replace(unknown, samples=samples).save(tmp_path / "m")
+    images = replace(unknown.check_images, sources=tuple(sources))
+    found = replace(unknown, check_images=images).save(tmp_path / "m")
     assert f"{gone} of 12 images could not be read any more" in found.doubts[0]
     assert (found.agreement is None) == (gone == 12)
     if found.agreement:
@@ -297,7 +303,7 @@ def test_a_check_that_breaks_is_a_doubt(unknown, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(parity, "run_outputs", fail)
+    monkeypatch.setattr(checking, "run_outputs", fail)
     found = unknown.save(tmp_path / "m")
     assert found.doubts == ("model.xml could not be compared with what was trained: out of memory",)
     assert found.agreement is None
@@ -324,7 +330,7 @@ def test_the_head_of_an_openvino_file_can_be_read_back(trained, tmp_path, units)
 def begin(found, sources=None):
     model = found.model
     head = init_head(model.vector_length, 2, 0)
-    sources = found.samples.sources if sources is None else sources
+    sources = found.check_images.sources if sources is None else sources
     return begin_keras_check(found.stack, head, sources, model.interpolation)
 
 
@@ -345,7 +351,7 @@ def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_p
     def refuse(*_):
         raise NetworkError("the process that runs Keras broke: so it is")
 
-    monkeypatch.setattr(parity, "reopen_keras_file", refuse)
+    monkeypatch.setattr(keras_file, "reopen_keras_file", refuse)
     early = replace(unknown, checking=begin(unknown))
     found = early.save(tmp_path / "m")
     assert found.doubts == (
@@ -361,7 +367,7 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parity, "write_keras_file", fill)
+        patch.setattr(keras_file, "write_keras_file", fill)
         early = replace(unknown, checking=begin(unknown))
         with pytest.raises(OSError, match="No space"):
             early.checking.result()
@@ -369,13 +375,13 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
 
 
 def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path, monkeypatch):
-    run = parity.run_file
+    run = keras_file.run_file
 
     def spoil(path, *rest, **named):
         found = run(path, *rest, **named)
         return found + (path.name == "reopened.xml")
 
-    monkeypatch.setattr(parity, "run_file", spoil)
+    monkeypatch.setattr(keras_file, "run_file", spoil)
     found = unknown.save(tmp_path / "m")
     assert len(found.doubts) == 1
     assert found.doubts[0].startswith(
@@ -402,7 +408,7 @@ def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(parity, "write_file", refuse)
+    monkeypatch.setattr(records, "write_file", refuse)
     for _ in range(2):
         runs.clear()
         assert max(unknown.save(tmp_path / "m").parity.values()) < 1e-4
@@ -412,7 +418,7 @@ def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, 
 # Keras takes its time, and somebody presses Ctrl-C.
 DRIVER = """
 import sys, time
-from topwork.models import parity
+from topwork.models.checks import keras_file
 from topwork.recipes import train as pipeline
 from topwork.cli import run
 def wait(path, folder):
@@ -421,7 +427,7 @@ def wait(path, folder):
 def interrupt(*_):
     sys.stdin.readline()
     raise KeyboardInterrupt
-parity.reopen_keras_file = wait
+keras_file.reopen_keras_file = wait
 pipeline.prepare_examples = interrupt
 run()
 """

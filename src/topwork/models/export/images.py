@@ -7,7 +7,6 @@ data is by name, and what is found is used if its bytes are still the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,13 @@ from numpy.typing import NDArray
 
 from topwork.core import warm_up
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.errors import DatasetError, ImageError, ModelError
-from topwork.core.parallel import in_threads
+from topwork.core.errors import DatasetError, ModelError
 from topwork.data.dataset import Dataset
-from topwork.data.listing import Skipped, Split
-from topwork.heads.dense import Floats
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.data.listing import Split
+from topwork.models.checks.images import DecodedImages, Pixels, decode_images
 from topwork.models.folder import RETRAIN
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions, load_predictions
-
-Pixels = NDArray[np.uint8]
 
 # Enough to see a difference in one answer in a hundred, and soon run.
 MOST_CHECKED = 400
@@ -34,21 +29,6 @@ MOST_CHECKED = 400
 MOST_FITTED = 300
 
 GIVE_DATA = "say where the images that it was trained with are, with --data DATA"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images of a model, decoded as it decodes them.
-
-    Attributes:
-        pixels: (N, S, S, 3) uint8 for the name of each input, N at least 1.
-        rows: (N,) which of the remembered images they are.
-        skipped: those that are not there any more, or cannot be used, with the reasons.
-    """
-
-    pixels: dict[str, Pixels]
-    rows: NDArray[np.int64]
-    skipped: tuple[Skipped, ...]
 
 
 def read_predictions(model: Model, folder: Path) -> LabeledPredictions:
@@ -70,7 +50,7 @@ def read_checked(
     callback: Callback = SILENT,
     *,
     most: int = MOST_CHECKED,
-) -> Samples:
+) -> DecodedImages:
     """Returns a model's validation images: all of them, or `most` spread over them.
 
     Args:
@@ -83,9 +63,9 @@ def read_checked(
     Raises:
         DatasetError: none of them is in the dataset.
     """
-    chosen = _spread(np.arange(len(predictions)), most)
+    rows = _spread(np.arange(len(predictions)), most)
     return _read(
-        model, predictions.names, predictions.hashes, chosen, dataset, callback, "validation"
+        model, predictions.names, predictions.hashes, rows, dataset, callback, "validation"
     )
 
 
@@ -104,8 +84,8 @@ def read_fitted(model: Model, dataset: Dataset, callback: Callback = SILENT) -> 
         DatasetError: none of them is in the dataset.
     """
     images = model.images
-    chosen = _spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
-    return _read(model, images.names, images.hashes, chosen, dataset, callback, "training").pixels
+    rows = _spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
+    return _read(model, images.names, images.hashes, rows, dataset, callback, "training").pixels
 
 
 def _spread(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
@@ -118,54 +98,29 @@ def _read(
     model: Model,
     names: Sequence[str],
     hashes: Sequence[str],
-    chosen: NDArray[np.int64],
+    rows: NDArray[np.int64],
     dataset: Dataset,
     callback: Callback,
     what: str,
-) -> Samples:
+) -> DecodedImages:
     warm_up.networks()
-    sources = dataset.sources_by_name
-    sizes = model.inputs
-
-    def load(row: int) -> dict[str, Pixels] | str:
-        source = sources.get(names[row])
-        if source is None:
-            return "not in the data any more"
-        try:
-            return _decode(source, hashes[row], model, sizes)
-        except ImageError as error:
-            return str(error)
-
-    found: list[dict[str, Pixels]] = []
-    rows: list[int] = []
-    skipped: list[Skipped] = []
-    for count, (row, result) in enumerate(zip(chosen, in_threads(load, chosen), strict=True), 1):
-        if isinstance(result, str):
-            skipped.append(Skipped(names[row], result))
-        else:
-            found.append(result)
-            rows.append(row)
-        callback.on_read(count, len(chosen))
-    if not found:
-        first = f"; the first, {skipped[0].path}, is {skipped[0].reason}" if skipped else ""
+    known = dataset.sources_by_name
+    images = decode_images(
+        [known.get(name) for name in names],
+        hashes,
+        rows,
+        model.inputs,
+        model.interpolation,
+        changed="changed since the model was trained",
+        callback=callback,
+    )
+    if not len(images):
+        first = ""
+        if images.lost:
+            row, reason = next(iter(images.lost.items()))
+            first = f"; the first, {names[row]}, is {reason}"
         raise DatasetError(
-            f"none of the {len(chosen)} {what} images of the model can be used from "
+            f"none of the {len(rows)} {what} images of the model can be used from "
             f"{dataset.root or 'the data'}{first}; {GIVE_DATA}"
         )
-    pixels = {name: np.stack([images[name] for images in found]) for name in sizes}
-    return Samples(pixels, np.array(rows, np.int64), tuple(skipped))
-
-
-def _decode(source: Source, hash_: str, model: Model, sizes: dict[str, int]) -> dict[str, Pixels]:
-    data = read_bytes(source)
-    if image_hash(data) != hash_:
-        raise ImageError("changed since the model was trained")
-    return {name: decode(data, size, model.interpolation) for name, size in sizes.items()}
-
-
-def take_labels(
-    predictions: LabeledPredictions, rows: NDArray[np.int64]
-) -> tuple[NDArray[Any], Floats]:
-    """Returns the truth of some of the answers, and their logits as trained."""
-    chosen = predictions.take(rows)
-    return chosen.labels, chosen.logits
+    return images
