@@ -87,7 +87,7 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         f"{settings.base} {settings.image_size} {settings.precision:4} {head:13} "
         f"{model.precision:4}  {compared[0].share:.4f} {compared[1].share:.4f}  "
         f"{compared[0].probability:.4f} {compared[1].probability:.4f}  {trained.report.value:.3f}",
-        *saved.doubts,
+        *saved.warnings,
         flush=True,
     )
     return compared[0].share

@@ -67,7 +67,7 @@ def test_a_model_predicts_what_it_was_trained_on(trained, dataset, tmp_path):
     assert found.parity["keras"] < 1e-4
     assert (found.agreement.share, found.agreement.precision) == (1, "int8")
     assert found.agreement.probability < 1e-5
-    assert found.doubts == ()
+    assert found.warnings == ()
     model = load_model(tmp_path / "model")
     assert model.precision is Precision.INT8
     places = [n for n, s in enumerate(dataset.splits) if s == "validation"][:4]

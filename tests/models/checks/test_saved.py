@@ -60,7 +60,7 @@ def runs(monkeypatch):
 def test_files_are_run_the_first_time_that_networks_are_saved(unknown, tmp_path, runs):
     first = unknown.save(tmp_path / "first")
     assert runs == ["model.xml", "model.xml", "reopened.xml"]
-    assert first.doubts == ()
+    assert first.warnings == ()
     assert 0 <= max(first.parity.values()) < 1e-4
     runs.clear()
     second = unknown.save(tmp_path / "second")
@@ -84,7 +84,7 @@ def test_a_record_that_is_damaged_is_none(unknown, tmp_path, runs, content):
     for path in records:
         path.write_bytes(content)
     runs.clear()
-    assert unknown.save(tmp_path / "second").doubts == ()
+    assert unknown.save(tmp_path / "second").warnings == ()
     assert runs == ["model.xml", "model.xml", "reopened.xml"]
     assert all(path.read_bytes() != content for path in records)
 
@@ -104,7 +104,7 @@ def test_other_images_are_run_again(unknown, tmp_path, runs):
         found = replace(unknown, check_images=take(unknown.check_images, [*rows])).save(
             tmp_path / "m"
         )
-        assert (found.doubts, found.agreement.images) == ((), len(rows))
+        assert (found.warnings, found.agreement.images) == ((), len(rows))
         names.append(runs[:1])
     # The third are among the second.
     assert names == [["model.xml"], ["model.xml"], [], ["model.xml"]]
@@ -134,19 +134,19 @@ def test_a_file_with_another_head_is_named_and_the_model_kept(
     monkeypatch.setattr(saving, f"write_{name}_file", write_other)
     found = trained.save(tmp_path / "m")
     file = {"openvino": "model.xml", "keras": "model.keras"}[name]
-    assert found.doubts == (f"{file} holds another head than the one that was trained",)
+    assert found.warnings == (f"{file} holds another head than the one that was trained",)
     assert load_model(tmp_path / "m").classes == trained.model.classes
 
 
-def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
+def test_networks_that_see_something_else_than_was_stored_are_a_warning(trained, saved, tmp_path):
     images = trained.check_images
     other = replace(images, vectors=np.roll(images.vectors, 4, axis=0))
     found = replace(trained, check_images=other).save(tmp_path / "m")
-    assert "the stored vectors say" in found.doubts[0]
-    assert any("with an empty store (--store DIR)" in doubt for doubt in found.doubts)
+    assert "the stored vectors say" in found.warnings[0]
+    assert any("with an empty store (--store DIR)" in warning for warning in found.warnings)
     assert found.agreement.share < 0.9
     assert load_model(tmp_path / "m").classes == trained.model.classes
-    assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.doubts]
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.warnings]
 
 
 def make_other_vectors(monkeypatch, precision):
@@ -174,9 +174,9 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
     found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
     assert found.agreement.precision == "f32"
     assert found.agreement.share == 1
-    assert len(found.doubts) == 2
-    assert found.doubts[0].startswith("model.xml, in int8, gives ")
-    assert found.doubts[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
+    assert len(found.warnings) == 2
+    assert found.warnings[0].startswith("model.xml, in int8, gives ")
+    assert found.warnings[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
     model = load_model(tmp_path / "m")
     assert model.precision is model.settings.precision is Precision.F32
     assert found.parity["openvino"] < 1e-3
@@ -188,12 +188,12 @@ def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_pat
     vectors = unknown.check_images.vectors * np.float32(1.01)
     other = replace(unknown, check_images=replace(unknown.check_images, vectors=vectors))
     exact = other.save(tmp_path / "exact")
-    assert [doubt.split(":")[0] for doubt in exact.doubts] == [
+    assert [warning.split(":")[0] for warning in exact.warnings] == [
         "model.xml does not say what the stored vectors say",
         "the networks do not see in images what the store says of them",
     ]
     found = in_precision(other, Precision.BF16).save(tmp_path / "m")
-    assert found.doubts == ()
+    assert found.warnings == ()
     assert found.agreement.difference > 1e-3
 
 
@@ -208,7 +208,7 @@ def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monk
 
     monkeypatch.setattr(saving, "write_openvino_file", fill)
     found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
-    assert "there is no room to try f32 instead: No space left on device" in found.doubts
+    assert "there is no room to try f32 instead: No space left on device" in found.warnings
     assert load_model(tmp_path / "m").precision is Precision.INT8
 
 
@@ -217,7 +217,7 @@ def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp
     found = replace(unknown, check_images=replace(unknown.check_images, sources=sources)).save(
         tmp_path / "m"
     )
-    assert found.doubts[0] == (
+    assert found.warnings[0] == (
         "the model was compared without some of its images: 1 of 12 images could not be read any "
         "more: it has changed since its vector was made"
     )
@@ -238,7 +238,7 @@ def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, m
 
     monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
     found = trained.save(tmp_path / "m")
-    assert "report.html could not be written: another run has replaced the model" in found.doubts
+    assert "report.html could not be written: another run has replaced the model" in found.warnings
     assert not (tmp_path / "m" / "report.html").exists()
 
 
@@ -281,7 +281,7 @@ def test_a_tie_is_no_other_answer():
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
     other = replace(unknown.check_images, vectors=np.roll(unknown.check_images.vectors, 4, axis=0))
     found = in_precision(replace(unknown, check_images=other), Precision.INT8).save(tmp_path / "m")
-    assert "in f32 it agrees no better, so it was saved in int8" in found.doubts
+    assert "in f32 it agrees no better, so it was saved in int8" in found.warnings
     assert load_model(tmp_path / "m").precision is Precision.INT8
     assert found.agreement.precision == "int8"
 
@@ -292,28 +292,30 @@ def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone)
     sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
     images = replace(unknown.check_images, sources=tuple(sources))
     found = replace(unknown, check_images=images).save(tmp_path / "m")
-    assert f"{gone} of 12 images could not be read any more" in found.doubts[0]
+    assert f"{gone} of 12 images could not be read any more" in found.warnings[0]
     assert (found.agreement is None) == (gone == 12)
     if found.agreement:
         assert (found.agreement.images, found.agreement.share) == (11, 1)
     assert load_model(tmp_path / "m").classes == unknown.model.classes
 
 
-def test_a_check_that_breaks_is_a_doubt(unknown, tmp_path, monkeypatch):
+def test_a_check_that_breaks_is_a_warning(unknown, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(checking, "run_outputs", fail)
     found = unknown.save(tmp_path / "m")
-    assert found.doubts == ("model.xml could not be compared with what was trained: out of memory",)
+    assert found.warnings == (
+        "model.xml could not be compared with what was trained: out of memory",
+    )
     assert found.agreement is None
     assert load_model(tmp_path / "m").classes == unknown.model.classes
 
 
-def test_logits_that_are_not_finite_are_a_doubt(trained, saved, tmp_path, monkeypatch):
+def test_logits_that_are_not_finite_are_a_warning(trained, saved, tmp_path, monkeypatch):
     monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
     found = trained.save(tmp_path / "m")
-    assert any("a logit differs by nan" in doubt for doubt in found.doubts)
+    assert any("a logit differs by nan" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("units", [0, 5])
@@ -354,7 +356,7 @@ def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_p
     monkeypatch.setattr(keras_file, "reopen_keras_file", refuse)
     early = replace(unknown, checking=begin(unknown))
     found = early.save(tmp_path / "m")
-    assert found.doubts == (
+    assert found.warnings == (
         "whether Keras opens model.keras could not be checked: the process that runs Keras broke: "
         "so it is",
     )
@@ -374,7 +376,7 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
     assert early.save(tmp_path / "m").parity["keras"] < 1e-4
 
 
-def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path, monkeypatch):
+def test_a_keras_file_that_computes_something_else_is_a_warning(unknown, tmp_path, monkeypatch):
     run = keras_file.run_file
 
     def spoil(path, *rest, **named):
@@ -383,8 +385,8 @@ def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path,
 
     monkeypatch.setattr(keras_file, "run_file", spoil)
     found = unknown.save(tmp_path / "m")
-    assert len(found.doubts) == 1
-    assert found.doubts[0].startswith(
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(
         "model.keras does not say what OpenVINO computes in f32: a logit differs by "
     )
     # It is looked at again the next time.
@@ -462,11 +464,11 @@ SAVING = """
 import os, signal
 from topwork.recipes import result as trained
 from topwork.cli import run
-save_core = trained.save_core
+save_model = trained.save_model
 def save(*given):
     os.kill(os.getpid(), signal.SIGINT)
-    return save_core(*given)
-trained.save_core = save
+    return save_model(*given)
+trained.save_model = save
 run()
 """
 
