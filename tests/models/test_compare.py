@@ -12,7 +12,7 @@ from topwork.metrics.significance import mcnemar
 from topwork.models import compare as comparison
 from topwork.models import evaluate as evaluation
 from topwork.models.compare import align, check_models, compare, score_images
-from topwork.models.evaluate import Evaluation, Sureness
+from topwork.models.evaluate import CalibrationScores, Evaluation
 from topwork.models.predictions import LabeledPredictions
 from topwork.recipes import train as pipeline
 
@@ -70,12 +70,12 @@ def test_two_models_are_compared_on_the_same_images(trained, weaker, photos, sto
     found = compare([model, weaker], ["good", "bad"], dataset, "test", store)
     assert len(found) == 12
     alone = [evaluation.evaluate(one, dataset, "test", store) for one in (model, weaker)]
-    for entry, one in zip(found.entries, alone, strict=True):
-        assert entry.report.value == one.report.value
-        assert entry.report.interval == one.report.interval
-        assert entry.calibration_error == pytest.approx(one.sureness.error)
-        assert (entry.predictions.names, entry.predictions.seen) == (
-            found.entries[0].predictions.names,
+    for result, one in zip(found.results, alone, strict=True):
+        assert result.report.value == one.report.value
+        assert result.report.interval == one.report.interval
+        assert result.calibration_error == pytest.approx(one.calibration.error)
+        assert (result.predictions.names, result.predictions.seen) == (
+            found.results[0].predictions.names,
             0,
         )
     (difference,) = found.differences
@@ -86,12 +86,12 @@ def test_two_models_are_compared_on_the_same_images(trained, weaker, photos, sto
     assert difference.p_value == mcnemar(difference.worse, difference.better)
     low, high = difference.interval
     assert low < difference.value < high
-    names = {odd.name for odd in difference.odd}
+    names = {odd.name for odd in difference.disagreements}
     wanted = {
-        n for n, a, b in zip(found.entries[0].predictions.names, *right, strict=True) if a != b
+        n for n, a, b in zip(found.results[0].predictions.names, *right, strict=True) if a != b
     }
     assert names == wanted
-    for odd in difference.odd:
+    for odd in difference.disagreements:
         assert (odd.gain > 0) == odd.other.startswith(odd.truth)
         assert (odd.gain < 0) == odd.first.startswith(odd.truth)
     said = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -105,7 +105,8 @@ def test_a_model_does_not_differ_from_itself(trained, photos, store):
     found = compare([model] * 3, ["a", "b", "c"], Dataset.from_folder(photos), "test", store)
     assert [one.other for one in found.differences] == [1, 2]
     for one in found.differences:
-        assert (one.value, one.p_value, one.better, one.worse, one.odd) == (0, 1, 0, 0, ())
+        assert (one.value, one.p_value, one.better, one.worse) == (0, 1, 0, 0)
+        assert one.disagreements == ()
         assert not one.certain
         assert one.interval[0] == pytest.approx(-one.interval[1])
 
@@ -146,10 +147,10 @@ def test_data_without_splits_leaves_what_no_model_has_seen(flat_trained, flat, s
         }
         for one in (model, other)
     )
-    assert {*found.entries[0].predictions.hashes} == own & others
-    assert [entry.predictions.seen for entry in found.entries] == [len(found)] * 2
+    assert {*found.results[0].predictions.hashes} == own & others
+    assert [result.predictions.seen for result in found.results] == [len(found)] * 2
     whole = compare([model, other], ["a", "b"], dataset, "all", store)
-    assert [entry.predictions.seen for entry in whole.entries] == [30, 20]
+    assert [result.predictions.seen for result in whole.results] == [30, 20]
     alien = replace(table, splits=tuple("train" for _ in table.splits))
     moved = replace(table, splits=tuple("validation" for _ in table.splits))
     pair = [replace(model, images=images) for images in (alien, moved)]
@@ -202,7 +203,7 @@ def test_every_task_says_which_is_better(task, trained, monkeypatch):
     def answer(*_, **__):
         logits = target + rng.normal(0, next(noises), target.shape)
         answers = make_predictions([f"{n}" for n in range(count)], truth, logits)
-        return Evaluation(None, "test", 0, (), Sureness(), answers)
+        return Evaluation(None, "test", 0, (), CalibrationScores(), answers)
 
     monkeypatch.setattr(comparison, "evaluate", answer)
     found = compare(models, ["good", "bad", "equal"], None, "test", None)
@@ -212,10 +213,10 @@ def test_every_task_says_which_is_better(task, trained, monkeypatch):
     assert bad.interval[0] < bad.value < bad.interval[1]
     assert (bad.interval[0] > 0) if task is Task.NUMBER else (bad.interval[1] < 0)
     assert not equal.certain and equal.interval[0] < 0 < equal.interval[1]
-    values = [entry.report.value for entry in found.entries]
+    values = [result.report.value for result in found.results]
     assert bad.value == pytest.approx(values[1] - values[0])
-    assert len(bad.odd) == bad.better + bad.worse
-    gains = [abs(odd.gain) for odd in bad.odd]
+    assert len(bad.disagreements) == bad.better + bad.worse
+    gains = [abs(odd.gain) for odd in bad.disagreements]
     assert gains == sorted(gains, reverse=True)
-    assert (found.entries[0].calibration_error is None) == (task is Task.NUMBER)
+    assert (found.results[0].calibration_error is None) == (task is Task.NUMBER)
     json.dumps(found.to_json(), allow_nan=False)

@@ -209,7 +209,7 @@ def known(trained, photos):
 
 def judge(trained, photos, store, **options):
     dataset = Dataset.from_folder(photos)
-    return evaluation.evaluate(trained.model, dataset, "test", store, **options).sureness
+    return evaluation.evaluate(trained.model, dataset, "test", store, **options).calibration
 
 
 def test_the_calibration_error_is_given_with_and_without_the_temperature(
@@ -314,11 +314,11 @@ def test_every_decision_about_a_label_counts_for_its_calibration(trained, test_i
     logits = model.predict(dataset.sources).logits
     chances = expit(logits.astype(np.float64)).ravel()
     pairs = np.stack([1 - chances, chances], axis=1).astype(np.float32)
-    assert found.sureness.error == pytest.approx(
+    assert found.calibration.error == pytest.approx(
         calibration_error(pairs, labels.ravel().astype(int)), abs=1e-5
     )
     assert found.report.accuracy == pytest.approx(((logits > 0) == labels).mean())
-    assert found.sureness.covered is None
+    assert found.calibration.covered is None
 
 
 def test_labels_are_found_by_name_and_those_that_the_data_lacks_are_absent(trained, test_images):
@@ -344,11 +344,11 @@ def test_ranges_of_numbers_are_judged_by_all_of_them(trained, test_images, store
     truth[3:5, -1] -= 1.01 * reach[-1]
     truth[5:, :] += 0.99 * reach
     dataset = labelled_as(test_images, Task.NUMBER, truth, ("x", "y")[:outputs])
-    found = evaluation.evaluate(model, dataset, "test", store, coverage=0.5).sureness
+    found = evaluation.evaluate(model, dataset, "test", store, coverage=0.5).calibration
     assert found.covered == pytest.approx(7 / 12)
     assert found.set_size == pytest.approx(2 * reach.mean())
     assert found.error is None and found.answered is None
-    assert evaluation.evaluate(model, dataset, "test", store).sureness.covered is None
+    assert evaluation.evaluate(model, dataset, "test", store).calibration.covered is None
 
 
 def test_a_model_of_classes_answers_data_of_two(trained, test_images, store):

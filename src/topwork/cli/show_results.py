@@ -18,7 +18,7 @@ from topwork.metrics.scores import ClassReport, LabelReport, NumberReport, say_n
 if TYPE_CHECKING:
     from topwork.bases import BaseSpec
     from topwork.inspection.inspect import Inspection
-    from topwork.models.evaluate import Evaluation, Sureness
+    from topwork.models.evaluate import CalibrationScores, Evaluation
     from topwork.models.model import Model
     from topwork.recipes.neighbors import Neighbour
     from topwork.recipes.train import Layer
@@ -44,7 +44,7 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
     console.print(Text(say_report(where, report)), style="bold")
     if isinstance(report, ClassReport):
         console.print("In the macro average every class counts the same.", style="dim")
-    for line in _say_sureness(result.sureness, report):
+    for line in _say_calibration(result.calibration, report):
         console.print(Text(line))
     if isinstance(report, NumberReport):
         if len(model.classes) > 1:
@@ -80,7 +80,7 @@ def _show_numbers(console: Console, names: tuple[str, ...], report: NumberReport
     console.print(table)
 
 
-def _say_sureness(found: Sureness, report: Any) -> list[str]:
+def _say_calibration(found: CalibrationScores, report: Any) -> list[str]:
     lines = []
     if found.error is not None:
         lines.append(

@@ -45,7 +45,7 @@ SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelResult:
     """A model and its answers.
 
     Attributes:
@@ -64,7 +64,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Odd:
+class Disagreement:
     """An image that two models answer differently well.
 
     Attributes:
@@ -87,7 +87,7 @@ class Difference:
     """A model against the first one.
 
     Attributes:
-        other: place of the model among the entries.
+        other: index of the model among the results.
         value: its metric minus that of the first; of several numbers, see `score_images`.
         interval: 95 % interval of that, for this pair alone.
         p_value: how often chance alone makes a difference as large, corrected for the number of
@@ -95,7 +95,7 @@ class Difference:
         test: name of the test.
         better: images that it answers better than the first.
         worse: images that it answers less well.
-        odd: those images, the largest gain or loss first.
+        disagreements: those images, the largest gain or loss first.
     """
 
     other: int
@@ -105,7 +105,7 @@ class Difference:
     test: str
     better: int
     worse: int
-    odd: tuple[Odd, ...]
+    disagreements: tuple[Disagreement, ...]
 
     @property
     def certain(self) -> bool:
@@ -119,30 +119,30 @@ class Comparison:
 
     Attributes:
         split: which images: `train`, `validation`, `test` or `all`.
-        entries: M models, as given.
+        results: M models, as given.
         differences: M - 1, of each model from the first.
         skipped: files that were left out, with the reasons.
     """
 
     split: str
-    entries: tuple[Entry, ...]
+    results: tuple[ModelResult, ...]
     differences: tuple[Difference, ...]
     skipped: tuple[Skipped, ...]
 
     def __len__(self) -> int:
-        return len(self.entries[0].predictions)
+        return len(self.results[0].predictions)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork compare --json` prints."""
-        first = self.entries[0]
+        first = self.results[0]
         return {
             "split": self.split,
             "images": len(self),
             "task": str(first.model.task),
-            "models": [_describe_entry(entry) for entry in self.entries],
+            "models": [_describe_result(result) for result in self.results],
             "differences": [
                 {
-                    "model": self.entries[one.other].name,
+                    "model": self.results[one.other].name,
                     "from": first.name,
                     "metric": first.report.metric,
                     "difference": one.value,
@@ -152,7 +152,7 @@ class Comparison:
                     "beyond_chance": one.certain,
                     "better": one.better,
                     "worse": one.worse,
-                    "images": [vars(odd) for odd in one.odd],
+                    "images": [vars(image) for image in one.disagreements],
                 }
                 for one in self.differences
             ],
@@ -160,16 +160,16 @@ class Comparison:
         }
 
 
-def _describe_entry(entry: Entry) -> dict[str, Any]:
-    bases = entry.model.bases
+def _describe_result(result: ModelResult) -> dict[str, Any]:
+    bases = result.model.bases
     return {
-        "model": entry.name,
+        "model": result.name,
         "bases": [base.space.base for base in bases],
         "image_sizes": [base.space.image_size for base in bases],
-        "vector_length": entry.model.vector_length,
-        "seen": entry.predictions.seen,
-        "calibration_error": finite(entry.calibration_error),
-        **describe_report(entry.report),
+        "vector_length": result.model.vector_length,
+        "seen": result.predictions.seen,
+        "calibration_error": finite(result.calibration_error),
+        **describe_report(result.report),
     }
 
 
@@ -212,8 +212,8 @@ def compare(
             "since the data has no splits and they were trained on different images of it; "
             "divide the data into train, validation and test, or compare on other data with --data"
         )
-    entries = tuple(map(_judge, names, models, aligned))
-    pairs = [_compare(entries[0], entry) for entry in entries[1:]]
+    results = tuple(map(_judge, names, models, aligned))
+    pairs = [_compare(results[0], result) for result in results[1:]]
     corrected = holm([p_value for *_, p_value in pairs])
     differences = []
     for other, ((gains, value, interval, _), p_value) in enumerate(
@@ -228,11 +228,11 @@ def compare(
                 test="McNemar's exact test" if models[0].task.picks_one else "sign-flip test",
                 better=int((gains > 0).sum()),
                 worse=int((gains < 0).sum()),
-                odd=_find_odd(entries[0], entries[other], gains),
+                disagreements=_find_disagreements(results[0], results[other], gains),
             )
         )
     skipped = {item.path: item for one in found for item in one.skipped}
-    return Comparison(split, entries, tuple(differences), tuple(skipped.values()))
+    return Comparison(split, results, tuple(differences), tuple(skipped.values()))
 
 
 def check_models(models: Sequence[Model], names: Sequence[str]) -> None:
@@ -268,11 +268,11 @@ def align(predictions: Sequence[LabeledPredictions]) -> list[LabeledPredictions]
     An image is known by its name and content; one that is there several times is matched with
     itself in order.
     """
-    places = [_number(one) for one in predictions]
-    common = [key for key in places[0] if all(key in known for known in places[1:])]
+    indices = [_number(one) for one in predictions]
+    common = [key for key in indices[0] if all(key in known for known in indices[1:])]
     return [
         one.take(np.array([known[key] for key in common], np.int64))
-        for one, known in zip(predictions, places, strict=True)
+        for one, known in zip(predictions, indices, strict=True)
     ]
 
 
@@ -285,7 +285,7 @@ def _number(predictions: LabeledPredictions) -> dict[tuple[str, str, int], int]:
     return found
 
 
-def _judge(name: str, model: Model, predictions: LabeledPredictions) -> Entry:
+def _judge(name: str, model: Model, predictions: LabeledPredictions) -> ModelResult:
     """Measures a model on the images that all models answered."""
     task, labels, logits = model.task, predictions.labels, predictions.logits
     report = report_logits(task, labels, logits, len(model.classes))
@@ -298,10 +298,12 @@ def _judge(name: str, model: Model, predictions: LabeledPredictions) -> Entry:
         error = calibration_error(decisions, labels.ravel().astype(np.int64))
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     seen = sum(remembered.get(image, Split.TEST) != Split.TEST for image in predictions.hashes)
-    return Entry(name, model, replace(predictions, seen=seen), report, error)
+    return ModelResult(name, model, replace(predictions, seen=seen), report, error)
 
 
-def _compare(first: Entry, other: Entry) -> tuple[Floats, float, tuple[float, float], float]:
+def _compare(
+    first: ModelResult, other: ModelResult
+) -> tuple[Floats, float, tuple[float, float], float]:
     """Returns gains (N,), the difference, its interval, and the uncorrected p-value."""
     task = first.model.task
     before, after = (score_images(one.model.task, one.predictions) for one in (first, other))
@@ -335,7 +337,9 @@ def score_images(task: Task, predictions: LabeledPredictions) -> Floats:
     return np.asarray(errors.mean(axis=1))
 
 
-def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
+def _find_disagreements(
+    first: ModelResult, other: ModelResult, gains: Floats
+) -> tuple[Disagreement, ...]:
     """Returns the images with a gain or loss, the largest first, then the surest mistakes."""
     rows = np.flatnonzero(gains)
     wrong = [first if gains[row] > 0 else other for row in rows]
@@ -351,25 +355,25 @@ def _find_odd(first: Entry, other: Entry, gains: Floats) -> tuple[Odd, ...]:
     truth = _say_truth(first)
     names = first.predictions.names
     return tuple(
-        Odd(names[row], truth[row], said[0][row], said[1][row], float(gains[row]))
+        Disagreement(names[row], truth[row], said[0][row], said[1][row], float(gains[row]))
         for row in order.tolist()
     )
 
 
-def _say_answers(entry: Entry) -> list[str]:
-    task, classes = entry.model.task, entry.model.classes
-    said = decide(task, entry.predictions.logits)
+def _say_answers(result: ModelResult) -> list[str]:
+    task, classes = result.model.task, result.model.classes
+    said = decide(task, result.predictions.logits)
     if not task.picks_one:
         return _say_rows(task, classes, said)
-    top = probabilities(task, entry.predictions.logits).max(axis=1)
+    top = probabilities(task, result.predictions.logits).max(axis=1)
     return [f"{classes[c]} {share:.0%}" for c, share in zip(said.tolist(), top, strict=True)]
 
 
-def _say_truth(entry: Entry) -> list[str]:
-    task, classes = entry.model.task, entry.model.classes
+def _say_truth(result: ModelResult) -> list[str]:
+    task, classes = result.model.task, result.model.classes
     if task.picks_one:
-        return [classes[c] for c in entry.predictions.labels.tolist()]
-    return _say_rows(task, classes, entry.predictions.labels)
+        return [classes[c] for c in result.predictions.labels.tolist()]
+    return _say_rows(task, classes, result.predictions.labels)
 
 
 def _say_rows(task: Task, classes: Sequence[str], rows: NDArray[Any]) -> list[str]:

@@ -32,7 +32,7 @@ FEW = 32
 
 
 @dataclass(frozen=True)
-class Sureness:
+class CalibrationScores:
     """What a model's probabilities were worth on some images.
 
     Attributes:
@@ -66,7 +66,7 @@ class Evaluation:
         split: which images: `train`, `validation`, `test` or `all`.
         seen: how many of them the model was trained or chosen on; not an honest test if any.
         skipped: files that were left out, with the reasons.
-        sureness: what the probabilities were worth.
+        calibration: what the probabilities were worth.
         predictions: the logits and the truth, image by image.
     """
 
@@ -74,7 +74,7 @@ class Evaluation:
     split: str
     seen: int
     skipped: tuple[Skipped, ...]
-    sureness: Sureness
+    calibration: CalibrationScores
     predictions: LabeledPredictions
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +83,9 @@ class Evaluation:
             "split": self.split,
             "images": len(self),
             **describe_report(self.report),
-            "calibration": {name: finite(value) for name, value in asdict(self.sureness).items()},
+            "calibration": {
+                name: finite(value) for name, value in asdict(self.calibration).items()
+            },
             "seen": self.seen,
             "skipped": [asdict(item) for item in self.skipped],
         }
@@ -160,7 +162,7 @@ def evaluate(
         split=split,
         seen=seen,
         skipped=dataset.skipped,
-        sureness=_judge(model, logits, dataset.labels, abstain_below, threshold),
+        calibration=_judge(model, logits, dataset.labels, abstain_below, threshold),
         predictions=LabeledPredictions(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
@@ -173,12 +175,12 @@ def _judge(
     labels: Any,
     abstain_below: float | None,
     threshold: Any,
-) -> Sureness:
+) -> CalibrationScores:
     if model.task is Task.NUMBER:
         if threshold is None:
-            return Sureness()
+            return CalibrationScores()
         inside = (np.abs(logits - labels) <= threshold).all(axis=1)
-        return Sureness(covered=float(inside.mean()), set_size=float(2 * threshold.mean()))
+        return CalibrationScores(covered=float(inside.mean()), set_size=float(2 * threshold.mean()))
     before = logits * np.float32(model.temperature)
     task, truth = model.task, labels
     if task is Task.LABELS:
@@ -186,7 +188,7 @@ def _judge(
         task, truth = Task.BINARY, labels.ravel().astype(np.int64)
         logits, before = logits.reshape(-1, 1), before.reshape(-1, 1)
     shown, first = probabilities(task, logits), probabilities(task, before)
-    found = Sureness(
+    found = CalibrationScores(
         calibration_error(shown, truth), calibration_error(first, truth), chance_error(shown)
     )
     if abstain_below is not None:

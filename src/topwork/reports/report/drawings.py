@@ -124,7 +124,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Sureness:
+class CalibrationChart:
     """How far probabilities can be believed.
 
     Attributes:
@@ -149,7 +149,7 @@ class Sureness:
     by_chance: float
 
 
-def draw_sureness(found: Judged) -> Sureness | None:
+def draw_calibration(found: Judged) -> CalibrationChart | None:
     """Draws how sure the model was against how often it was right; None for numbers."""
     calibration = found.model.calibration
     if not isinstance(calibration, Calibration):
@@ -164,7 +164,7 @@ def draw_sureness(found: Judged) -> Sureness | None:
         pairs = (as_pairs(values.reshape(-1, 1)) for values in (logits, before))
         shown, first = (probabilities(Task.CLASSES, values) for values in pairs)
     bins = _find_bins(shown, truth)
-    return Sureness(
+    return CalibrationChart(
         chart=_draw_bins(bins),
         bins=bins,
         unit="decisions" if found.task is Task.LABELS else "images",

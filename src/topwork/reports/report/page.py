@@ -21,7 +21,7 @@ from topwork.models.predictions import LabeledPredictions
 from topwork.reports.pages.balance import count_classes
 from topwork.reports.pages.templates import load_template
 from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
-from topwork.reports.report.drawings import draw_curves, draw_numbers, draw_sureness
+from topwork.reports.report.drawings import draw_calibration, draw_curves, draw_numbers
 from topwork.reports.report.facts import (
     list_findings,
     list_origins,
@@ -140,7 +140,7 @@ def _list_answers(
     return {
         "rows": rows,
         "confusion": confusion,
-        "sureness": draw_sureness(found),
+        "sureness": draw_calibration(found),
         "numbers": draw_numbers(found),
     }
 
