@@ -154,18 +154,18 @@ def show_inspection(console: Console, found: Inspection) -> None:
         ),
         _Section(
             "Labels in doubt",
-            f"{_count(found.suspects, 'label')}, of {counted(found.judged, 'image')} judged"
+            f"{_count(found.label_issues, 'label')}, of {counted(found.judged, 'image')} judged"
             + (f"; {rest} not judged, too few of their kind" if rest else ""),
             [
-                f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.place]}"
-                for s in found.suspects
+                f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.index]}"
+                for s in found.label_issues
             ],
             serious=True,
         ),
         _Section(
             "Classes that look alike",
-            f"{_count(found.alike, 'pair')} that cannot be told apart",
-            [f"{a.first} and {a.second}: {a.error:.0%} mistaken" for a in found.alike],
+            f"{_count(found.class_overlaps, 'pair')} that cannot be told apart",
+            [f"{a.first} and {a.second}: {a.error:.0%} mistaken" for a in found.class_overlaps],
             serious=True,
         ),
         _Section(
@@ -177,12 +177,12 @@ def show_inspection(console: Console, found: Inspection) -> None:
         _Section(
             "Outliers",
             f"{_count(found.outliers, 'image')} unlike all others of the same label",
-            [f"{texts[o.place] or 'no label'}: {names[o.place]}" for o in found.outliers],
+            [f"{texts[o.index] or 'no label'}: {names[o.index]}" for o in found.outliers],
         ),
         _Section(
             "Odd files",
-            _count(found.oddities, "image"),
-            [f"{o.kind}, {o.detail}: {names[o.place]}" for o in found.oddities],
+            _count(found.image_issues, "image"),
+            [f"{o.kind}, {o.detail}: {names[o.index]}" for o in found.image_issues],
         ),
         _Section(
             "Not measured",

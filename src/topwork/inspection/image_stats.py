@@ -45,7 +45,7 @@ FIGURES = (
     "width", "height", "brightness", "contrast", "low", "high", "sharpness", "size_bytes",
     "frames", "orientation", "mode", "format",
 )  # fmt: skip
-# A store keeps numbers: the place in these, or one past the end.
+# A store keeps numbers: the index in one of these, or one past the end.
 _MODES = (
     "1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX",
     "RGBa", "La", "I;16", "I;16L", "I;16B", "I;16N",
@@ -55,7 +55,7 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Measures:
+class ImageStats:
     """Figures of N pictures, after the EXIF orientation is applied.
 
     Attributes:
@@ -72,7 +72,7 @@ class Measures:
         orientation: (N,) EXIF's number; 1 for upright.
         modes: N of Pillow's names, such as `RGB` or `CMYK`; `other` where unknown.
         formats: N of Pillow's names, such as `JPEG`.
-        failed: why, by place, of images that could not be measured.
+        failed: why, by index, of images that could not be measured.
     """
 
     width: Ints
@@ -99,7 +99,7 @@ def measure(
     store: Path,
     *,
     callback: Callback = SILENT,
-) -> Measures:
+) -> ImageStats:
     """Measures images, or finds their figures in the store.
 
     Args:
@@ -129,14 +129,14 @@ def measure(
     for _ in range(ATTEMPTS):
         kept.refresh()
         _complete(kept, sources, hashes, failed, callback)
-        there = [place for place, image in enumerate(hashes) if image not in failed]
+        there = [index for index, image in enumerate(hashes) if image not in failed]
         try:
-            figures = kept.read([hashes[place] for place in there])
+            figures = kept.read([hashes[index] for index in there])
         except DamagedPartError:
             continue
         values = np.full((len(hashes), len(FIGURES)), np.nan, np.float32)
         values[there] = figures
-        bad = {place: failed[image] for place, image in enumerate(hashes) if image in failed}
+        bad = {index: failed[image] for index, image in enumerate(hashes) if image in failed}
         return _name_columns(values, bad)
     raise StoreError(
         f"figures in {kept.folder} are damaged as soon as they are written; check the disk or "
@@ -202,17 +202,17 @@ def _complete(
     callback: Callback,
 ) -> None:
     """Measures what the store lacks and has not failed, and writes it in parts."""
-    places: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     missing = kept.missing(hashes)
-    for place, image in enumerate(hashes):
-        if missing[place] and image not in failed:
-            places.setdefault(image, []).append(place)
-    work = list(places.items())
+    for index, image in enumerate(hashes):
+        if missing[index] and image not in failed:
+            indices.setdefault(image, []).append(index)
+    work = list(indices.items())
     warm_up.pictures()
     finished: list[tuple[str, Floats]] = []
 
     def look(item: tuple[str, list[int]]) -> Floats | ImageError:
-        return _measure_any([sources[place] for place in item[1]], item[0])
+        return _measure_any([sources[index] for index in item[1]], item[0])
 
     try:
         for done, (result, (image, _)) in enumerate(
@@ -251,14 +251,14 @@ def _measure_any(sources: Sequence[Source], image: str) -> Floats | ImageError:
     return problem
 
 
-def _name_columns(values: Floats, failed: Mapping[int, str]) -> Measures:
+def _name_columns(values: Floats, failed: Mapping[int, str]) -> ImageStats:
     column = dict(zip(FIGURES, values.T, strict=True))
     whole = {
         name: np.nan_to_num(column[name]).astype(np.int64)
         for name in ("width", "height", "size_bytes", "frames", "orientation", "mode", "format")
     }
     sharpness = np.where(column["sharpness"] > 0, column["sharpness"], np.nan)
-    return Measures(
+    return ImageStats(
         width=whole["width"],
         height=whole["height"],
         brightness=column["brightness"],

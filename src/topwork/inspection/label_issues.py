@@ -24,7 +24,7 @@ from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.splits import count_units, fold_out, merge_rare, strata
-from topwork.inspection.issues import Suspect
+from topwork.inspection.issues import LabelIssue
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
 
@@ -159,15 +159,15 @@ def score_labels(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
         DatasetError: they do not fit each other, or are no probabilities.
     """
     _check_probabilities(probabilities, labels)
-    places = np.arange(len(labels))
+    indices = np.arange(len(labels))
     others = probabilities.astype(np.float64)
-    given = others[places, labels]
-    others[places, labels] = -1
+    given = others[indices, labels]
+    others[indices, labels] = -1
     best = others.max(axis=1)
     return np.asarray(best / (best + given))
 
 
-def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> list[Suspect]:
+def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> list[LabelIssue]:
     """Finds the images whose class the held-out heads contradict, the surest first.
 
     How many is what the confident joint counts beside its diagonal; which, those of the highest
@@ -184,18 +184,18 @@ def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) ->
     _check_names(classes, probabilities)
     scores = score_labels(probabilities, labels)
     found = []
-    for place in _choose(scores, count_confident(probabilities, labels)):
-        row, given = probabilities[place].astype(np.float64), int(labels[place])
+    for index in _choose(scores, count_confident(probabilities, labels)):
+        row, given = probabilities[index].astype(np.float64), int(labels[index])
         row[given] = -1
         best = int(row.argmax())
         found.append(
-            Suspect(
-                place=int(place),
+            LabelIssue(
+                index=int(index),
                 given=classes[given],
                 suggested=classes[best],
-                given_probability=float(probabilities[place, given]),
+                given_probability=float(probabilities[index, given]),
                 suggested_probability=float(row[best]),
-                score=float(scores[place]),
+                score=float(scores[index]),
             )
         )
     return found
@@ -203,7 +203,7 @@ def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) ->
 
 def rank_labels(
     probabilities: Floats, targets: NDArray[Any], classes: Sequence[str]
-) -> list[Suspect]:
+) -> list[LabelIssue]:
     """Finds the labels that an image has or lacks, and the heads say otherwise; the surest first.
 
     Each label is judged by itself, as two classes; an image may be there for several labels.
@@ -223,22 +223,22 @@ def rank_labels(
         present = probabilities[:, column].astype(np.float64)
         pair, given = np.stack([1 - present, present], axis=1), targets[:, column].astype(np.int64)
         scores = score_labels(pair, given)
-        for place in _choose(scores, count_confident(pair, given)):
-            here = int(given[place])
+        for index in _choose(scores, count_confident(pair, given)):
+            here = int(given[index])
             found.append(
-                Suspect(
-                    place=int(place),
+                LabelIssue(
+                    index=int(index),
                     given=name if here else f"not {name}",
                     suggested=f"not {name}" if here else name,
-                    given_probability=float(pair[place, here]),
-                    suggested_probability=float(pair[place, 1 - here]),
-                    score=float(scores[place]),
+                    given_probability=float(pair[index, here]),
+                    suggested_probability=float(pair[index, 1 - here]),
+                    score=float(scores[index]),
                 )
             )
     return sorted(found, key=lambda suspect: -suspect.score)
 
 
-def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[Suspect]:
+def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[LabelIssue]:
     """Finds the numbers that are far from what held-out heads predict, the farthest first.
 
     Far is more than 3.5 robust deviations from the median error. With z such deviations the
@@ -268,12 +268,12 @@ def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[Su
     far = np.abs(errors) / scale if scale > 0 else np.zeros(len(errors))
     found = []
     for row in np.argsort(-far, kind="stable")[: np.count_nonzero(far > LIMIT)]:
-        place = int(known[row])
+        index = int(known[row])
         found.append(
-            Suspect(
-                place=place,
-                given=f"{name} {targets[place]:g}",
-                suggested=f"{name} {predicted[place]:g}",
+            LabelIssue(
+                index=index,
+                given=f"{name} {targets[index]:g}",
+                suggested=f"{name} {predicted[index]:g}",
                 given_probability=np.nan,
                 suggested_probability=np.nan,
                 score=float(far[row] / (far[row] + LIMIT)),
@@ -339,7 +339,7 @@ def _standardise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _choose(scores: NDArray[np.float64], joint: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Returns the places of the suspects, the surest first."""
+    """Returns the indices of the suspects, the surest first."""
     count = min(int(joint.sum() - np.trace(joint)), np.count_nonzero(scores > EVEN))
     return np.argsort(-scores, kind="stable")[:count]
 

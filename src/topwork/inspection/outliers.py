@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
 from topwork.data.listing import Split
-from topwork.inspection.issues import Alike, Outlier, Shift
+from topwork.inspection.issues import ClassOverlap, Outlier, Shift
 from topwork.metrics.conformal import check_labels
 from topwork.metrics.scores import wilson_interval
 from topwork.metrics.significance import holm
@@ -80,25 +80,25 @@ def find_outliers(
         )
     distances, above, scales = np.zeros((3, len(vectors)))
     for label in np.unique(own):
-        places = np.flatnonzero(own == label)
-        if len(places) > 1:
-            distances[places] = _distances(vectors[places], neighbours, block)
-            above[places] = distances[places] - np.median(distances[places])
-            scales[places] = robust_scale(above[places])
+        indices = np.flatnonzero(own == label)
+        if len(indices) > 1:
+            distances[indices] = _distances(vectors[indices], neighbours, block)
+            above[indices] = distances[indices] - np.median(distances[indices])
+            scales[indices] = robust_scale(above[indices])
     # That of a few images alone would be chance: none is below that of all.
     scales = np.maximum(scales, robust_scale(above))
     scores = np.divide(above, scales, out=np.zeros(len(above)), where=scales > 0)
     farthest = np.argsort(-scores, kind="stable")[:count]
     return [
-        Outlier(int(place), float(distances[place]), float(scores[place]))
-        for place in farthest
-        if scores[place] > LIMIT
+        Outlier(int(index), float(distances[index]), float(scores[index]))
+        for index in farthest
+        if scores[index] > LIMIT
     ]
 
 
-def find_alike(
+def find_class_overlaps(
     probabilities: Floats, labels: Ints, classes: Sequence[str], *, share: float = ALIKE
-) -> list[Alike]:
+) -> list[ClassOverlap]:
     """Finds the pairs of classes that held-out heads mistake for each other, the worst first.
 
     Of each class, among the images that are taken for one of the two, the share that is taken
@@ -134,7 +134,9 @@ def find_alike(
             error, interval = alike
             mistaken = int(confusion[first, second] + confusion[second, first])
             total = mistaken + int(confusion[first, first] + confusion[second, second])
-            found.append(Alike(classes[first], classes[second], mistaken, total, error, interval))
+            found.append(
+                ClassOverlap(classes[first], classes[second], mistaken, total, error, interval)
+            )
     return sorted(found, key=lambda pair: -pair.interval[0])
 
 
