@@ -83,7 +83,7 @@ def test_predictions_come_in_chunks_and_in_order(trained, count):
     logits = np.full((count, 3), np.nan, np.float32)
     failed = {}
     for start, found in chunks:
-        logits[start + found.places] = found.logits
+        logits[start + found.indices] = found.logits
         failed |= {start + place: reason for place, reason in found.failed.items()}
     assert failed.keys() == ({3} if count > 4 else set())
     for place, image in enumerate(images):

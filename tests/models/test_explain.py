@@ -87,7 +87,7 @@ def test_the_mean_of_a_map_and_the_rest_are_the_logit_that_the_model_predicts(
             assert one.mean(dtype=np.float64) + rest == pytest.approx(whole, abs=1e-4)
         predicted = explanation.predictions
         np.testing.assert_allclose(predicted.probabilities[0], found.probabilities[row], atol=1e-4)
-        assert (predicted.places.tolist(), predicted.failed) == ([0], {})
+        assert (predicted.indices.tolist(), predicted.failed) == ([0], {})
 
 
 def test_a_saved_model_is_explained_alike(trained, saved, photos):

@@ -158,7 +158,7 @@ def test_a_stack_predicts_around_an_image_that_cannot_be_read(stacked, stacked_s
     whole = stacked.model.predict(images)
     for model in (stacked.model, load_model(stacked_saved)):
         found = model.predict([images[0], b"<html>", *images[1:]])
-        assert found.places.tolist() == [0, 2, 3]
+        assert found.indices.tolist() == [0, 2, 3]
         assert found.failed == {1: "not an image: it starts like a web page"}
         np.testing.assert_allclose(found.logits, whole.logits, rtol=0, atol=1e-3)
     assert whole.logits.std(axis=0).min() > 0.1

@@ -119,10 +119,10 @@ def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> Reliab
     edges = np.linspace(0, 1, bins + 1)
     top = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    confidence = _mean(np.bincount(place, top, bins), count)
-    return Reliability(edges, count, confidence, _mean(np.bincount(place, right, bins), count))
+    bin_of = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    confidence = _mean(np.bincount(bin_of, top, bins), count)
+    return Reliability(edges, count, confidence, _mean(np.bincount(bin_of, right, bins), count))
 
 
 def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
@@ -166,8 +166,8 @@ def chance_error(probabilities: Floats, bins: int = BINS) -> float:
     """
     found = reliability(probabilities, np.zeros(len(probabilities), np.int64), bins)
     top = probabilities.max(axis=1).astype(np.float64)
-    place = np.clip(np.searchsorted(found.edges, top, side="left") - 1, 0, bins - 1)
-    variance = np.bincount(place, top * (1 - top), bins)
+    bin_of = np.clip(np.searchsorted(found.edges, top, side="left") - 1, 0, bins - 1)
+    variance = np.bincount(bin_of, top * (1 - top), bins)
     return float(np.sqrt(2 / math.pi * variance).sum() / len(top))
 
 

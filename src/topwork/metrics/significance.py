@@ -108,7 +108,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     corrected, least = [0.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    for done, place in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - done) * p_values[place]))
-        corrected[place] = least
+    for done, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - done) * p_values[index]))
+        corrected[index] = least
     return corrected

@@ -244,7 +244,7 @@ def predict(
         chunk: how many are predicted at once.
 
     Yields:
-        The place of the chunk's first image, and its predictions.
+        The index of the chunk's first image, and its predictions.
     """
     for start in range(0, len(sources), chunk):
         yield start, model.predict(sources[start : start + chunk])
@@ -267,21 +267,21 @@ def answer(
         threshold: from `find_threshold`.
 
     Yields:
-        The place of each image that could be read, and: for numbers `numbers`, each with `name`,
+        The index of each image that could be read, and: for numbers `numbers`, each with `name`,
         `value` and perhaps `range`; else `predictions`, each with `label` and `probability`. For
         many labels `present` names those that the image has. With a threshold for saying nothing
         `abstained` says whether it is reached; with a coverage `labels` is the set.
     """
-    if not len(found.places):
+    if not len(found.indices):
         return
     if model.task is Task.NUMBER:
-        for row, place in zip(found.logits.tolist(), found.places.tolist(), strict=True):
-            yield place, {"numbers": _say_numbers(model.classes, row, threshold)}
+        for row, index in zip(found.logits.tolist(), found.indices.tolist(), strict=True):
+            yield index, {"numbers": _say_numbers(model.classes, row, threshold)}
         return
     classes, chances = model.classes, found.probabilities
     order = (-chances).argsort(axis=1, kind="stable")
     sets = None if threshold is None else label_sets(chances, threshold)
-    for row, place in enumerate(found.places.tolist()):
+    for row, index in enumerate(found.indices.tolist()):
         shares = chances[row]
         ranked = [{"label": classes[c], "probability": float(shares[c])} for c in order[row]]
         said: dict[str, Any] = {"predictions": ranked[:top]}
@@ -291,7 +291,7 @@ def answer(
             said["abstained"] = bool(shares.max() < abstain_below)
         if sets is not None:
             said["labels"] = [classes[c] for c in order[row] if sets[row, c]]
-        yield place, said
+        yield index, said
 
 
 def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list[dict[str, Any]]:
@@ -368,13 +368,13 @@ def _add_classes(model: Model, dataset: Dataset) -> Dataset:
 
 def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Returns the dataset with its labels numbered by other classes, which have all of its own."""
-    index = {name: place for place, name in enumerate(classes)}
-    places = [index[name] for name in dataset.classes]
+    number_of = {name: number for number, name in enumerate(classes)}
+    numbers = [number_of[name] for name in dataset.classes]
     if dataset.task is Task.LABELS:
         labels = np.zeros((len(dataset), len(classes)), bool)
-        labels[:, places] = dataset.labels
+        labels[:, numbers] = dataset.labels
     else:
-        labels = np.array(places, np.int32)[dataset.labels]
+        labels = np.array(numbers, np.int32)[dataset.labels]
     return replace(dataset, classes=classes, labels=labels)
 
 

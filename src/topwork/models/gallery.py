@@ -85,10 +85,10 @@ class Gallery:
                 f"{vector.shape}"
             )
         rows = self._shortlist(vector, count)
-        places, cosines = nearest(vector[None], self.vectors[rows], count)
+        nearest_rows, cosines = nearest(vector[None], self.vectors[rows], count)
         return [
             Near(self.names[n], self.labels[n], float(cosine), self.thumbnails[n])
-            for n, cosine in zip(rows[places[0]].tolist(), cosines[0], strict=True)
+            for n, cosine in zip(rows[nearest_rows[0]].tolist(), cosines[0], strict=True)
         ]
 
     def _shortlist(self, vector: Floats, count: int) -> NDArray[np.int64]:
@@ -173,8 +173,8 @@ def choose_evenly(labels: Sequence[str], most: int) -> list[int]:
     if len(order) <= most:
         return sorted(order)
     # The middle of each of `most` equal stretches.
-    places = ((2 * np.arange(most) + 1) * len(order)) // (2 * most)
-    return sorted(order[place] for place in places.tolist())
+    middles = ((2 * np.arange(most) + 1) * len(order)) // (2 * most)
+    return sorted(order[middle] for middle in middles.tolist())
 
 
 def _write(

@@ -180,13 +180,13 @@ class Predictions:
         logits: (N, C) float32 for the images that could be read; one column for two classes.
         probabilities: (N, C) float32, for one of many or of two rows sum to 1; the numbers
             themselves for numbers.
-        places: (N,) int64, which of the given images each row belongs to.
-        failed: reason by place, for the others.
+        indices: (N,) int64, which of the given images each row belongs to.
+        failed: reason by index, for the others.
     """
 
     logits: Floats
     probabilities: Floats
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     failed: dict[int, str]
 
 
@@ -313,9 +313,9 @@ class Model:
         return [
             Column(
                 VectorStore(store, base.local_space, base.vector_length),
-                lambda place=place: self.engines[place],  # type: ignore[misc]
+                lambda n=n: self.engines[n],  # type: ignore[misc]
             )
-            for place, base in enumerate(self.bases)
+            for n, base in enumerate(self.bases)
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -335,15 +335,18 @@ class Model:
         warm_up.networks()
         failed: dict[int, str] = {}
         engines = self.engines_for(len(sources))
-        parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]
-        places = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
-        vectors = np.concatenate([part[places] for part in parts], axis=1)
+        parts = [
+            self._run(base, engine, sources, failed)
+            for base, engine in zip(self.bases, engines, strict=True)
+        ]
+        indices = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
+        vectors = np.concatenate([part[indices] for part in parts], axis=1)
         logits = self.head.logits(vectors)
-        return Predictions(logits, probabilities(self.task, logits), places, failed)
+        return Predictions(logits, probabilities(self.task, logits), indices, failed)
 
     def _run(
         self,
-        place: int,
+        base: BaseInfo,
         engine: OpenVINOEngine,
         sources: Sequence[Source],
         failed: dict[int, str],
@@ -357,13 +360,13 @@ class Model:
                 return error
 
         def pixels() -> Iterator[tuple[int, Pixels]]:
-            for row, found in enumerate(in_threads(load, sources)):
-                if isinstance(found, ImageError):
-                    failed[row] = str(found)
+            for index, image in enumerate(in_threads(load, sources)):
+                if isinstance(image, ImageError):
+                    failed[index] = str(image)
                 else:
-                    yield row, found
+                    yield index, image
 
-        vectors = np.zeros((len(sources), self.bases[place].vector_length), np.float32)
-        for row, vector in engine.run(pixels()):
-            vectors[row] = vector
+        vectors = np.zeros((len(sources), base.vector_length), np.float32)
+        for index, vector in engine.run(pixels()):
+            vectors[index] = vector
         return vectors

@@ -21,12 +21,12 @@ def test_the_worst_are_wrong_and_the_surest_first(make, task):
     worst = find_worst(found)
     wrong = [n for n in range(300) if found.said[n] != found.truth[n]]
     ranked = sorted(wrong, key=lambda n: -found.chances[n].max())
-    assert [case.place for case in worst.rows] == ranked[: module.WORST]
+    assert [case.index for case in worst.rows] == ranked[: module.WORST]
     assert worst.total == len(wrong)
     first = worst.rows[0]
-    said, true = (found.classes[int(part[first.place])] for part in (found.said, found.truth))
+    said, true = (found.classes[int(part[first.index])] for part in (found.said, found.truth))
     assert words(first) == [true, said]
-    assert first.facts[1].chance == pytest.approx(found.chances[first.place].max())
+    assert first.facts[1].chance == pytest.approx(found.chances[first.index].max())
     # Of two classes the maps would be each other's negative.
     assert len(first.asked) == (1 if task is Task.BINARY else 2)
     assert first.asked[0][1] == said
@@ -36,7 +36,7 @@ def test_the_least_sure_are_those_of_the_lowest_top_probability(make):
     found = judged(make(Task.CLASSES))
     top = found.chances.max(axis=1)
     unsure = find_unsure(found)
-    assert [case.place for case in unsure.rows] == np.argsort(top, kind="stable")[:12].tolist()
+    assert [case.index for case in unsure.rows] == np.argsort(top, kind="stable")[:12].tolist()
     chances = [fact.chance for fact in unsure.rows[0].facts[1:]]
     assert chances == sorted(chances, reverse=True)
 
@@ -48,14 +48,14 @@ def test_wrong_decisions_about_labels_are_told_one_by_one(make):
     assert worst.total == len(wrong)
     size = np.abs(found.predictions.logits)
     ranked = sorted(wrong, key=lambda pair: -size[pair])[: module.WORST]
-    assert [(case.place, case.asked[0][0]) for case in worst.rows] == ranked
+    assert [(case.index, case.asked[0][0]) for case in worst.rows] == ranked
     for case in worst.rows:
         is_, said = words(case)
         name = case.asked[0][1]
         assert {is_, said} == {name, f"not {name}"}
         assert case.facts[1].chance > 0.5
     closest = find_unsure(found).rows[0]
-    assert size[closest.place, closest.asked[0][0]] == size.min()
+    assert size[closest.index, closest.asked[0][0]] == size.min()
 
 
 def test_numbers_have_errors_in_units_of_their_own(make):
@@ -67,7 +67,7 @@ def test_numbers_have_errors_in_units_of_their_own(make):
     made.predictions.logits[7, 1] = made.predictions.labels[7, 1] - 50
     found = judged(made)
     first = find_worst(found).rows[0]
-    assert first.place == 7
+    assert first.index == 7
     assert first.facts[0].term == "kilos is"
     assert first.facts[2].words == "-50"
     assert find_unsure(found) is None
@@ -88,8 +88,8 @@ def test_groups_hold_the_images_of_each_cell_mistakes_first(make):
     for (true, said), group in groups.items():
         assert len(group.cases.rows) == min(module.BEHIND, group.cases.total)
         for case in group.cases.rows:
-            assert (found.truth[case.place], found.said[case.place]) == (true, said)
-        sure = [found.chances[case.place].max() for case in group.cases.rows]
+            assert (found.truth[case.index], found.said[case.index]) == (true, said)
+        sure = [found.chances[case.index].max() for case in group.cases.rows]
         # Doubtful ones of those that are right, sure ones of those that are wrong.
         assert sure == sorted(sure, reverse=true != said)
     assert len({group.id for group in groups.values()}) == len(groups)
@@ -101,7 +101,7 @@ def test_groups_of_labels_are_what_was_missed_and_wrongly_said(make):
     for (label, has), group in groups.items():
         wrong = (found.truth[:, label] == bool(has)) & (found.said[:, label] != bool(has))
         assert group.cases.total == wrong.sum()
-        assert all(wrong[case.place] for case in group.cases.rows)
+        assert all(wrong[case.index] for case in group.cases.rows)
     assert sum(group.cases.total for group in groups.values()) == find_worst(found).total
 
 

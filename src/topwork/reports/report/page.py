@@ -97,7 +97,7 @@ def render_report(
             {split: row for split, row in model.data.counts.items() if any(row.values())}
         ),
     }
-    pictures = Pictures(lambda place: b"", 0)
+    pictures = Pictures(lambda index: b"", 0)
     worst = unsure = None
     groups: list[Group] = []
     if found is not None:
@@ -155,8 +155,8 @@ def _draw_pictures(
 ) -> Pictures:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
 
-    def make(place: int) -> bytes:
-        source = predictions.sources[place]
+    def make(index: int) -> bytes:
+        source = predictions.sources[index]
         if source is None:
             raise ImageError("it is not at hand")
         return make_thumbnail(source)
@@ -164,15 +164,15 @@ def _draw_pictures(
     pictures = Pictures(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
     for case in (case for cases in lists if cases is not None for case in cases.rows):
-        if predictions.sources[case.place] is not None:
-            pictures.add(case.place)
+        if predictions.sources[case.index] is not None:
+            pictures.add(case.index)
     pictures.draw(callback)
     return pictures
 
 
 def _add_maps(explainer: Explainer, predictions: LabeledPredictions, cases: Sequence[Case]) -> None:
     def add(case: Case) -> None:
-        source = predictions.sources[case.place]
+        source = predictions.sources[case.index]
         if source is not None:
             case.maps.extend(draw_maps(explainer, source, case.asked))
 
