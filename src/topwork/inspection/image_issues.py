@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.inspection.image_stats import SIDE_PX, Bools, ImageStats, Ints
+from topwork.core.arrays import Bools, Floats32
+from topwork.inspection.image_stats import SIDE_PX, ImageStats, Ints64
 from topwork.inspection.issues import ImageIssue
-from topwork.vectors.store import Floats
 
 _TURNED = {
     2: "mirrored", 3: "turned half round", 4: "mirrored", 5: "turned and mirrored",
@@ -75,12 +75,12 @@ class _Rule:
     """
 
     kind: str
-    excess: Callable[[ImageStats, Bools], Floats]
+    excess: Callable[[ImageStats, Bools], Floats32]
     detail: Callable[[ImageStats, int], str]
     of_light: bool = False
 
 
-def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Floats:
+def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Floats32:
     """Returns by how many doublings values are below a bound and a share of the median."""
     known = look & np.isfinite(values)
     if not known.any():
@@ -90,7 +90,7 @@ def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Flo
     return np.where(known, beyond, 0).astype(np.float32)
 
 
-def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Floats:
+def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Floats32:
     """Returns by how many doublings values are above a bound and so many times the median."""
     if not look.any():
         return np.zeros(len(values), np.float32)
@@ -98,16 +98,16 @@ def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Flo
     return np.where(look, np.log2(np.maximum(values, 1) / limit), 0).astype(np.float32)
 
 
-def _shorter_side(measures: ImageStats) -> Ints:
+def _shorter_side(measures: ImageStats) -> Ints64:
     return np.minimum(measures.width, measures.height)
 
 
-def _aspect(measures: ImageStats) -> Floats:
+def _aspect(measures: ImageStats) -> Floats32:
     longer = np.maximum(measures.width, measures.height)
     return (longer / np.maximum(_shorter_side(measures), 1)).astype(np.float32)
 
 
-def _own_sharpness(measures: ImageStats) -> Floats:
+def _own_sharpness(measures: ImageStats) -> Floats32:
     """Returns the sharpness that small pictures, which were enlarged, have by their own pixels."""
     enlarged = SIDE_PX / np.maximum(_shorter_side(measures), 1)
     return (measures.sharpness * np.maximum(enlarged, 1)).astype(np.float32)

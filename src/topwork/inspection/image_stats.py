@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, StoreError
@@ -23,10 +24,9 @@ from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
 from topwork.images.thumbnails import read_header
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
-from topwork.vectors.store import DamagedPartError, Floats, Space, VectorStore
+from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+Ints64 = NDArray[np.int64]
 
 # Part of the figures' key: raise it when the same picture would be measured otherwise.
 MEASURES = "1"
@@ -75,16 +75,16 @@ class ImageStats:
         failed: why, by index, of images that could not be measured.
     """
 
-    width: Ints
-    height: Ints
-    brightness: Floats
-    contrast: Floats
-    low: Floats
-    high: Floats
-    sharpness: Floats
-    size_bytes: Ints
-    frames: Ints
-    orientation: Ints
+    width: Ints64
+    height: Ints64
+    brightness: Floats32
+    contrast: Floats32
+    low: Floats32
+    high: Floats32
+    sharpness: Floats32
+    size_bytes: Ints64
+    frames: Ints64
+    orientation: Ints64
     modes: tuple[str, ...]
     formats: tuple[str, ...]
     failed: Mapping[int, str]
@@ -144,7 +144,7 @@ def measure(
     )
 
 
-def measure_image(data: bytes) -> Floats:
+def measure_image(data: bytes) -> Floats32:
     """Measures one encoded image.
 
     Returns:
@@ -167,7 +167,7 @@ def measure_image(data: bytes) -> Floats:
     )
 
 
-def edge_sharpness(luma: Floats) -> float:
+def edge_sharpness(luma: Floats32) -> float:
     """Returns how steep the edges are, by the eighth of a picture's tiles with the most of them.
 
     The root of the ratio of the squared Laplacian to the squared gradient, each summed over
@@ -209,9 +209,9 @@ def _complete(
             indices.setdefault(image, []).append(index)
     work = list(indices.items())
     warm_up.pictures()
-    finished: list[tuple[str, Floats]] = []
+    finished: list[tuple[str, Floats32]] = []
 
-    def look(item: tuple[str, list[int]]) -> Floats | ImageError:
+    def look(item: tuple[str, list[int]]) -> Floats32 | ImageError:
         return _measure_any([sources[index] for index in item[1]], item[0])
 
     try:
@@ -232,12 +232,12 @@ def _complete(
             _write(kept, finished)
 
 
-def _write(kept: VectorStore, finished: list[tuple[str, Floats]]) -> None:
+def _write(kept: VectorStore, finished: list[tuple[str, Floats32]]) -> None:
     images, figures = zip(*finished, strict=True)
     kept.write(images, np.stack(figures))
 
 
-def _measure_any(sources: Sequence[Source], image: str) -> Floats | ImageError:
+def _measure_any(sources: Sequence[Source], image: str) -> Floats32 | ImageError:
     """Measures the first of equal images that is still there."""
     problem = ImageError("there is no such file")
     for source in sources:
@@ -251,7 +251,7 @@ def _measure_any(sources: Sequence[Source], image: str) -> Floats | ImageError:
     return problem
 
 
-def _name_columns(values: Floats, failed: Mapping[int, str]) -> ImageStats:
+def _name_columns(values: Floats32, failed: Mapping[int, str]) -> ImageStats:
     column = dict(zip(FIGURES, values.T, strict=True))
     whole = {
         name: np.nan_to_num(column[name]).astype(np.int64)
@@ -279,7 +279,7 @@ def _find(name: str | None, names: Sequence[str]) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def _mean_tiles(values: NDArray[np.floating[Any]]) -> Floats:
+def _mean_tiles(values: NDArray[np.floating[Any]]) -> Floats32:
     """Returns the means (TILES * TILES,) over the tiles of a square."""
     side = len(values) // TILES
     cut = values[: side * TILES, : side * TILES]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
@@ -21,7 +22,6 @@ from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Doubt, Verdicts
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
-from topwork.heads.dense import Floats as Float32s
 from topwork.images.thumbnails import make_thumbnail
 from topwork.inspection.cache import remember
 from topwork.inspection.image_issues import find_image_issues
@@ -233,7 +233,7 @@ def inspect(
 def _look_at(
     dataset: Dataset,
     hashes: tuple[str, ...],
-    vectors: Float32s,
+    vectors: Floats32,
     seed: int,
     store: Path,
     callback: Callback,
@@ -310,7 +310,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _predict(dataset: Dataset, vectors: Float32s, seed: int) -> Float32s:
+def _predict(dataset: Dataset, vectors: Floats32, seed: int) -> Floats32:
     """Returns held-out probabilities of all images, groups and copies kept on one side."""
     return cross_predict(
         vectors,
@@ -323,7 +323,7 @@ def _predict(dataset: Dataset, vectors: Float32s, seed: int) -> Float32s:
     )
 
 
-def _rank(dataset: Dataset, chances: Float32s) -> Sequence[LabelIssue]:
+def _rank(dataset: Dataset, chances: Floats32) -> Sequence[LabelIssue]:
     match dataset.task:
         case Task.CLASSES | Task.BINARY:
             return rank_classes(chances, dataset.labels, dataset.classes)

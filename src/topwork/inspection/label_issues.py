@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import AnyFloats, AnyInts
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.runtime import cores
 from topwork.core.task import Task
@@ -27,9 +28,6 @@ from topwork.data.splits import count_units, fold_out, merge_rare, strata
 from topwork.inspection.issues import LabelIssue
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
-
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
 
 # The penalty of a held-out head for each value of the vectors, which are standardised: as
 # measured by the flipped labels that it finds in real photographs, flat within a factor of two.
@@ -53,7 +51,7 @@ def cross_predict(
     *,
     folds: int = 5,
     seed: int = 0,
-    groups: Ints | None = None,
+    groups: AnyInts | None = None,
 ) -> NDArray[np.float32]:
     """Predicts each image by a head that saw neither its label nor that of one of its group.
 
@@ -106,7 +104,9 @@ def cross_predict(
     return answers
 
 
-def count_confident(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def count_confident(
+    probabilities: AnyFloats, labels: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
     """Counts the images of each class that a held-out head surely takes for each class.
 
     To be sure of a class is to give it at least the mean probability that the images with that
@@ -139,7 +139,7 @@ def count_confident(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> 
     return joint.reshape(classes, classes).astype(np.int64)
 
 
-def score_labels(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
+def score_labels(probabilities: AnyFloats, labels: AnyInts) -> NDArray[np.float64]:
     """Says of each image how far the head believes another label more than the given one.
 
     It is the share of the other in the two: q / (p + q), with p the probability of the given
@@ -167,7 +167,9 @@ def score_labels(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
     return np.asarray(best / (best + given))
 
 
-def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> list[LabelIssue]:
+def rank_classes(
+    probabilities: AnyFloats, labels: AnyInts, classes: Sequence[str]
+) -> list[LabelIssue]:
     """Finds the images whose class the held-out heads contradict, the surest first.
 
     How many is what the confident joint counts beside its diagonal; which, those of the highest
@@ -202,7 +204,7 @@ def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) ->
 
 
 def rank_labels(
-    probabilities: Floats, targets: NDArray[Any], classes: Sequence[str]
+    probabilities: AnyFloats, targets: NDArray[Any], classes: Sequence[str]
 ) -> list[LabelIssue]:
     """Finds the labels that an image has or lacks, and the heads say otherwise; the surest first.
 
@@ -238,7 +240,7 @@ def rank_labels(
     return sorted(found, key=lambda suspect: -suspect.score)
 
 
-def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[LabelIssue]:
+def rank_numbers(predicted: AnyFloats, targets: NDArray[Any], name: str) -> list[LabelIssue]:
     """Finds the numbers that are far from what held-out heads predict, the farthest first.
 
     Far is more than 3.5 robust deviations from the median error. With z such deviations the
@@ -284,9 +286,9 @@ def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[La
 
 def _cross_classes(
     scaled: NDArray[np.float32],
-    labels: Ints,
+    labels: AnyInts,
     classes: int,
-    groups: Ints | None,
+    groups: AnyInts | None,
     folds: int,
     seed: int,
 ) -> NDArray[np.float32]:
@@ -306,8 +308,8 @@ def _cross(
     task: Task,
     scaled: NDArray[np.float32],
     targets: NDArray[Any],
-    stratum: Ints,
-    groups: Ints | None,
+    stratum: AnyInts,
+    groups: AnyInts | None,
     folds: int,
     seed: int,
 ) -> NDArray[np.float32]:
@@ -319,7 +321,7 @@ def _cross(
     penalty = (NUMBER_PENALTY if task is Task.NUMBER else PENALTY) * scaled.shape[1]
     answers = np.empty((len(scaled), outputs), np.float32)
 
-    def judge(held: Ints) -> None:
+    def judge(held: AnyInts) -> None:
         seen = np.ones(len(scaled), bool)
         seen[held] = False
         head = solve(task, scaled[seen], targets[seen], outputs, penalty)
@@ -368,7 +370,7 @@ def _check_targets(targets: NDArray[Any], task: Task, count: int, outputs: int) 
     return rows.astype(np.float32)
 
 
-def _check_probabilities(values: Floats, labels: Ints) -> NDArray[np.bool_]:
+def _check_probabilities(values: AnyFloats, labels: AnyInts) -> NDArray[np.bool_]:
     """Returns which rows were judged, (N,).
 
     Raises:
@@ -390,7 +392,7 @@ def _check_probabilities(values: Floats, labels: Ints) -> NDArray[np.bool_]:
     return np.asarray(known)
 
 
-def _check_names(classes: Sequence[str], probabilities: Floats) -> None:
+def _check_names(classes: Sequence[str], probabilities: AnyFloats) -> None:
     if probabilities.ndim != 2 or len(classes) != probabilities.shape[1]:
         raise DatasetError(
             f"probabilities must have a column for each of {len(classes)} classes, received "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyFloats, AnyInts
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
 from topwork.data.listing import Split
@@ -20,9 +21,6 @@ from topwork.inspection.issues import ClassOverlap, Outlier, Shift
 from topwork.metrics.conformal import check_labels
 from topwork.metrics.scores import wilson_interval
 from topwork.metrics.significance import holm
-
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
 
 # Beyond so many robust deviations from the median a value is an outlier.
 # Source: Iglewicz and Hoaglin, "How to detect and handle outliers", 1993.
@@ -47,7 +45,7 @@ NAMED = 3
 
 def find_outliers(
     vectors: NDArray[np.float32],
-    labels: Ints | None = None,
+    labels: AnyInts | None = None,
     *,
     count: int = 10,
     neighbours: int = 10,
@@ -97,7 +95,7 @@ def find_outliers(
 
 
 def find_class_overlaps(
-    probabilities: Floats, labels: Ints, classes: Sequence[str], *, share: float = ALIKE
+    probabilities: AnyFloats, labels: AnyInts, classes: Sequence[str], *, share: float = ALIKE
 ) -> list[ClassOverlap]:
     """Finds the pairs of classes that held-out heads mistake for each other, the worst first.
 
@@ -144,7 +142,7 @@ def find_shifts(
     splits: NDArray[np.str_],
     labels: NDArray[Any],
     classes: Sequence[str],
-    measures: Mapping[str, Floats],
+    measures: Mapping[str, AnyFloats],
     task: Task,
 ) -> list[Shift]:
     """Finds what differs between train and another split by more than chance, surest first.
@@ -195,7 +193,7 @@ def find_shifts(
     return _by_holm(found)
 
 
-def robust_scale(values: Floats) -> float:
+def robust_scale(values: AnyFloats) -> float:
     """Estimates the deviation of values around 0 without heed to the farthest.
 
     1.4826 times the median of |x|, or, where more than half of them are 0, 1.2533 times the mean
@@ -259,7 +257,7 @@ def _compare(confusion: NDArray[np.int64]) -> tuple[float, tuple[float, float]] 
 
 
 def _compare_classes(
-    split: str, train: Ints, other: Ints, classes: Sequence[str]
+    split: str, train: AnyInts, other: AnyInts, classes: Sequence[str]
 ) -> Iterator[Shift]:
     counts = np.stack([np.bincount(labels, minlength=len(classes)) for labels in (train, other)])
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -294,7 +292,7 @@ def _compare_labels(
         )
 
 
-def _compare_numbers(split: str, name: str, train: Floats, other: Floats) -> Shift:
+def _compare_numbers(split: str, name: str, train: AnyFloats, other: AnyFloats) -> Shift:
     from scipy.stats import ks_2samp
 
     means, variances = zip(*((v.mean(), v.var()) for v in (train, other)), strict=True)
@@ -332,7 +330,7 @@ def _chance(counts: NDArray[np.int64]) -> float:
     return float((1 + np.count_nonzero(unlike >= own * (1 - 1e-9))) / (1 + DEALS))
 
 
-def _describe(split: str, shares: Floats, classes: Sequence[str]) -> str:
+def _describe(split: str, shares: AnyFloats, classes: Sequence[str]) -> str:
     gaps = np.abs(shares[1] - shares[0])
     named = [n for n in np.argsort(-gaps, kind="stable")[:NAMED] if gaps[n] > 0]
     return "; ".join(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats64
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
@@ -37,8 +38,6 @@ from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_inter
 from topwork.models.evaluate import evaluate
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions, report_logits
-
-Floats = NDArray[np.float64]
 
 # A difference is said to be more than chance where chance makes one as large less often.
 SIGNIFICANCE = 0.05
@@ -303,7 +302,7 @@ def _judge(name: str, model: Model, predictions: LabeledPredictions) -> ModelRes
 
 def _compare(
     first: ModelResult, other: ModelResult
-) -> tuple[Floats, float, tuple[float, float], float]:
+) -> tuple[Floats64, float, tuple[float, float], float]:
     """Returns gains (N,), the difference, its interval, and the uncorrected p-value."""
     task = first.model.task
     before, after = (score_images(one.model.task, one.predictions) for one in (first, other))
@@ -318,7 +317,7 @@ def _compare(
     return gains, value, mean_interval(after - before), flip_signs(gains)
 
 
-def score_images(task: Task, predictions: LabeledPredictions) -> Floats:
+def score_images(task: Task, predictions: LabeledPredictions) -> Floats64:
     """Returns how right each answer is, (N,): what the metric is the mean of.
 
     1 or 0 for classes; the share of right decisions for labels. For a number its absolute
@@ -338,7 +337,7 @@ def score_images(task: Task, predictions: LabeledPredictions) -> Floats:
 
 
 def _find_disagreements(
-    first: ModelResult, other: ModelResult, gains: Floats
+    first: ModelResult, other: ModelResult, gains: Floats64
 ) -> tuple[Disagreement, ...]:
     """Returns the images with a gain or loss, the largest first, then the surest mistakes."""
     rows = np.flatnonzero(gains)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
@@ -16,7 +17,7 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import SHOWN, Skipped, Split
-from topwork.heads.dense import Floats, probabilities
+from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
@@ -171,7 +172,7 @@ def evaluate(
 
 def _judge(
     model: Model,
-    logits: Floats,
+    logits: Floats32,
     labels: Any,
     abstain_below: float | None,
     threshold: Any,
@@ -304,7 +305,7 @@ def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list
     return said
 
 
-def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats:
+def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats32:
     """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
 
     Args:

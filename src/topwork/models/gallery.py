@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import ImageError, ModelError, SettingsError
 from topwork.core.files import write_file
@@ -23,8 +24,6 @@ from topwork.data.listing import Skipped, make_writable
 from topwork.images.decode import Source
 from topwork.images.thumbnails import make_thumbnail
 from topwork.vectors.neighbors import ROUNDING, nearest, unit
-
-Floats = NDArray[np.float32]
 
 GALLERY_FILE = "gallery.parquet"
 MOST = 5000
@@ -63,13 +62,13 @@ class Gallery:
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    vectors: Floats
+    vectors: Floats32
     thumbnails: tuple[bytes, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def find(self, vector: Floats, count: int) -> list[Near]:
+    def find(self, vector: Floats32, count: int) -> list[Near]:
         """Returns the images that are most like one, the most like first.
 
         Args:
@@ -91,7 +90,7 @@ class Gallery:
             for n, cosine in zip(rows[nearest_rows[0]].tolist(), cosines[0], strict=True)
         ]
 
-    def _shortlist(self, vector: Floats, count: int) -> NDArray[np.int64]:
+    def _shortlist(self, vector: Floats32, count: int) -> NDArray[np.int64]:
         """Returns the rows that may be among the nearest, whatever is rounded in 32 bits."""
         if not 0 < count < len(self):
             return np.arange(len(self))
@@ -104,7 +103,7 @@ def write_gallery(
     names: Sequence[str],
     labels: Sequence[str],
     sources: Sequence[Source],
-    vectors: Floats,
+    vectors: Floats32,
     callback: Callback = SILENT,
     *,
     most: int = MOST,
@@ -182,7 +181,7 @@ def _write(
     names: Sequence[str],
     labels: Sequence[str],
     thumbnails: Sequence[bytes],
-    vectors: Floats,
+    vectors: Floats32,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

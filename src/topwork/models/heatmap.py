@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from topwork.core.arrays import Floats64
 from topwork.core.errors import printable
 from topwork.core.files import write_file
-from topwork.metrics.scores import Floats as Wide
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -141,7 +141,7 @@ def make_colours() -> Colormap:
     """Returns the colours of a map: transparent in the middle, strongest at both ends."""
     from matplotlib.colors import ListedColormap
 
-    steps: Wide = np.linspace(-1, 1, 257)
+    steps: Floats64 = np.linspace(-1, 1, 257)
     rgb = np.where(steps[:, None] < 0, AGAINST, FOR)
     return ListedColormap(np.column_stack([rgb / 255, STRONGEST * np.abs(steps)]))
 

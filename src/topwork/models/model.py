@@ -31,19 +31,18 @@ from pydantic import BaseModel, ConfigDict
 from topwork.bases import Stack, name_inputs
 from topwork.bases.engines import OpenVINOEngine, resolve_precision
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, Head, probabilities
+from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
 from topwork.vectors.embed_job import Column
 from topwork.vectors.store import Space, VectorStore
-
-Pixels = NDArray[np.uint8]
 
 # So many images are answered one by one sooner than the networks are compiled for more.
 QUICK = 4
@@ -184,8 +183,8 @@ class Predictions:
         failed: reason by index, for the others.
     """
 
-    logits: Floats
-    probabilities: Floats
+    logits: Floats32
+    probabilities: Floats32
     indices: NDArray[np.int64]
     failed: dict[int, str]
 
@@ -350,7 +349,7 @@ class Model:
         engine: OpenVINOEngine,
         sources: Sequence[Source],
         failed: dict[int, str],
-    ) -> Floats:
+    ) -> Floats32:
         """Returns a base's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
 
         def load(source: Source) -> Pixels | ImageError:

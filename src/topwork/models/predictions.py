@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.arrow import make_lists, make_strings
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
 from topwork.data.listing import make_writable
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import decide, probabilities
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, make_report
 
@@ -42,7 +43,7 @@ class LabeledPredictions:
     names: tuple[str, ...]
     hashes: tuple[str, ...]
     labels: NDArray[Any]
-    logits: Floats
+    logits: Floats32
     sources: tuple[Source | None, ...]
     seen: int
 
@@ -62,7 +63,7 @@ class LabeledPredictions:
         )
 
 
-def report_logits(task: Task, labels: NDArray[Any], logits: Floats, classes: int) -> Report:
+def report_logits(task: Task, labels: NDArray[Any], logits: Floats32, classes: int) -> Report:
     """Returns how good logits are.
 
     Args:

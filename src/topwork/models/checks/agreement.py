@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import counted
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import decide, probabilities
 from topwork.models.checks.tolerances import MIN_AGREEMENT, NUMBER_STEP, TIE
 
 
@@ -64,7 +65,7 @@ class Agreement:
         )
 
 
-def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) -> Agreement:
+def compare_logits(task: Task, found: Floats32, wanted: Floats32, precision: str) -> Agreement:
     """Compares logits with those that were trained.
 
     Args:
@@ -89,7 +90,7 @@ def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) ->
     )
 
 
-def find_scale(task: Task, exact: Floats) -> Any:
+def find_scale(task: Task, exact: Floats32) -> Any:
     """Returns what a difference of logits is measured by: a number, or for numbers (C,) of them.
 
     Args:
@@ -106,12 +107,12 @@ def find_scale(task: Task, exact: Floats) -> Any:
     return np.maximum(exact.max(axis=0) - exact.min(axis=0), np.maximum(1e-3 * largest, 1e-6))
 
 
-def find_difference(found: Floats, exact: Floats, scale: Any) -> float:
+def find_difference(found: Floats32, exact: Floats32, scale: Any) -> float:
     """Returns the largest difference of a logit, as a share of `find_scale`."""
     return float((np.abs(found - exact) / scale).max())
 
 
-def find_agreement(task: Task, found: Floats, exact: Floats) -> float:
+def find_agreement(task: Task, found: Floats32, exact: Floats32) -> float:
     """Returns the share of answers that are the same.
 
     They are classes, decisions about labels, or numbers within a twentieth of their range.

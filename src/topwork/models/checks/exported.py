@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
-from topwork.heads.dense import Floats
 from topwork.metrics.scores import Report, finite
 from topwork.models.checks.agreement import find_agreement, find_difference, find_scale
 from topwork.models.checks.tolerances import (
@@ -69,9 +69,9 @@ def compare_export(
     classes: int,
     predictions: LabeledPredictions,
     *,
-    exported: Floats,
-    exact: Floats,
-    batches: tuple[Floats, ...],
+    exported: Floats32,
+    exact: Floats32,
+    batches: tuple[Floats32, ...],
 ) -> Parity:
     """Compares a file's logits with the model's.
 

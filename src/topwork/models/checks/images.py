@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.core.parallel import in_threads
-from topwork.heads.dense import Floats
 from topwork.images.decode import Source, decode, image_hash, read_bytes
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class CheckImages:
 
     sources: tuple[Source, ...]
     hashes: tuple[str, ...]
-    vectors: Floats
+    vectors: Floats32
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import numpy as np
 
 from topwork.bases import Stack, reopen_keras_file, write_keras_file, write_openvino_file
 from topwork.bases.engines import run_file
+from topwork.core.arrays import Pixels
 from topwork.core.config import Interpolation, Precision
 from topwork.core.errors import ImageError
 from topwork.core.files import open_scratch
 from topwork.heads.dense import Head
 from topwork.images.decode import Source, read_bytes
-from topwork.models.checks.images import Pixels, decode_sizes, stack_images
+from topwork.models.checks.images import decode_sizes, stack_images
 from topwork.models.checks.records import DifferenceRecord
 from topwork.models.checks.tolerances import EXACT
 

@@ -14,10 +14,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from topwork.bases import Stack
+from topwork.core.arrays import Floats32
 from topwork.core.config import Interpolation, Precision
 from topwork.core.files import write_file
 from topwork.core.runtime import find_version
-from topwork.heads.dense import Floats, Head
+from topwork.heads.dense import Head
 from topwork.images.decode import RECIPE as DECODER
 
 # What NumPy and zip say of a file that is damaged.
@@ -57,7 +58,7 @@ class VectorRecord:
         self._path = stack.folder / f"parity-{len(head.layers)}-{run}.npz"
         self._length = stack.vector_length
 
-    def read(self, hashes: Sequence[str]) -> Floats | None:
+    def read(self, hashes: Sequence[str]) -> Floats32 | None:
         """Returns those (N, D) of N images, or None unless all are there."""
         try:
             with self._path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -69,7 +70,7 @@ class VectorRecord:
             return None
         return vectors[rows] if vectors.shape == (len(there), self._length) else None
 
-    def write(self, hashes: Sequence[str], vectors: Floats) -> None:
+    def write(self, hashes: Sequence[str], vectors: Floats32) -> None:
         """Keeps vectors, unless nothing can be written to the store."""
         with contextlib.suppress(OSError):
             write_file(

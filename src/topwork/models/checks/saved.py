@@ -23,18 +23,19 @@ from numpy.typing import NDArray
 from topwork.bases import Stack, read_keras_head, read_openvino_head
 from topwork.bases.engines import run_outputs
 from topwork.bases.keras_file import Layer
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, Head
+from topwork.heads.dense import Head
 from topwork.models.checks.agreement import Agreement, compare_logits
-from topwork.models.checks.images import CheckImages, DecodedImages, Pixels, decode_images
+from topwork.models.checks.images import CheckImages, DecodedImages, decode_images
 from topwork.models.checks.keras_file import check_keras
 from topwork.models.checks.records import VectorRecord
 from topwork.models.checks.tolerances import EXACT
 
 Result = TypeVar("Result")
 # From an image's pixels (S, S, 3), for each size of the networks, to its logits (1, C).
-RunImage = Callable[[dict[int, Pixels]], Floats]
+RunImage = Callable[[dict[int, Pixels]], Floats32]
 
 # How many images the networks are run over at every save.
 SEEN_AGAIN = 8
@@ -168,7 +169,7 @@ class ModelChecker:
 
     def _run_openvino(
         self, path: Path, precision: Precision, stop: Callable[[], bool]
-    ) -> tuple[NDArray[np.int64], Floats] | None:
+    ) -> tuple[NDArray[np.int64], Floats32] | None:
         """Returns which images were run, and their vectors as the file computes them."""
         record = VectorRecord(self._stack, self._head, precision, self._interpolation)
         known = record.read(self._images.hashes)
@@ -192,7 +193,7 @@ class ModelChecker:
             record.write([self._images.hashes[row] for row in images.rows], vectors)
         return images.rows, vectors
 
-    def _trained_logits(self, rows: NDArray[np.int64]) -> Floats:
+    def _trained_logits(self, rows: NDArray[np.int64]) -> Floats32:
         """Returns what the head says of the stored vectors of some images."""
         return self._head.logits(self._images.vectors[rows])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork.bases.engines import resolve_precision
+from topwork.core.arrays import Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.child_process import ask_child
 from topwork.core.config import Precision
@@ -17,7 +18,7 @@ from topwork.core.leftovers import sweep
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
 from topwork.models.checks.exported import Parity, compare_export, find_fault, refuse
-from topwork.models.checks.images import DecodedImages, Pixels
+from topwork.models.checks.images import DecodedImages
 from topwork.models.checks.tolerances import MIN_AGREEMENT, find_max_difference
 from topwork.models.export.batches import Arrays
 from topwork.models.export.facts import (

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ModelError
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
-from topwork.models.checks.images import DecodedImages, Pixels, decode_images
+from topwork.models.checks.images import DecodedImages, decode_images
 from topwork.models.folder import RETRAIN
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions, load_predictions

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyInts
 from topwork.core.task import Task
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.scores import say_number
@@ -26,8 +27,6 @@ BEHIND = 12
 GROUPS = 150
 # Answers that an image is not sure between.
 RIVALS = 3
-
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def find_groups(found: Judged) -> dict[tuple[int, int], Group]:
     return dict(islice(_class_groups(found, pairs), GROUPS))
 
 
-def _class_groups(found: Judged, pairs: Ints) -> Iterator[tuple[tuple[int, int], Group]]:
+def _class_groups(found: Judged, pairs: AnyInts) -> Iterator[tuple[tuple[int, int], Group]]:
     kinds, counts = np.unique(pairs, return_counts=True)
     true, said = np.divmod(kinds, len(found.classes))
     top = found.chances.max(axis=1)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from topwork.core.arrays import Floats32
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, probabilities
+from topwork.heads.dense import probabilities
 from topwork.metrics.calibration import (
     Calibration,
     as_pairs,
@@ -176,7 +177,9 @@ def draw_calibration(found: Judged) -> CalibrationChart | None:
     )
 
 
-def _find_bins(shown: Floats, truth: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[Bin]:
+def _find_bins(
+    shown: Floats32, truth: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> list[Bin]:
     table = reliability(shown, truth)
     rows = zip(
         table.edges[:-1].tolist(),

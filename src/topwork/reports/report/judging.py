@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import decide, probabilities
 from topwork.metrics.scores import Report, make_report
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions
@@ -30,7 +31,7 @@ class Judged:
     model: Model
     predictions: LabeledPredictions
     said: NDArray[Any]
-    chances: Floats
+    chances: Floats32
     report: Report
 
     @property
@@ -49,7 +50,7 @@ class Judged:
         return self.predictions.labels
 
     @property
-    def logits(self) -> Floats:
+    def logits(self) -> Floats32:
         """The logits (N, C), as `LabeledPredictions` has them."""
         return self.predictions.logits
 
