@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -134,30 +135,21 @@ def evaluate(
             _add_classes(model, dataset), verdicts, strict=strict, callback=callback
         )
         callback.on_corrected(correction)
-    dataset = match_classes(model, dataset)
-    if split in (Split.TRAIN, Split.VALIDATION):
-        dataset = _forget_splits(dataset)
-    if split != "all" and dataset.divided:
-        dataset = _choose(dataset, dataset.splits == split, split)
+    dataset = _choose_of_data(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    dataset, vectors = embed_columns(
-        dataset,
-        model.columns(store),
-        strict=strict,
-        callback=callback,
-    )
+    columns = model.columns(store)
+    dataset, vectors = embed_columns(dataset, columns, strict=strict, callback=callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
-    values, hashes = vectors.values, vectors.hashes
+    values, chosen = vectors.values, np.ones(len(origin), bool)
     if split != "all" and not dataset.divided:
         chosen = origin == split
-        dataset, origin = _choose(dataset, chosen, split), origin[chosen]
-        values = select(values, chosen)
-        hashes = tuple(hash_ for hash_, one in zip(hashes, chosen, strict=True) if one)
+        dataset, values = _choose(dataset, chosen, split), select(values, chosen)
     logits = map_rows(model.head.logits, values)
-    seen = int((origin != Split.TEST).sum())
+    hashes = tuple(itertools.compress(vectors.hashes, chosen))
+    seen = int((origin[chosen] != Split.TEST).sum())
     return Evaluation(
         report=report_logits(model.task, dataset.labels, logits, len(model.classes)),
         split=split,
@@ -377,6 +369,15 @@ def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     else:
         labels = np.array(numbers, np.int32)[dataset.labels]
     return replace(dataset, classes=classes, labels=labels)
+
+
+def _choose_of_data(dataset: Dataset, split: str) -> Dataset:
+    """Returns the images of a split, or all where it is for the model to say which they are."""
+    if split in (Split.TRAIN, Split.VALIDATION):
+        dataset = _forget_splits(dataset)
+    if split != "all" and dataset.divided:
+        dataset = _choose(dataset, dataset.splits == split, split)
+    return dataset
 
 
 def _forget_splits(dataset: Dataset) -> Dataset:

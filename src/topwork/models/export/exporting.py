@@ -139,18 +139,12 @@ def export_model(
     check_target(path)
     _check_arithmetic(request)
     loaded = load_model(folder)
-    if loaded.precision is Precision.INT8 and request.format is not Format.OPENVINO:
-        raise SettingsError(
-            f"format: {folder} computes in int8, which no {request.format} file of it would; take "
-            "openvino, or train it without --precision int8"
-        )
+    _check_int8(loaded, folder, request)
     predictions = read_predictions(loaded, folder)
     dataset = _open_data(loaded, data, cache, callback)
     images = read_checked(loaded, predictions, dataset, callback)
-    int8 = request.numbers is Numbers.INT8
-    fitted = read_fitted(loaded, dataset, callback) if int8 else {}
+    fitted = read_fitted(loaded, dataset, callback) if request.numbers is Numbers.INT8 else {}
     job = _Job(loaded, folder, request, fitted)
-
     aside = path.with_name(path.name + DIFFERS)
     if keep_differing:
         check_target(aside)
@@ -218,6 +212,14 @@ def _check_arithmetic(request: Request) -> None:
         raise SettingsError(
             "precision: bf16 is checked in bf16 arithmetic, which this CPU lacks; take f16, whose "
             "file holds the same weights"
+        )
+
+
+def _check_int8(model: Model, folder: Path, request: Request) -> None:
+    if model.precision is Precision.INT8 and request.format is not Format.OPENVINO:
+        raise SettingsError(
+            f"format: {folder} computes in int8, which no {request.format} file of it would; take "
+            "openvino, or train it without --precision int8"
         )
 
 

@@ -80,23 +80,7 @@ def render_report(
         HTML.
     """
     found = judge(model, predictions) if predictions is not None and len(predictions) else None
-    curves = draw_curves(model.history)
-    content: dict[str, Any] = {
-        "task": say_task(model),
-        "tiles": list_tiles(model, found),
-        "honesty": say_honesty(model, predictions),
-        "command": model.provenance.command if model.provenance else None,
-        "stages": list_stages(model),
-        "curves": curves,
-        "settings": list_settings(model.settings),
-        "origins": list_origins(model),
-        "findings": list_findings(inspection),
-        "search": say_search(model),
-        "trials": data_uri(trials_png) if trials_png else None,
-        "balance": count_classes(
-            {split: row for split, row in model.data.counts.items() if any(row.values())}
-        ),
-    }
+    content = _describe_model(model)
     pictures = Pictures(lambda index: b"", 0)
     worst = unsure = None
     groups: list[Group] = []
@@ -113,6 +97,10 @@ def render_report(
         model=model,
         predictions=predictions,
         found=found,
+        tiles=list_tiles(model, found),
+        honesty=say_honesty(model, predictions),
+        findings=list_findings(inspection),
+        trials=data_uri(trials_png) if trials_png else None,
         worst=worst,
         unsure=unsure,
         groups=groups,
@@ -122,6 +110,21 @@ def render_report(
         side=THUMBNAIL_PX,
         **content,
     )
+
+
+def _describe_model(model: Model) -> dict[str, Any]:
+    return {
+        "task": say_task(model),
+        "command": model.provenance.command if model.provenance else None,
+        "stages": list_stages(model),
+        "curves": draw_curves(model.history),
+        "settings": list_settings(model.settings),
+        "origins": list_origins(model),
+        "search": say_search(model),
+        "balance": count_classes(
+            {split: row for split, row in model.data.counts.items() if any(row.values())}
+        ),
+    }
 
 
 def _list_answers(
