@@ -34,7 +34,7 @@ def test_distances_are_those_of_scikit_learn(block):
     vectors = near(150)
     vectors[[3, 20, 149]] *= [[-1], [0.01], [-7]]
     vectors[20, 4] = 9
-    found = find_outliers(vectors, count=150, neighbours=7, block=block)
+    found = find_outliers(vectors, count=150, neighbors=7, block=block)
     tree = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(vectors)
     means = tree.kneighbors()[0].mean(axis=1)
     above = means - np.median(means)
@@ -45,7 +45,7 @@ def test_distances_are_those_of_scikit_learn(block):
         assert outlier.distance == pytest.approx(means[outlier.index], abs=1e-5)
         assert outlier.score == pytest.approx(scores[outlier.index], rel=1e-3)
     assert [o.score for o in found] == sorted((o.score for o in found), reverse=True)
-    assert find_outliers(vectors, count=2, neighbours=7, block=block) == found[:2]
+    assert find_outliers(vectors, count=2, neighbors=7, block=block) == found[:2]
 
 
 def test_an_image_is_compared_with_its_own_class():
@@ -98,7 +98,7 @@ def test_constant_vectors_have_no_outlier_but_the_one_that_differs(value):
     st.integers(1, 20),
 )
 def test_outliers_are_sound_whatever_the_vectors(vectors, labels, neighbours):
-    found = find_outliers(vectors, np.array(labels[: len(vectors)]), neighbours=neighbours)
+    found = find_outliers(vectors, np.array(labels[: len(vectors)]), neighbors=neighbours)
     assert len({o.index for o in found}) == len(found)
     for outlier in found:
         assert 0 <= outlier.index < len(vectors)
@@ -113,7 +113,7 @@ def test_vectors_that_are_not_finite_are_refused():
         find_outliers(vectors)
     with pytest.raises(DatasetError, match="as many labels"):
         find_outliers(near(10), np.zeros(9, int))
-    for wrong in ({"neighbours": 0}, {"count": -1}):
+    for wrong in ({"neighbors": 0}, {"count": -1}):
         with pytest.raises(SettingsError, match="neighbours must be 1 or more, and count 0"):
             find_outliers(near(10), **wrong)
 

@@ -29,7 +29,7 @@ from topwork.inspection.issues import LabelIssue
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
 
-# The penalty of a held-out head for each value of the vectors, which are standardised: as
+# The penalty of a held-out head for each value of the vectors, which are standardized: as
 # measured by the flipped labels that it finds in real photographs, flat within a factor of two.
 # More than the most accurate head needs: one that is sure of itself believes wrong labels.
 PENALTY = 2e-4
@@ -55,8 +55,8 @@ def cross_predict(
 ) -> NDArray[np.float32]:
     """Predicts each image by a head that saw neither its label nor that of one of its group.
 
-    The heads are regressions with a fixed penalty on standardised vectors, on stratified folds.
-    A class with fewer images or groups than folds cannot be judged: its images are learnt by no
+    The heads are regressions with a fixed penalty on standardized vectors, on stratified folds.
+    A class with fewer images or groups than folds cannot be judged: its images are learned by no
     head and their rows are NaN; its column is 0 for the others. A label that fewer images than
     folds have, or lack, is NaN for all. Too few images for any fold give NaN alone.
 
@@ -86,7 +86,7 @@ def cross_predict(
             f"{np.shape(groups)}"
         )
     targets = _check_targets(targets, task, len(vectors), outputs)
-    scaled = _standardise(vectors)
+    scaled = _standardize(vectors)
     if task.picks_one:
         classes = 2 if task is Task.BINARY else outputs
         return _cross_classes(scaled, targets, classes, groups, folds, seed)
@@ -333,7 +333,7 @@ def _cross(
     return answers
 
 
-def _standardise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Brings every value to mean 0 and deviation 1, over all images: no label is in it."""
     mean, deviation = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
     deviation[deviation <= CONSTANT * max(deviation.max(), CONSTANT)] = 1

@@ -48,7 +48,7 @@ def find_outliers(
     labels: AnyInts | None = None,
     *,
     count: int = 10,
-    neighbours: int = 10,
+    neighbors: int = 10,
     block: int = BLOCK,
 ) -> list[Outlier]:
     """Finds the images that are far from all others, the farthest first.
@@ -61,7 +61,7 @@ def find_outliers(
         labels: (N,) equal numbers are compared with each other only; None compares all. An
             image that is alone is not judged.
         count: most outliers to name.
-        neighbours: how many of the nearest, fewer where there are not so many.
+        neighbors: how many of the nearest, fewer where there are not so many.
         block: similarities that are computed at once.
 
     Raises:
@@ -72,15 +72,15 @@ def find_outliers(
     own = np.zeros(len(vectors), np.int64) if labels is None else labels
     if own.shape != (len(vectors),):
         raise DatasetError(f"{len(vectors)} vectors need as many labels, received {own.shape}")
-    if neighbours < 1 or count < 0:
+    if neighbors < 1 or count < 0:
         raise SettingsError(
-            f"neighbours must be 1 or more, and count 0 or more, received {neighbours} and {count}"
+            f"neighbours must be 1 or more, and count 0 or more, received {neighbors} and {count}"
         )
     distances, above, scales = np.zeros((3, len(vectors)))
     for label in np.unique(own):
         indices = np.flatnonzero(own == label)
         if len(indices) > 1:
-            distances[indices] = _distances(vectors[indices], neighbours, block)
+            distances[indices] = _distances(vectors[indices], neighbors, block)
             above[indices] = distances[indices] - np.median(distances[indices])
             scales[indices] = robust_scale(above[indices])
     # That of a few images alone would be chance: none is below that of all.
@@ -224,14 +224,14 @@ def check_rows(vectors: NDArray[Any], name: str) -> None:
         )
 
 
-def _distances(vectors: NDArray[np.float32], neighbours: int, block: int) -> NDArray[np.float32]:
+def _distances(vectors: NDArray[np.float32], neighbors: int, block: int) -> NDArray[np.float32]:
     """Returns each vector's mean cosine distance to its nearest ones, (N,), N at least 2."""
     # Brought near 1 first, so that no square overflows or vanishes.
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     units = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     units /= np.where(lengths > 0, lengths, 1)
-    count, near = len(units), min(neighbours, len(units) - 1)
+    count, near = len(units), min(neighbors, len(units) - 1)
     rows = max(1, block // count)
     means = np.empty(count, np.float32)
     for start in range(0, count, rows):

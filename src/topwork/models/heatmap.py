@@ -103,11 +103,11 @@ def draw_panels(
     limits = [float(np.abs(panel.heat).max()) for panel in panels]
     if together:
         limits = [max(limits)] * len(panels)
-    colours = make_colours()
+    colors = make_colors()
     for ax, panel, limit in zip(axes[1:], panels, limits, strict=False):
         most = limit or 1.0  # a map of zeros
         ax.imshow(grey)
-        drawn = ax.imshow(panel.heat, cmap=colours, vmin=-most, vmax=most)
+        drawn = ax.imshow(panel.heat, cmap=colors, vmin=-most, vmax=most)
         ax.set_title(show_text(panel.label, LONGEST_LABEL), fontsize=10, **text)
         ax.set_xlabel(panel.caption, fontsize=9)
         if not together:
@@ -137,7 +137,7 @@ def is_ours(path: Path) -> bool:
 
 
 @cache
-def make_colours() -> Colormap:
+def make_colors() -> Colormap:
     """Returns the colours of a map: transparent in the middle, strongest at both ends."""
     from matplotlib.colors import ListedColormap
 

@@ -57,12 +57,12 @@ def draw_maps(
     heats = [explanation.heat(answer, *size) for answer, _ in asked]
     most = max((float(np.abs(heat).max()) for heat in heats), default=0.0) or 1.0
     return [
-        HeatMap(name, data_uri(encode_webp(colour(heat, most))), say_place(heat))
+        HeatMap(name, data_uri(encode_webp(colorize(heat, most))), say_place(heat))
         for (_, name), heat in zip(asked, heats, strict=True)
     ]
 
 
-def colour(heat: Floats32, most: float) -> Image.Image:
+def colorize(heat: Floats32, most: float) -> Image.Image:
     """Returns a map as a picture: transparent where it is 0, strongest at `most`.
 
     Args:
