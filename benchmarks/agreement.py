@@ -22,7 +22,7 @@ from topwork.core.config import Settings
 from topwork.core.runtime import import_openvino
 from topwork.data.dataset import Dataset
 from topwork.images.decode import read_pixels
-from topwork.models.agreement import compare_logits
+from topwork.models.checks.agreement import compare_logits
 from topwork.models.folder import load_model
 from topwork.recipes import train as pipeline
 
@@ -71,7 +71,7 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         path = Path(folder, "m")
         trained = pipeline.train(data, settings, store, will_save=True)
         saved = trained.save(path)
-        model, answers = load_model(path), trained.answers
+        model, answers = load_model(path), trained.predictions
         (size,) = model.inputs.values()
         pixels = np.stack(
             [
@@ -89,7 +89,7 @@ def measure(data: Dataset, settings: Settings, store: Path) -> float:
         f"{settings.base} {settings.image_size} {settings.precision:4} {head:13} "
         f"{model.precision:4}  {compared[0].share:.4f} {compared[1].share:.4f}  "
         f"{compared[0].probability:.4f} {compared[1].probability:.4f}  {trained.report.value:.3f}",
-        *saved.doubts,
+        *saved.warnings,
         flush=True,
     )
     return compared[0].share

@@ -59,8 +59,8 @@ def main() -> None:
     files = [files[n] for n in np.linspace(0, len(files) - 1, min(200, len(files))).astype(int)]
     model = load_model(args.model)
     alone, together = measure_engine(model, [file.read_bytes() for file in files])
-    names = ", ".join(member.space.base for member in model.members)
-    print(f"{names}, {model.members[0].space.precision}, {cores()} cores, {len(files)} images\n")
+    names = ", ".join(base.space.base for base in model.bases)
+    print(f"{names}, {model.bases[0].space.precision}, {cores()} cores, {len(files)} images\n")
 
     found: dict[str, list[float]] = {"alone": [], "together": [], "p50": [], "rate": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -92,9 +92,9 @@ def measure_engine(
     model: Model, data: list[bytes]
 ) -> tuple[Callable[[], float], Callable[[], float]]:
     """Returns what measures ms of one image with decoding, and images a second of decoded ones."""
-    (member,), (file,) = model.members, model.networks
-    size, filter_ = member.space.image_size, model.interpolation
-    precision = Precision(member.local_space.precision)
+    (base,), (file,) = model.bases, model.networks
+    size, filter_ = base.space.image_size, model.interpolation
+    precision = Precision(base.local_space.precision)
     lone = OpenVINOEngine(
         file.path, size, precision, output=file.output, flip=file.flip, batch_size=1, streams=1
     )

@@ -117,7 +117,7 @@ def _flip_and_train(
         right = [head.logits(vectors[test]).argmax(1) == dataset.labels[test] for head in heads]
         accuracies.append(float(np.mean(right)))
     recall = float(np.isin(flipped, first).mean())
-    named = training[[suspect.place for suspect in suspects]]
+    named = training[[issue.index for issue in suspects]]
     print(
         f"flips {seed}: {count} of {len(training)} flipped, {recall:.1%} of them in the first "
         f"{count}, {np.isin(flipped, named).mean():.1%} in the {len(named)} suspects; test "
@@ -152,10 +152,10 @@ def _draw_sheet(dataset: Dataset, vectors: np.ndarray, path: Path) -> None:
     suspects = rank_classes(probabilities, dataset.labels[training], dataset.classes)
     print(f"{len(suspects)} suspects among the labels as they are; the first in {path}")
     figure = Figure((12, 9), layout="tight")
-    for axes, suspect in zip(figure.subplots(*SHEET).ravel(), suspects, strict=False):
-        with Image.open(dataset.sources[training[suspect.place]]) as image:
+    for axes, issue in zip(figure.subplots(*SHEET).ravel(), suspects, strict=False):
+        with Image.open(dataset.sources[training[issue.index]]) as image:
             axes.imshow(image.convert("RGB"))
-        axes.set_title(f"{suspect.given}\n{suspect.suggested}? {suspect.score:.3f}", fontsize=9)
+        axes.set_title(f"{issue.given}\n{issue.suggested}? {issue.score:.3f}", fontsize=9)
         axes.axis("off")
     figure.savefig(path, dpi=80)
 

@@ -154,7 +154,8 @@ class TestInspect:
 
     def test_nothing_wrong_is_said_as_well(self, run, photos, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        found = {"pairs": (), "suspects": (), "outliers": (), "oddities": (), "shifts": ()}
+        lists = ("pairs", "label_issues", "outliers", "image_issues", "shifts")
+        found = dict.fromkeys(lists, ())
         whole = inspection.Inspection
         monkeypatch.setattr(inspection, "Inspection", lambda **parts: whole(**parts | found))
         code, out, _ = run("inspect", photos, "--fix-list", "fix.csv", *SMALL)

@@ -6,14 +6,14 @@ import pytest
 import topwork.cli.reporting
 from topwork.inspection.cache import remember
 from topwork.models.folder import load_model
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 
 
 @pytest.fixture
 def model(trained, photos, tmp_path):
     """A model that knows where its images are."""
     path = tmp_path / "colours.model"
-    trained.save(path, Making(command="topwork train photos", data=str(photos)))
+    trained.save(path, Provenance(command="topwork train photos", data=str(photos)))
     (path / "report.html").unlink()
     return path
 
@@ -53,7 +53,7 @@ def test_each_split_has_its_images(run, model, photos, tmp_path, split, images):
 def test_data_that_is_gone_leaves_names_and_says_so(run, trained, tmp_path):
     path = tmp_path / "colours.model"
     gone = tmp_path / "gone"
-    trained.save(path, Making(command="topwork train gone", data=str(gone)))
+    trained.save(path, Provenance(command="topwork train gone", data=str(gone)))
     code, out, _ = run("report", path)
     assert code == 0
     assert "12 of 12 images are not at hand" in out
@@ -80,8 +80,8 @@ def test_a_model_without_kept_answers_needs_data(run, model, photos, tmp_path):
 
 def test_validation_images_that_topwork_set_aside_are_found(run, flat_trained, flat, tmp_path):
     path = tmp_path / "flat.model"
-    flat_trained.save(path, Making(command="topwork train flat", data=str(flat)))
-    kept = len(flat_trained.answers)
+    flat_trained.save(path, Provenance(command="topwork train flat", data=str(flat)))
+    kept = len(flat_trained.predictions)
     for place in ([], [flat]):
         code, out, _ = run("report", path, *place, "--json")
         assert (code, json.loads(out)["images"]) == (0, kept)
@@ -97,7 +97,7 @@ def test_divided_data_without_a_validation_split(run, photos, small, store, tmp_
     trained = pipeline.train(Dataset.from_folder(root), small, store)
     path = tmp_path / "two.model"
     trained.save(path)
-    for split, images in (("validation", len(trained.answers)), ("test", 12)):
+    for split, images in (("validation", len(trained.predictions)), ("test", 12)):
         code, out, _ = run("report", path, root, "--split", split, "--json")
         assert (code, json.loads(out)["images"]) == (0, images)
 

@@ -16,9 +16,9 @@ from topwork.data.dataset import Dataset
 from topwork.heads.dense import Dense, Head
 from topwork.models import compare as comparison
 from topwork.models import folder as bundle
-from topwork.models.compare import Comparison, Difference, Entry, Odd
+from topwork.models.compare import Comparison, Difference, Disagreement, ModelResult
 from topwork.models.heatmap import is_ours
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 from topwork.recipes import train as pipeline
 from topwork.recipes.progress import make_console
 
@@ -157,7 +157,7 @@ def weaker(photos, small, store, tmp_path_factory):
     settings = small.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
     path = tmp_path_factory.mktemp("models") / "weaker.model"
     trained = pipeline.train(Dataset.from_folder(photos), settings, store)
-    trained.save(path, Making(command="topwork train", data=str(photos)))
+    trained.save(path, Provenance(command="topwork train", data=str(photos)))
     return path
 
 
@@ -234,14 +234,14 @@ def test_odd_names_and_any_task_fit_the_terminal(task, p_value, trained, capsys)
         Task.CLASSES: rng.integers(0, 3, 9), Task.BINARY: rng.integers(0, 2, 9),
         Task.LABELS: rng.random((9, 3)) < 0.5, Task.NUMBER: rng.normal(0, 1e6, (9, 3)),
     }[task]  # fmt: skip
-    answers = comparison.Answers(
+    answers = comparison.LabeledPredictions(
         "test", ("n" * 200,) * 9, ("h",) * 9, labels, logits, (None,) * 9, 0
     )
-    entries = tuple(comparison._judge(name, made, answers) for name in ("a" * 90, "[bold]\x1b[31m"))
-    odd = tuple(Odd("x" * 200 + "\n", "[t]", "f", "o", gain) for gain in (1, -1, 1, 1, 1))
+    results = tuple(comparison._judge(name, made, answers) for name in ("a" * 90, "[bold]\x1b[31m"))
+    odd = tuple(Disagreement("x" * 200 + "\n", "[t]", "f", "o", gain) for gain in (1, -1, 1, 1, 1))
     difference = Difference(1, 0.123, (-0.1, 0.3), p_value, "some test", 4, 1, odd)
-    assert isinstance(entries[0], Entry)
-    show_comparison(make_console(stderr=False), Comparison("test", entries, (difference,), ()))
+    assert isinstance(results[0], ModelResult)
+    show_comparison(make_console(stderr=False), Comparison("test", results, (difference,), ()))
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "\x1b" not in out

@@ -6,7 +6,7 @@ import pytest
 
 from topwork.cli.show_results import show_confusion, show_evaluation, show_prediction
 from topwork.metrics.scores import report_classes, report_labels, report_numbers
-from topwork.models.evaluate import Evaluation, Sureness
+from topwork.models.evaluate import CalibrationScores, Evaluation
 from topwork.recipes.progress import make_console
 
 REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
@@ -16,8 +16,10 @@ REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
 def shown(capsys, trained):
     """Prints an evaluation and returns its lines, which fit the terminal."""
 
-    def show(report, classes, sureness=None, split="test", seen=0):
-        result = Evaluation(report, split, seen, (), sureness or Sureness(), trained.answers)
+    def show(report, classes, calibration=None, split="test", seen=0):
+        result = Evaluation(
+            report, split, seen, (), calibration or CalibrationScores(), trained.predictions
+        )
         show_evaluation(make_console(stderr=False), replace(trained.model, classes=classes), result)
         lines = capsys.readouterr().out.splitlines()
         assert all(len(line) <= 80 for line in lines)
@@ -32,14 +34,14 @@ def words(lines):
 
 
 def test_what_the_probabilities_are_worth_is_said_in_lines_that_fit(shown):
-    sureness = Sureness(0.05, 0.1, 0.02, 0.25, 0.0, 1.0, 1.5)
-    lines = shown(REPORT, ("a", "b"), sureness)
+    calibration = CalibrationScores(0.05, 0.1, 0.02, 0.25, 0.0, 1.0, 1.5)
+    lines = shown(REPORT, ("a", "b"), calibration)
     assert "Calibration error 0.050 (0.100 before the temperature; chance: 0.020)" in lines
     assert "Answers 25.0% of the images, 0.0% of those right" in lines
     assert (
         "Label sets hold the true class for 100.0% of the images, 1.50 classes on average" in lines
     )
-    nobody = replace(sureness, answered=0.0, answered_accuracy=float("nan"))
+    nobody = replace(calibration, answered=0.0, answered_accuracy=float("nan"))
     assert "Answers 0.0% of the images, – of those right" in shown(REPORT, ("a", "b"), nobody)
 
 
@@ -79,7 +81,7 @@ def test_labels_have_figures_of_their_own_and_no_matrix(shown):
 
 def test_numbers_are_a_sentence_and_their_ranges(shown):
     report = report_numbers(np.array([[10.0], [20], [40]]), np.array([[11.0], [18], [43]]))
-    lines = shown(report, ("price",), Sureness(covered=2 / 3, set_size=7.25))
+    lines = shown(report, ("price",), CalibrationScores(covered=2 / 3, set_size=7.25))
     assert words(lines) == (
         "Test images: mean absolute error 2, 95 % interval 0 to 4.484 (3 images); half of "
         "the errors are below 2, root mean square 2.16, R² 0.970. Ranges hold the true number "

@@ -192,7 +192,7 @@ def test_any_python_values_are_labels_of_finite_values_or_a_dataset_error(given_
         return
     assert found is task or task is None
     assert len(labels) == len(given_labels)
-    if found in (Task.CLASSES, Task.BINARY):
+    if found.picks_one:
         assert sorted({*labels.tolist()}) == list(range(len(classes)))
     else:
         assert labels.shape == (len(given_labels), len(classes))

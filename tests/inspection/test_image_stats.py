@@ -14,8 +14,8 @@ from recorder import Recorder
 from topwork.core.errors import ImageError
 from topwork.images.decode import image_hash
 from topwork.inspection import image_stats as module
-from topwork.inspection.image_issues import find_oddities
-from topwork.inspection.image_stats import FIGURES, SIDE_PX, Measures, edge_sharpness, measure
+from topwork.inspection.image_issues import find_image_issues
+from topwork.inspection.image_stats import FIGURES, SIDE_PX, ImageStats, edge_sharpness, measure
 
 SHARED = Path(__file__).parents[3] / "shared/data/clothing-dataset-small"
 
@@ -28,7 +28,7 @@ def measure_all(sources, store, **options):
 def step(deviation, height=1.0):
     """A vertical step of luma, blurred by a Gaussian, from its formula."""
     places = np.arange(SIDE_PX) - SIDE_PX / 2 + 0.3
-    row = [height * (1 + math.erf(place / deviation / 2**0.5)) / 2 for place in places]
+    row = [height * (1 + math.erf(index / deviation / 2**0.5)) / 2 for index in places]
     return np.tile(np.array(row, np.float32), (SIDE_PX, 1))
 
 
@@ -57,16 +57,16 @@ def table(count=60, **columns):
         "formats": ("JPEG",) * count,
         "failed": {},
     }
-    for name, (place, value) in columns.items():
+    for name, (index, value) in columns.items():
         column = list(usual[name])
-        column[place] = value
+        column[index] = value
         changed = tuple(column) if isinstance(usual[name], tuple) else np.array(column)
         usual[name] = changed
-    return Measures(**usual)
+    return ImageStats(**usual)
 
 
 def found(measures):
-    return [(oddity.place, oddity.kind) for oddity in find_oddities(measures)]
+    return [(issue.index, issue.kind) for issue in find_image_issues(measures)]
 
 
 def test_figures_are_those_of_the_picture(tmp_path):
@@ -189,13 +189,13 @@ def test_bad_images_are_named_and_left_out(tmp_path):
     # An equal file stands in for one that is gone.
     assert found.width.tolist() == [0, 40, 0, 0, 40]
     assert np.isnan(found.brightness[[0, 2, 3]]).all()
-    assert find_oddities(found) == []
+    assert find_image_issues(found) == []
 
 
 def test_no_image_can_be_measured(tmp_path):
     found = measure([b"text", b""], ["0" * 64, "1" * 64], tmp_path)
     assert sorted(found.failed) == [0, 1]
-    assert find_oddities(found) == []
+    assert find_image_issues(found) == []
     assert len(measure([], [], tmp_path)) == 0
 
 
@@ -227,16 +227,16 @@ def test_odd_pictures_are_found(tmp_path):
         encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
         encode(photo(seed=3), "JPEG", exif=exif, quality=95),
     ]
-    found = find_oddities(measure_all(usual + odd, tmp_path))
+    found = find_image_issues(measure_all(usual + odd, tmp_path))
     # Moving WebP is said to be RGBA, which is rare here as well.
-    found = [oddity for oddity in found if (oddity.place, oddity.kind) != (19, "mode")]
-    kinds = {oddity.place - 12: oddity.kind for oddity in found}
+    found = [issue for issue in found if (issue.index, issue.kind) != (19, "mode")]
+    kinds = {issue.index - 12: issue.kind for issue in found}
     assert len(found) == len(kinds)
     assert kinds == {
         0: "uniform", 1: "dark", 2: "bright", 3: "blurred", 4: "small", 5: "long", 6: "mode",
         7: "animated", 8: "turned",
     }  # fmt: skip
-    details = {oddity.kind: oddity.detail for oddity in found}
+    details = {issue.kind: issue.detail for issue in found}
     assert details["small"] == "40 x 40 pixels"
     assert details["long"] == "1500 x 300 pixels, 5.0 to 1"
     assert details["mode"].startswith("CMYK")
@@ -261,7 +261,7 @@ def test_what_most_are_like_is_not_odd(column, value, kind):
     assert found(table(**{column: (7, value)})) == [(7, kind)]
     measures = table()
     same = (value,) * 60 if column == "modes" else np.full(60, value)
-    assert found(Measures(**{**measures.__dict__, column: same})) == []
+    assert found(ImageStats(**{**measures.__dict__, column: same})) == []
 
 
 def test_a_huge_picture_is_odd_among_ordinary_ones():
@@ -296,15 +296,15 @@ def test_an_animation_in_a_jpeg_is_none():
     st.lists(st.integers(0, 20_000), min_size=10, max_size=10),
 )
 def test_any_figures_can_be_judged(light, sides):
-    measures = Measures(
+    measures = ImageStats(
         width=np.array(sides[:5]), height=np.array(sides[5:]),
         brightness=light[:, 0], contrast=light[:, 1], low=light[:, 2], high=light[:, 3],
         sharpness=light[:, 4], size_bytes=np.ones(5, int), frames=np.ones(5, int),
         orientation=np.ones(5, int), modes=("RGB",) * 5, formats=("PNG",) * 5, failed={},
     )  # fmt: skip
-    for oddity in find_oddities(measures):
-        assert measures.width[oddity.place] > 0
-        assert oddity.detail
+    for issue in find_image_issues(measures):
+        assert measures.width[issue.index] > 0
+        assert issue.detail
 
 
 def test_mpo_files_of_phones_are_still_pictures(tmp_path):
@@ -312,15 +312,15 @@ def test_mpo_files_of_phones_are_still_pictures(tmp_path):
     photo().save(file, "MPO", save_all=True, append_images=[photo(seed=1)])
     found = measure_all([file.getvalue()], tmp_path)
     assert found.formats == ("MPO",)
-    assert find_oddities(found) == []
+    assert find_image_issues(found) == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_reference_photos_have_two_blurred_ones(tmp_path):
     files = sorted(SHARED.glob("*/*/*.jpg"))
-    found = find_oddities(measure_all(files, tmp_path))
-    assert [(files[oddity.place].name[:8], oddity.kind) for oddity in found] == [
+    found = find_image_issues(measure_all(files, tmp_path))
+    assert [(files[issue.index].name[:8], issue.kind) for issue in found] == [
         ("ff3f01d5", "blurred"),
         ("5e1c4241", "blurred"),
     ]

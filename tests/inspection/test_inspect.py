@@ -20,9 +20,9 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import read_verdicts, write_fix_list
 from topwork.inspection import inspect as module
-from topwork.inspection.image_stats import Measures
+from topwork.inspection.image_stats import ImageStats
 from topwork.inspection.inspect import Inspection, inspect
-from topwork.inspection.issues import Suspect
+from topwork.inspection.issues import LabelIssue
 from topwork.vectors.duplicates import Likeness, Pair
 
 SPLITS = ("train", "validation", "test")
@@ -74,7 +74,7 @@ def found(data, small, store):
 
 
 def names_of(found, findings):
-    return [found.dataset.names[finding.place] for finding in findings]
+    return [found.dataset.names[finding.index] for finding in findings]
 
 
 def names_of_pairs(found, pairs):
@@ -88,7 +88,7 @@ def make(**changes):
     dataset = replace(dataset, names=("one", "two", "three", "four"), root="photos")
     column = np.ones(4, np.int64)
     light = np.full(4, 0.5, np.float32)
-    measures = Measures(
+    measures = ImageStats(
         column, column, light, light, light, light, light, column, column, column,
         ("RGB",) * 4, ("PNG",) * 4, {},
     )  # fmt: skip
@@ -99,7 +99,9 @@ def make(**changes):
         "judged": 4,
         "divided_groups": 0,
     }
-    lists = ("oddities", "pairs", "suspects", "outliers", "alike", "shifts")
+    lists = (
+        "image_issues", "pairs", "label_issues", "outliers", "class_overlaps", "shifts",
+    )  # fmt: skip
     return Inspection(**dict.fromkeys(lists, ()) | known | changes)
 
 
@@ -111,8 +113,8 @@ def with_splits(*splits):
     return replace(make().dataset, splits=np.array(splits))
 
 
-def doubt(place, given, suggested, score=0.9):
-    return Suspect(place, given, suggested, 0.1, 0.9, score)
+def issue(index, given, suggested, score=0.9):
+    return LabelIssue(index, given, suggested, 0.1, 0.9, score)
 
 
 class TestFindings:
@@ -126,13 +128,15 @@ class TestFindings:
         assert names_of_pairs(found, found.contradictions) == [
             {"train/green/1.png", "train/red/clash.png"}
         ]
-        assert "train/blue/flipped.png" in names_of(found, found.suspects)
+        assert "train/blue/flipped.png" in names_of(found, found.label_issues)
         (flipped,) = [
-            s for s in found.suspects if found.dataset.names[s.place] == "train/blue/flipped.png"
+            s
+            for s in found.label_issues
+            if found.dataset.names[s.index] == "train/blue/flipped.png"
         ]
         assert (flipped.given, flipped.suggested) == ("blue", "red")
         assert "train/red/strange.png" in names_of(found, found.outliers)
-        small = [o for o in found.oddities if o.kind == "small"]
+        small = [o for o in found.image_issues if o.kind == "small"]
         assert names_of(found, small) == ["train/blue/tiny.png"]
         assert [item.path for item in found.dataset.skipped] == ["train/blue/broken.png"]
 
@@ -170,7 +174,7 @@ class TestFindings:
         )
         ((correction,),) = recorder.told["on_corrected"]
         assert (correction.dropped, correction.relabelled) == (1, 1)
-        assert "train/blue/flipped.png" not in names_of(again, again.suspects)
+        assert "train/blue/flipped.png" not in names_of(again, again.label_issues)
         assert again.contradictions == ()
 
 
@@ -199,7 +203,7 @@ class TestTasks:
         assert doubts["image 0"].why.startswith("seems not to be warm")
         assert doubts["image 2"].suggested == "red|warm"
         assert doubts["image 2"].why.startswith("seems to be warm")
-        assert found.alike == ()
+        assert found.class_overlaps == ()
 
         path = tmp_path / "fix.csv"
         write_fix_list(path, found.fix_list())
@@ -217,7 +221,7 @@ class TestTasks:
         numbers[7] += 4000
         dataset = Dataset.from_sources(sources, numbers, task="number")
         found = inspect(dataset, small, store)
-        assert found.suspects[0].place == 7
+        assert found.label_issues[0].index == 7
         first = found.fix_list()[0]
         assert (first.image, first.suggested) == ("image 7", "")
         assert first.why.startswith("looks like number ")
@@ -234,7 +238,7 @@ class TestTasks:
         dataset = Dataset.from_sources(sources, names)
         assert dataset.task is Task.BINARY
         found = inspect(dataset, small, store)
-        assert [s.place for s in found.suspects] == [3]
+        assert [s.index for s in found.label_issues] == [3]
         assert (found.shifts, found.leaks) == ((), ())
         json.dumps(found.to_json(), allow_nan=False)
 
@@ -244,12 +248,12 @@ class TestTasks:
         dataset = Dataset.from_sources(sources, names)
         dataset = replace(dataset, splits=np.full(len(names), "test"))
         found = inspect(dataset, small, store)
-        assert (found.judged, found.suspects) == (12, ())
+        assert (found.judged, found.label_issues) == (12, ())
 
     def test_two_images_are_too_few_to_judge(self, small, store):
         sources = [encode(scene(COLOURS[name], 440)) for name in ("blue", "red")]
         found = inspect(Dataset.from_sources(sources, ["blue", "red"]), small, store)
-        assert (found.judged, found.suspects, found.pairs, found.fix_list()) == (0, (), (), [])
+        assert (found.judged, found.label_issues, found.pairs, found.fix_list()) == (0, (), (), [])
         json.dumps(found.to_json(), allow_nan=False)
         assert "2 images" in found.to_html()
 
@@ -284,7 +288,7 @@ class TestJson:
         assert {leak["first_split"], leak["second_split"]} == {"train", "test"}
         assert (leak["likeness"], leak["similarity"]) == ("same", 1.0)
         places = {item["place"]: item["name"] for item in content["suspects"]}
-        assert all(found.dataset.names[place] == name for place, name in places.items())
+        assert all(found.dataset.names[index] == name for index, name in places.items())
         assert content["skipped"][0]["path"] == "train/blue/broken.png"
         assert content["measures"].keys() == {
             "width", "height", "brightness", "contrast", "sharpness"
@@ -296,7 +300,7 @@ class TestJson:
         bad = np.array([0.5, np.nan, np.inf, 0.5], np.float32)
         found = make(
             measures=replace(measures, sharpness=bad, failed={2: "gone"}),
-            suspects=(Suspect(1, "a", "b", np.nan, -np.inf, 0.5),),
+            label_issues=(LabelIssue(1, "a", "b", np.nan, -np.inf, 0.5),),
         )
         content = found.to_json()
         json.dumps(content, allow_nan=False)
@@ -356,7 +360,7 @@ class TestFixList:
     def test_the_most_doubtful_come_first(self):
         found = make(
             dataset=with_splits("train", "train", "train", "test"),
-            suspects=(doubt(2, "a", "b"),),
+            label_issues=(issue(2, "a", "b"),),
             pairs=(pair(0, 1), pair(1, 3)),
         )
         # One group of three, with a leak and different labels.
@@ -377,10 +381,10 @@ class TestFixList:
         splits = data.draw(st.lists(st.sampled_from(SPLITS), min_size=4, max_size=4))
         pictures = data.draw(st.lists(st.integers(0, 2), min_size=4, max_size=4))
         last, pairs = {}, []
-        for place, picture_ in enumerate(pictures):
+        for index, picture_ in enumerate(pictures):
             if picture_ in last:
-                pairs.append(pair(data.draw(st.sampled_from(last[picture_])), place))
-            last.setdefault(picture_, []).append(place)
+                pairs.append(pair(data.draw(st.sampled_from(last[picture_])), index))
+            last.setdefault(picture_, []).append(index)
         found = make(dataset=with_splits(*splits), pairs=tuple(pairs))
         listed = [found.dataset.names.index(row.image) for row in found.fix_list()]
         assert len({*listed}) == len(listed) == len(pairs)
@@ -400,7 +404,7 @@ class TestFixList:
         ]
 
     def test_two_reasons_are_said_in_one_row(self):
-        found = make(suspects=(doubt(1, "b", "a", 0.8),), pairs=(pair(0, 1, Likeness.NEAR),))
+        found = make(label_issues=(issue(1, "b", "a", 0.8),), pairs=(pair(0, 1, Likeness.NEAR),))
         (row,) = found.fix_list()
         assert row.why == "looks like a, not b; the same picture as one, which is a"
         assert (row.suggested, row.score) == ("a", 0.8)
@@ -409,7 +413,11 @@ class TestFixList:
         dataset = Dataset.from_sources([b"0", b"1"], [["a", "b"], ["c"]])
         found = make(
             dataset=dataset,
-            suspects=(doubt(0, "b", "not b"), doubt(0, "not c", "c", 0.7), doubt(1, "c", "not c")),
+            label_issues=(
+                issue(0, "b", "not b"),
+                issue(0, "not c", "c", 0.7),
+                issue(1, "c", "not c"),
+            ),
         )
         first, second = found.fix_list()
         assert (first.suggested, first.score) == ("a|c", 0.9)
@@ -430,7 +438,7 @@ class TestFixList:
     @pytest.mark.parametrize(("name", "said"), [("keep", "label:keep"), ("=a", "label:=a")])
     def test_a_suggestion_is_written_as_a_verdict_has_to_be(self, name, said):
         dataset = replace(make().dataset, classes=(name, "b"))
-        (row,) = make(dataset=dataset, suspects=(doubt(1, "b", name),)).fix_list()
+        (row,) = make(dataset=dataset, label_issues=(issue(1, "b", name),)).fix_list()
         assert row.suggested == said
 
 
@@ -448,5 +456,5 @@ def test_reference_photos_have_doubtful_labels_and_one_picture_twice(reference_p
     assert (len(found.dataset), found.judged, found.leaks) == (3781, 3781, ())
     (copy,) = found.contradictions
     assert {found.dataset.label_texts[n] for n in (copy.first, copy.second)} == {"shorts", "skirt"}
-    assert 20 <= len(found.suspects) <= 200
+    assert 20 <= len(found.label_issues) <= 200
     assert [shift.split for shift in found.shifts if shift.what == "classes"] == ["test"]

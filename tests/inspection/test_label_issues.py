@@ -115,7 +115,7 @@ def test_a_class_with_fewer_images_than_folds_is_not_judged():
     scores = score_labels(answers, labels)
     assert np.isnan(scores[:4]).all()
     assert not np.isnan(scores[4:]).any()
-    assert all(s.place >= 4 for s in rank_classes(answers, labels, names))
+    assert all(s.index >= 4 for s in rank_classes(answers, labels, names))
     assert not np.isnan(cross_predict(vectors, labels, Task.CLASSES, 5, folds=4)).any()
 
 
@@ -160,10 +160,10 @@ def test_flipped_labels_are_found():
     flipped = np.array([3, 50, 77, 120, 299])
     labels[flipped] = (labels[flipped] + 1) % 3
     suspects = rank_classes(cross_predict(vectors, labels, Task.CLASSES, 3), labels, NAMES)
-    assert {s.place for s in suspects} == set(flipped)
+    assert {s.index for s in suspects} == set(flipped)
     for suspect in suspects:
-        assert suspect.given == NAMES[labels[suspect.place]]
-        assert suspect.suggested == NAMES[true[suspect.place]]
+        assert suspect.given == NAMES[labels[suspect.index]]
+        assert suspect.suggested == NAMES[true[suspect.index]]
         assert suspect.suggested_probability > 0.5 > suspect.given_probability
 
 
@@ -173,7 +173,7 @@ def test_labels_that_are_missing_or_too_many_are_found():
     targets[0], targets[1] = [0, 0, 0], [0, 1, 1]  # should be dress; should be hat alone
     answers = cross_predict(vectors, targets, Task.LABELS, 3)
     suspects = rank_labels(answers, targets, NAMES)
-    assert {(s.place, s.given, s.suggested) for s in suspects} == {
+    assert {(s.index, s.given, s.suggested) for s in suspects} == {
         (0, "not dress", "dress"),
         (1, "shirt", "not shirt"),
     }
@@ -189,7 +189,7 @@ def test_numbers_that_are_far_off_are_found():
     numbers[9] -= 900
     predicted = cross_predict(vectors, numbers, Task.NUMBER, 1)[:, 0]
     suspects = rank_numbers(predicted, numbers[:, 0], "price")
-    assert [s.place for s in suspects[:2]] == [9, 7]
+    assert [s.index for s in suspects[:2]] == [9, 7]
     assert suspects[0].given == f"price {numbers[9, 0]:g}"
     assert suspects[0].suggested == f"price {predicted[9]:g}"
     assert np.isnan([suspects[0].given_probability, suspects[0].suggested_probability]).all()
@@ -200,11 +200,11 @@ def test_a_number_is_far_off_beyond_three_and_a_half_robust_deviations():
     errors = np.arange(-50.0, 51)  # median 0, median size 25
     errors[0], errors[-1] = np.array([-1.01, 0.99]) * 1.4826 * 25 * LIMIT
     (suspect,) = rank_numbers(predicted, errors, "price")
-    assert suspect.place == 0
+    assert suspect.index == 0
     assert suspect.score == pytest.approx(1.01 / 2.01)
     # What all are off by alike is no mistake of any of them.
     (same,) = rank_numbers(predicted, errors + 1000, "price")
-    assert same.place == 0
+    assert same.index == 0
     predicted[0] = np.nan
     assert rank_numbers(predicted, errors, "price") == []
 
@@ -238,7 +238,7 @@ def test_as_many_suspects_as_the_joint_counts_and_they_rank_first():
     suspects = rank_classes(p, labels, NAMES)
     assert len(suspects) == joint.sum() - np.trace(joint)
     best = np.argsort(-scores, kind="stable")[: len(suspects)]
-    assert [s.place for s in suspects] == best.tolist()
+    assert [s.index for s in suspects] == best.tolist()
 
 
 def test_a_score_weighs_the_given_label_against_the_best_other():
@@ -263,7 +263,7 @@ def test_suspects_are_sound_whatever_the_probabilities(case):
     p, labels = case
     names = [f"class {n}" for n in range(p.shape[1])]
     suspects = rank_classes(p, labels, names)
-    places = [s.place for s in suspects]
+    places = [s.index for s in suspects]
     assert len(set(places)) == len(places)
     assert [s.score for s in suspects] == sorted((s.score for s in suspects), reverse=True)
     joint = np.zeros((len(names), len(names)), int)
@@ -273,8 +273,8 @@ def test_suspects_are_sound_whatever_the_probabilities(case):
             joint[label, -max(own)[1]] += 1
     np.testing.assert_array_equal(count_confident(p, labels), joint)
     for s in suspects:
-        assert s.given == names[labels[s.place]] != s.suggested
-        assert s.suggested_probability == pytest.approx(p[s.place].max())
+        assert s.given == names[labels[s.index]] != s.suggested
+        assert s.suggested_probability == pytest.approx(p[s.index].max())
         assert s.suggested_probability > s.given_probability
         assert 0.5 < s.score <= 1
 

@@ -14,7 +14,7 @@ from topwork.core.task import Task
 from topwork.inspection.outliers import (
     LIMIT,
     _chance,
-    find_alike,
+    find_class_overlaps,
     find_outliers,
     find_shifts,
     robust_scale,
@@ -34,18 +34,18 @@ def test_distances_are_those_of_scikit_learn(block):
     vectors = near(150)
     vectors[[3, 20, 149]] *= [[-1], [0.01], [-7]]
     vectors[20, 4] = 9
-    found = find_outliers(vectors, count=150, neighbours=7, block=block)
+    found = find_outliers(vectors, count=150, neighbors=7, block=block)
     tree = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(vectors)
     means = tree.kneighbors()[0].mean(axis=1)
     above = means - np.median(means)
     scores = above / (1.4826 * np.median(np.abs(above)))
     assert found
-    assert {o.place for o in found} == set(np.flatnonzero(scores > LIMIT))
+    assert {o.index for o in found} == set(np.flatnonzero(scores > LIMIT))
     for outlier in found:
-        assert outlier.distance == pytest.approx(means[outlier.place], abs=1e-5)
-        assert outlier.score == pytest.approx(scores[outlier.place], rel=1e-3)
+        assert outlier.distance == pytest.approx(means[outlier.index], abs=1e-5)
+        assert outlier.score == pytest.approx(scores[outlier.index], rel=1e-3)
     assert [o.score for o in found] == sorted((o.score for o in found), reverse=True)
-    assert find_outliers(vectors, count=2, neighbours=7, block=block) == found[:2]
+    assert find_outliers(vectors, count=2, neighbors=7, block=block) == found[:2]
 
 
 def test_an_image_is_compared_with_its_own_class():
@@ -53,8 +53,8 @@ def test_an_image_is_compared_with_its_own_class():
     vectors = np.concatenate([first, second])
     labels = np.repeat([0, 1], 40)
     labels[0] = 1  # an ordinary image of one class among those of the other
-    assert find_outliers(vectors, labels)[0].place == 0
-    assert 0 not in {o.place for o in find_outliers(vectors)}
+    assert find_outliers(vectors, labels)[0].index == 0
+    assert 0 not in {o.index for o in find_outliers(vectors)}
 
 
 def test_a_class_of_images_that_differ_is_no_class_of_outliers():
@@ -68,9 +68,9 @@ def test_an_image_that_is_alone_in_its_class_is_not_judged():
     vectors = near(40)
     vectors[0] = -vectors[0]
     labels = np.zeros(40, int)
-    assert find_outliers(vectors, labels)[0].place == 0
+    assert find_outliers(vectors, labels)[0].index == 0
     labels[0] = 1
-    assert 0 not in {o.place for o in find_outliers(vectors, labels)}
+    assert 0 not in {o.index for o in find_outliers(vectors, labels)}
     assert find_outliers(vectors[:1]) == []
 
 
@@ -81,7 +81,7 @@ def test_constant_vectors_have_no_outlier_but_the_one_that_differs(value):
     vectors[5] = [1, -1, 1, -1]
     found = find_outliers(vectors)
     if value:
-        assert [o.place for o in found] == [5]
+        assert [o.index for o in found] == [5]
         assert found[0].distance == pytest.approx(1, abs=1e-5)
     else:  # zeros are at distance 1 from everything
         assert found == []
@@ -98,10 +98,10 @@ def test_constant_vectors_have_no_outlier_but_the_one_that_differs(value):
     st.integers(1, 20),
 )
 def test_outliers_are_sound_whatever_the_vectors(vectors, labels, neighbours):
-    found = find_outliers(vectors, np.array(labels[: len(vectors)]), neighbours=neighbours)
-    assert len({o.place for o in found}) == len(found)
+    found = find_outliers(vectors, np.array(labels[: len(vectors)]), neighbors=neighbours)
+    assert len({o.index for o in found}) == len(found)
     for outlier in found:
-        assert 0 <= outlier.place < len(vectors)
+        assert 0 <= outlier.index < len(vectors)
         assert 0 <= outlier.distance <= 2
         assert LIMIT < outlier.score < np.inf
 
@@ -113,7 +113,7 @@ def test_vectors_that_are_not_finite_are_refused():
         find_outliers(vectors)
     with pytest.raises(DatasetError, match="as many labels"):
         find_outliers(near(10), np.zeros(9, int))
-    for wrong in ({"neighbours": 0}, {"count": -1}):
+    for wrong in ({"neighbors": 0}, {"count": -1}):
         with pytest.raises(SettingsError, match="neighbours must be 1 or more, and count 0"):
             find_outliers(near(10), **wrong)
 
@@ -136,13 +136,13 @@ def answers(confusion):
 
 def test_classes_that_are_mistaken_for_each_other_are_found():
     p, labels = answers([[50, 2, 48], [1, 99, 0], [50, 0, 50]])
-    (pair,) = find_alike(p, labels, NAMES)
+    (pair,) = find_class_overlaps(p, labels, NAMES)
     assert (pair.first, pair.second, pair.mistaken, pair.count) == ("dress", "shirt", 98, 198)
     assert pair.error == pytest.approx((48 / 98 + 50 / 100) / 2)
     low, high = pair.interval
     assert 0.4 < low < pair.error < high < 0.6
     p[labels == 2] = np.nan
-    assert find_alike(p, labels, NAMES) == []
+    assert find_class_overlaps(p, labels, NAMES) == []
 
 
 def test_the_interval_holds_the_true_error_as_often_as_it_says():
@@ -150,30 +150,30 @@ def test_the_interval_holds_the_true_error_as_often_as_it_says():
     held = []
     for _ in range(300):
         a, b = generator.binomial(400, 0.3), generator.binomial(30, 0.4)
-        (pair,) = find_alike(*answers([[400 - a, a], [b, 30 - b]]), NAMES[:2], share=0)
+        (pair,) = find_class_overlaps(*answers([[400 - a, a], [b, 30 - b]]), NAMES[:2], share=0)
         held.append(pair.interval[0] <= 0.35 <= pair.interval[1])
     assert 0.91 < np.mean(held) < 0.99
 
 
 def test_a_rare_class_that_is_never_answered_is_found():
     p, labels = answers([[1000, 0], [20, 0]])
-    (pair,) = find_alike(p, labels, NAMES[:2])
+    (pair,) = find_class_overlaps(p, labels, NAMES[:2])
     assert pair.error == 0.5
     assert pair.mistaken / pair.count < 0.02
 
 
 def test_few_mistakes_prove_nothing():
-    assert find_alike(*answers([[4, 1], [1, 4]]), NAMES[:2]) == []
-    assert find_alike(*answers([[40, 10], [10, 40]]), NAMES[:2])
-    assert find_alike(*answers([[1, 0, 0], [0, 1, 0], [0, 0, 0]]), NAMES) == []
-    assert len(find_alike(*answers([[95, 5], [5, 95]]), NAMES[:2], share=0.01)) == 1
+    assert find_class_overlaps(*answers([[4, 1], [1, 4]]), NAMES[:2]) == []
+    assert find_class_overlaps(*answers([[40, 10], [10, 40]]), NAMES[:2])
+    assert find_class_overlaps(*answers([[1, 0, 0], [0, 1, 0], [0, 0, 0]]), NAMES) == []
+    assert len(find_class_overlaps(*answers([[95, 5], [5, 95]]), NAMES[:2], share=0.01)) == 1
 
 
 def test_probabilities_must_fit_the_classes():
     with pytest.raises(DatasetError, match="a column for each of 3 classes"):
-        find_alike(np.ones((2, 2)), np.zeros(2, int), NAMES)
+        find_class_overlaps(np.ones((2, 2)), np.zeros(2, int), NAMES)
     with pytest.raises(DatasetError, match=r"0\.\.2, received 3\.\.3"):
-        find_alike(np.ones((2, 3)), np.full(2, 3), NAMES)
+        find_class_overlaps(np.ones((2, 3)), np.full(2, 3), NAMES)
 
 
 def divided(train, validation, test):

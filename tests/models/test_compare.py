@@ -12,46 +12,46 @@ from topwork.metrics.significance import mcnemar
 from topwork.models import compare as comparison
 from topwork.models import evaluate as evaluation
 from topwork.models.compare import align, check_models, compare, score_images
-from topwork.models.evaluate import Evaluation, Sureness
-from topwork.models.predictions import Answers
+from topwork.models.evaluate import CalibrationScores, Evaluation
+from topwork.models.predictions import LabeledPredictions
 from topwork.recipes import train as pipeline
 
 # Answers.
 
 
-def make_answers(names, labels, logits, hashes=None, seen=0):
-    return Answers(
+def make_predictions(names, labels, logits, hashes=None, seen=0):
+    return LabeledPredictions(
         "test", tuple(names), tuple(hashes or names), np.asarray(labels),
         np.asarray(logits, np.float32), (None,) * len(names), seen,
     )  # fmt: skip
 
 
 def test_scores_are_what_the_metric_is_the_mean_of():
-    chosen = make_answers("abc", [0, 1, 1], [[2, 1], [3, 1], [0, 1]])
+    chosen = make_predictions("abc", [0, 1, 1], [[2, 1], [3, 1], [0, 1]])
     assert score_images(Task.CLASSES, chosen).tolist() == [1, 0, 1]
-    one = make_answers("abc", [0, 1, 1], [[-1], [-1], [1]])
+    one = make_predictions("abc", [0, 1, 1], [[-1], [-1], [1]])
     assert score_images(Task.BINARY, one).tolist() == [1, 0, 1]
-    many = make_answers("ab", [[True, False], [True, True]], [[1, 1], [1, 1]])
+    many = make_predictions("ab", [[True, False], [True, True]], [[1, 1], [1, 1]])
     assert score_images(Task.LABELS, many).tolist() == [0.5, 1]
-    number = make_answers("ab", [[1.0], [4.0]], [[2], [1]])
+    number = make_predictions("ab", [[1.0], [4.0]], [[2], [1]])
     assert score_images(Task.NUMBER, number).tolist() == [1, 3]
     # Grams and kilos count alike; a number that is always the same has no deviation.
-    several = make_answers(
+    several = make_predictions(
         "ab", [[0.0, 0.0, 5.0], [2.0, 2000.0, 5.0]], [[1, 1000, 5], [2, 2000, 6]]
     )
     assert score_images(Task.NUMBER, several).tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_answers_are_aligned_by_name_and_content():
-    first = make_answers("abca", [0, 1, 2, 3], np.zeros((4, 1)), hashes=["1", "2", "3", "1"])
-    other = make_answers("cdaab", [9, 8, 7, 6, 5], np.zeros((5, 1)), hashes=list("34112"))
-    changed = make_answers("ab", [0, 0], np.zeros((2, 1)), hashes=["1", "9"])
+    first = make_predictions("abca", [0, 1, 2, 3], np.zeros((4, 1)), hashes=["1", "2", "3", "1"])
+    other = make_predictions("cdaab", [9, 8, 7, 6, 5], np.zeros((5, 1)), hashes=list("34112"))
+    changed = make_predictions("ab", [0, 0], np.zeros((2, 1)), hashes=["1", "9"])
     one, two = align([first, other])
     assert one.names == two.names == ("a", "b", "c", "a")
     assert (one.labels.tolist(), two.labels.tolist()) == ([0, 1, 2, 3], [7, 5, 9, 6])
     one, two = align([first, changed])
     assert (one.labels.tolist(), two.labels.tolist()) == ([0], [0])
-    assert [len(found) for found in align([first, make_answers("x", [0], [[0]])])] == [0, 0]
+    assert [len(found) for found in align([first, make_predictions("x", [0], [[0]])])] == [0, 0]
 
 
 # Models.
@@ -70,23 +70,28 @@ def test_two_models_are_compared_on_the_same_images(trained, weaker, photos, sto
     found = compare([model, weaker], ["good", "bad"], dataset, "test", store)
     assert len(found) == 12
     alone = [evaluation.evaluate(one, dataset, "test", store) for one in (model, weaker)]
-    for entry, one in zip(found.entries, alone, strict=True):
-        assert entry.report.value == one.report.value
-        assert entry.report.interval == one.report.interval
-        assert entry.calibration_error == pytest.approx(one.sureness.error)
-        assert (entry.answers.names, entry.answers.seen) == (found.entries[0].answers.names, 0)
+    for result, one in zip(found.results, alone, strict=True):
+        assert result.report.value == one.report.value
+        assert result.report.interval == one.report.interval
+        assert result.calibration_error == pytest.approx(one.calibration.error)
+        assert (result.predictions.names, result.predictions.seen) == (
+            found.results[0].predictions.names,
+            0,
+        )
     (difference,) = found.differences
-    right = [one.answers.logits.argmax(axis=1) == one.answers.labels for one in alone]
+    right = [one.predictions.logits.argmax(axis=1) == one.predictions.labels for one in alone]
     assert difference.better == (right[1] & ~right[0]).sum()
     assert difference.worse == (right[0] & ~right[1]).sum() > 0
     assert difference.value == pytest.approx(right[1].mean() - right[0].mean())
     assert difference.p_value == mcnemar(difference.worse, difference.better)
     low, high = difference.interval
     assert low < difference.value < high
-    names = {odd.name for odd in difference.odd}
-    wanted = {n for n, a, b in zip(found.entries[0].answers.names, *right, strict=True) if a != b}
+    names = {odd.name for odd in difference.disagreements}
+    wanted = {
+        n for n, a, b in zip(found.results[0].predictions.names, *right, strict=True) if a != b
+    }
     assert names == wanted
-    for odd in difference.odd:
+    for odd in difference.disagreements:
         assert (odd.gain > 0) == odd.other.startswith(odd.truth)
         assert (odd.gain < 0) == odd.first.startswith(odd.truth)
     said = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -100,7 +105,8 @@ def test_a_model_does_not_differ_from_itself(trained, photos, store):
     found = compare([model] * 3, ["a", "b", "c"], Dataset.from_folder(photos), "test", store)
     assert [one.other for one in found.differences] == [1, 2]
     for one in found.differences:
-        assert (one.value, one.p_value, one.better, one.worse, one.odd) == (0, 1, 0, 0, ())
+        assert (one.value, one.p_value, one.better, one.worse) == (0, 1, 0, 0)
+        assert one.disagreements == ()
         assert not one.certain
         assert one.interval[0] == pytest.approx(-one.interval[1])
 
@@ -141,10 +147,10 @@ def test_data_without_splits_leaves_what_no_model_has_seen(flat_trained, flat, s
         }
         for one in (model, other)
     )
-    assert {*found.entries[0].answers.hashes} == own & others
-    assert [entry.answers.seen for entry in found.entries] == [len(found)] * 2
+    assert {*found.results[0].predictions.hashes} == own & others
+    assert [result.predictions.seen for result in found.results] == [len(found)] * 2
     whole = compare([model, other], ["a", "b"], dataset, "all", store)
-    assert [entry.answers.seen for entry in whole.entries] == [30, 20]
+    assert [result.predictions.seen for result in whole.results] == [30, 20]
     alien = replace(table, splits=tuple("train" for _ in table.splits))
     moved = replace(table, splits=tuple("validation" for _ in table.splits))
     pair = [replace(model, images=images) for images in (alien, moved)]
@@ -196,8 +202,8 @@ def test_every_task_says_which_is_better(task, trained, monkeypatch):
 
     def answer(*_, **__):
         logits = target + rng.normal(0, next(noises), target.shape)
-        answers = make_answers([f"{n}" for n in range(count)], truth, logits)
-        return Evaluation(None, "test", 0, (), Sureness(), answers)
+        answers = make_predictions([f"{n}" for n in range(count)], truth, logits)
+        return Evaluation(None, "test", 0, (), CalibrationScores(), answers)
 
     monkeypatch.setattr(comparison, "evaluate", answer)
     found = compare(models, ["good", "bad", "equal"], None, "test", None)
@@ -207,10 +213,10 @@ def test_every_task_says_which_is_better(task, trained, monkeypatch):
     assert bad.interval[0] < bad.value < bad.interval[1]
     assert (bad.interval[0] > 0) if task is Task.NUMBER else (bad.interval[1] < 0)
     assert not equal.certain and equal.interval[0] < 0 < equal.interval[1]
-    values = [entry.report.value for entry in found.entries]
+    values = [result.report.value for result in found.results]
     assert bad.value == pytest.approx(values[1] - values[0])
-    assert len(bad.odd) == bad.better + bad.worse
-    gains = [abs(odd.gain) for odd in bad.odd]
+    assert len(bad.disagreements) == bad.better + bad.worse
+    gains = [abs(odd.gain) for odd in bad.disagreements]
     assert gains == sorted(gains, reverse=True)
-    assert (found.entries[0].calibration_error is None) == (task is Task.NUMBER)
+    assert (found.results[0].calibration_error is None) == (task is Task.NUMBER)
     json.dumps(found.to_json(), allow_nan=False)

@@ -83,7 +83,7 @@ def test_predictions_come_in_chunks_and_in_order(trained, count):
     logits = np.full((count, 3), np.nan, np.float32)
     failed = {}
     for start, found in chunks:
-        logits[start + found.places] = found.logits
+        logits[start + found.indices] = found.logits
         failed |= {start + place: reason for place, reason in found.failed.items()}
     assert failed.keys() == ({3} if count > 4 else set())
     for place, image in enumerate(images):
@@ -106,9 +106,9 @@ def test_predictions_without_the_store_equal_those_with_it(trained, photos, stor
 
 
 def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp_path, monkeypatch):
-    (member,) = trained.model.members
-    space = replace(member.space, precision="bf16")
-    model = replace(trained.model, members=(member.model_copy(update={"space": space}),))
+    (base,) = trained.model.bases
+    space = replace(base.space, precision="bf16")
+    model = replace(trained.model, bases=(base.model_copy(update={"space": space}),))
     monkeypatch.setattr("topwork.models.model.resolve_precision", lambda wanted: Precision.F32)
     assert [engine.precision for engine in model.engines] == [Precision.F32]
     found = evaluation.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
@@ -141,7 +141,7 @@ def test_a_few_images_do_not_wait_for_the_networks_of_many(saved, photos):
 
 def test_an_evaluation_keeps_every_answer_beside_its_image(trained, photos, store):
     dataset = Dataset.from_folder(photos)
-    found = evaluation.evaluate(trained.model, dataset, "test", store).answers
+    found = evaluation.evaluate(trained.model, dataset, "test", store).predictions
     assert (found.split, found.seen, len(found)) == ("test", 0, 12)
     np.testing.assert_allclose(
         found.logits, trained.model.predict(found.sources).logits, rtol=0, atol=1e-4
@@ -156,10 +156,10 @@ def test_an_evaluation_keeps_every_answer_beside_its_image(trained, photos, stor
 
 def test_answers_of_data_that_is_not_divided_are_of_the_chosen_split(flat_trained, flat, store):
     found = evaluation.evaluate(flat_trained.model, Dataset.from_folder(flat), "validation", store)
-    wanted = flat_trained.answers
-    assert sorted(found.answers.hashes) == sorted(wanted.hashes)
-    order = [found.answers.hashes.index(one) for one in wanted.hashes]
-    same = found.answers.take(np.array(order))
+    wanted = flat_trained.predictions
+    assert sorted(found.predictions.hashes) == sorted(wanted.hashes)
+    order = [found.predictions.hashes.index(one) for one in wanted.hashes]
+    same = found.predictions.take(np.array(order))
     np.testing.assert_allclose(same.logits, wanted.logits, rtol=0, atol=1e-5)
     assert same.labels.tolist() == wanted.labels.tolist()
     assert same.seen == len(wanted)
@@ -209,7 +209,7 @@ def known(trained, photos):
 
 def judge(trained, photos, store, **options):
     dataset = Dataset.from_folder(photos)
-    return evaluation.evaluate(trained.model, dataset, "test", store, **options).sureness
+    return evaluation.evaluate(trained.model, dataset, "test", store, **options).calibration
 
 
 def test_the_calibration_error_is_given_with_and_without_the_temperature(
@@ -314,11 +314,11 @@ def test_every_decision_about_a_label_counts_for_its_calibration(trained, test_i
     logits = model.predict(dataset.sources).logits
     chances = expit(logits.astype(np.float64)).ravel()
     pairs = np.stack([1 - chances, chances], axis=1).astype(np.float32)
-    assert found.sureness.error == pytest.approx(
+    assert found.calibration.error == pytest.approx(
         calibration_error(pairs, labels.ravel().astype(int)), abs=1e-5
     )
     assert found.report.accuracy == pytest.approx(((logits > 0) == labels).mean())
-    assert found.sureness.covered is None
+    assert found.calibration.covered is None
 
 
 def test_labels_are_found_by_name_and_those_that_the_data_lacks_are_absent(trained, test_images):
@@ -344,11 +344,11 @@ def test_ranges_of_numbers_are_judged_by_all_of_them(trained, test_images, store
     truth[3:5, -1] -= 1.01 * reach[-1]
     truth[5:, :] += 0.99 * reach
     dataset = labelled_as(test_images, Task.NUMBER, truth, ("x", "y")[:outputs])
-    found = evaluation.evaluate(model, dataset, "test", store, coverage=0.5).sureness
+    found = evaluation.evaluate(model, dataset, "test", store, coverage=0.5).calibration
     assert found.covered == pytest.approx(7 / 12)
     assert found.set_size == pytest.approx(2 * reach.mean())
     assert found.error is None and found.answered is None
-    assert evaluation.evaluate(model, dataset, "test", store).sureness.covered is None
+    assert evaluation.evaluate(model, dataset, "test", store).calibration.covered is None
 
 
 def test_a_model_of_classes_answers_data_of_two(trained, test_images, store):

@@ -80,14 +80,14 @@ def test_the_mean_of_a_map_and_the_rest_are_the_logit_that_the_model_predicts(
         np.testing.assert_allclose(explanation.logits[0], found.logits[row], atol=1e-4)
         for answer in range(3):
             maps, rest = explanation.maps(answer), explanation.rest(answer)
-            assert len(maps) == len(model.members)
+            assert len(maps) == len(model.bases)
             whole = sum(part.mean(dtype=np.float64) for part in maps) + rest
             assert whole == pytest.approx(found.logits[row, answer], abs=1e-4)
             one = explanation.map(answer)
             assert one.mean(dtype=np.float64) + rest == pytest.approx(whole, abs=1e-4)
         predicted = explanation.predictions
         np.testing.assert_allclose(predicted.probabilities[0], found.probabilities[row], atol=1e-4)
-        assert (predicted.places.tolist(), predicted.failed) == ([0], {})
+        assert (predicted.indices.tolist(), predicted.failed) == ([0], {})
 
 
 def test_a_saved_model_is_explained_alike(trained, saved, photos):
@@ -107,9 +107,9 @@ def test_of_one_layer_the_rest_is_the_bias(trained, photos):
 
 def test_a_map_lies_as_the_picture_does(trained):
     # At a larger size than it was trained at, so that the map has seven places a side.
-    (member,) = trained.model.members
-    large = member.model_copy(update={"space": replace(member.space, image_size=224)})
-    explainer = Explainer(replace(trained.model, members=(large,)))
+    (base,) = trained.model.bases
+    large = base.model_copy(update={"space": replace(base.space, image_size=224)})
+    explainer = Explainer(replace(trained.model, bases=(large,)))
     grey = np.full((224, 224, 3), 128, np.uint8)
     before = explainer.explain_pixels({224: grey}).features[0]
     assert before.shape[:2] == (7, 7)
@@ -123,7 +123,7 @@ def test_a_map_lies_as_the_picture_does(trained):
 
 
 def test_with_flip_the_mirror_image_has_the_mirrored_map(stacked):
-    sizes = [member.space.image_size for member in stacked.model.members]
+    sizes = [base.space.image_size for base in stacked.model.bases]
     rng = np.random.default_rng(0)
     pixels = {size: rng.integers(0, 256, (size, size, 3), np.uint8) for size in sizes}
     mirror = {size: found[:, ::-1] for size, found in pixels.items()}

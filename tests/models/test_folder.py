@@ -15,7 +15,7 @@ from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_pixels
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import LOADED_FILES, copy_model, find_keras_file, load_model
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
 def test_a_loaded_model_is_the_one_that_was_saved(trained, saved):
     loaded, model = load_model(saved), trained.model
     for name in (
-        "classes", "task", "history", "members", "settings", "data", "validation", "search",
+        "classes", "task", "history", "bases", "settings", "data", "validation", "search",
         "images", "versions", "interpolation", "precision", "vector_length",
     ):  # fmt: skip
         assert getattr(loaded, name) == getattr(model, name), name
@@ -88,11 +88,11 @@ def test_any_user_may_read_a_model(saved):
 
 
 def test_a_model_remembers_the_command_that_made_it(trained, tmp_path):
-    making = Making(command="topwork train photos", data="/data/photos")
-    trained.save(tmp_path / "m", making)
-    assert load_model(tmp_path / "m").making == making
+    provenance = Provenance(command="topwork train photos", data="/data/photos")
+    trained.save(tmp_path / "m", provenance)
+    assert load_model(tmp_path / "m").provenance == provenance
     assert "topwork train photos" in (tmp_path / "m" / "report.html").read_text("utf-8")
-    assert trained.model.making is None
+    assert trained.model.provenance is None
 
 
 def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved):
@@ -104,7 +104,7 @@ def test_a_stack_is_saved_with_an_output_for_each_network(stacked, stacked_saved
     assert (card["agreement"]["share"], card["doubts"]) == (1, [])
     loaded = load_model(stacked_saved)
     assert [file.output for file in loaded.networks] == ["vectors_1", "vectors_2"]
-    assert loaded.members == stacked.model.members
+    assert loaded.bases == stacked.model.bases
     assert [len(layer.bias) for layer in loaded.head.layers] == [8, 3]
     assert_same_head(loaded.head, stacked.model.head)
 
@@ -132,10 +132,10 @@ def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_sa
     for logits in read_stack(stacked.model, stacked_saved, images)[:2]:
         np.testing.assert_allclose(logits, wanted, **limit)
     # What was stored in training is what a prediction sees.
-    samples = stacked.samples
+    images = stacked.check_images
     np.testing.assert_allclose(
-        stacked.model.predict(samples.sources).logits,
-        stacked.model.head.logits(samples.vectors),
+        stacked.model.predict(images.sources).logits,
+        stacked.model.head.logits(images.vectors),
         **limit,
     )
 
@@ -158,7 +158,7 @@ def test_a_stack_predicts_around_an_image_that_cannot_be_read(stacked, stacked_s
     whole = stacked.model.predict(images)
     for model in (stacked.model, load_model(stacked_saved)):
         found = model.predict([images[0], b"<html>", *images[1:]])
-        assert found.places.tolist() == [0, 2, 3]
+        assert found.indices.tolist() == [0, 2, 3]
         assert found.failed == {1: "not an image: it starts like a web page"}
         np.testing.assert_allclose(found.logits, whole.logits, rtol=0, atol=1e-3)
     assert whole.logits.std(axis=0).min() > 0.1

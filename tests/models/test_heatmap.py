@@ -13,7 +13,7 @@ from topwork.models.heatmap import (
     Panel,
     draw_panels,
     is_ours,
-    make_colours,
+    make_colors,
     show_text,
 )
 
@@ -44,7 +44,7 @@ def test_a_photograph_that_cannot_be_read_says_so():
 
 
 def test_zero_is_transparent_and_the_ends_are_the_strongest():
-    colours = make_colours()
+    colours = make_colors()
     assert colours(0.5)[3] == 0
     ends = np.array([colours(0.0), colours(1.0)])
     np.testing.assert_allclose(ends[:, :3] * 255, [AGAINST, FOR])

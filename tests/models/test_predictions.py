@@ -5,11 +5,16 @@ import pytest
 
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
-from topwork.models.predictions import ANSWERS_FILE, Answers, load_answers, write_answers
+from topwork.models.predictions import (
+    ANSWERS_FILE,
+    LabeledPredictions,
+    load_predictions,
+    write_predictions,
+)
 
 
 def test_some_are_taken_in_the_order_asked():
-    answers = Answers(
+    answers = LabeledPredictions(
         "test", ("a", "b", "c"), ("1", "2", "3"), np.array([0, 1, 2]),
         np.arange(6, dtype=np.float32).reshape(3, 2), (b"x", None, b"z"), 2,
     )  # fmt: skip
@@ -36,14 +41,16 @@ def make(task):
     outputs = {Task.CLASSES: 3, Task.BINARY: 1}.get(task, 2)
     logits = np.random.default_rng(0).normal(size=(3, outputs)).astype(np.float32)
     names = ("a/1.jpg", "b\udcff.png", "名.png")
-    return Answers("validation", names, ("0a", "1b", "2c"), TRUTHS[task], logits, (None,) * 3, 3)
+    return LabeledPredictions(
+        "validation", names, ("0a", "1b", "2c"), TRUTHS[task], logits, (None,) * 3, 3
+    )
 
 
 @pytest.mark.parametrize("task", list(Task))
 def test_answers_are_read_as_they_were_written(task, tmp_path):
     answers = make(task)
-    write_answers(answers, tmp_path / ANSWERS_FILE)
-    found = load_answers(tmp_path, task)
+    write_predictions(answers, tmp_path / ANSWERS_FILE)
+    found = load_predictions(tmp_path, task)
     assert (found.split, found.seen, found.hashes) == ("validation", 3, answers.hashes)
     assert found.names == ("a/1.jpg", "b\\udcff.png", "名.png")
     for array, wanted in ((found.labels, answers.labels), (found.logits, answers.logits)):
@@ -53,13 +60,13 @@ def test_answers_are_read_as_they_were_written(task, tmp_path):
 
 
 def test_a_model_that_kept_no_answers_has_none(tmp_path):
-    assert load_answers(tmp_path, Task.CLASSES) is None
+    assert load_predictions(tmp_path, Task.CLASSES) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "other table"])
 def test_damaged_answers_are_named(damage, tmp_path):
     path = tmp_path / ANSWERS_FILE
-    write_answers(make(Task.CLASSES), path)
+    write_predictions(make(Task.CLASSES), path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-20])
     elif damage == "text":
@@ -67,11 +74,11 @@ def test_damaged_answers_are_named(damage, tmp_path):
     else:
         pq.write_table(pa.table({"name": ["a"]}), path)
     with pytest.raises(ModelError, match=r"answers\.parquet is damaged: .*train it again"):
-        load_answers(tmp_path, Task.CLASSES)
+        load_predictions(tmp_path, Task.CLASSES)
 
 
 def test_a_saved_model_keeps_what_it_said_of_its_validation_images(trained, saved):
-    found, wanted = load_answers(saved, trained.model.task), trained.answers
+    found, wanted = load_predictions(saved, trained.model.task), trained.predictions
     assert (found.names, found.hashes) == (wanted.names, wanted.hashes)
     np.testing.assert_array_equal(found.logits, wanted.logits)
     np.testing.assert_array_equal(found.labels, wanted.labels)

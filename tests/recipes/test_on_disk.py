@@ -44,9 +44,11 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
     assert found.model.history.best_epoch == trained.model.history.best_epoch
     for name, values in trained.model.history.history.items():
         np.testing.assert_allclose(found.model.history.history[name], values, rtol=1e-4)
-    np.testing.assert_allclose(found.answers.logits, trained.answers.logits, rtol=1e-3, atol=1e-4)
-    assert found.answers.hashes == trained.answers.hashes
-    np.testing.assert_array_equal(found.samples.vectors, trained.samples.vectors)
+    np.testing.assert_allclose(
+        found.predictions.logits, trained.predictions.logits, rtol=1e-3, atol=1e-4
+    )
+    assert found.predictions.hashes == trained.predictions.hashes
+    np.testing.assert_array_equal(found.check_images.vectors, trained.check_images.vectors)
     assert found.model.images == trained.model.images
 
 
@@ -95,11 +97,11 @@ def test_evaluation_and_its_choice_of_a_split(flat, flat_trained, store, stored)
     data = Dataset.from_folder(flat)
     for split in ("validation", "all"):
         found = evaluation.evaluate(flat_trained.model, data, split, store)
-        assert found.answers.names
+        assert found.predictions.names
         logits = evaluation.predict_all(
-            flat_trained.model, data.select(np.isin(data.names, found.answers.names)), store
+            flat_trained.model, data.select(np.isin(data.names, found.predictions.names)), store
         )
-        np.testing.assert_allclose(found.answers.logits, logits, rtol=1e-5)
+        np.testing.assert_allclose(found.predictions.logits, logits, rtol=1e-5)
 
 
 def test_the_table_is_the_same_in_several_groups(dataset, small, store, tmp_path, stored):

@@ -401,7 +401,7 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
     data = shutil.copytree(photos, tmp_path / "photos")
     settings = small.model_copy(update={"thumbnails": most})
     trained = pipeline.train(Dataset.from_folder(data), settings, store)
-    names, checked = trained.carried.names, trained.samples.sources
+    names, checked = trained.carried.names, trained.check_images.sources
     assert not set(trained.carried.sources) & set(checked)
     gone = names[0]
     (data / gone).unlink()
@@ -446,7 +446,7 @@ def test_what_cannot_be_drawn_costs_nothing_but_itself(
     found = pipeline.train(Dataset.from_folder(photos), settings, store)
     monkeypatch.setattr(explain if step == "open_networks" else trained_module, step, fail)
     saved = found.save(tmp_path / "m")
-    assert f"{name} could not be made: MemoryError" in saved.doubts
+    assert f"{name} could not be made: MemoryError" in saved.warnings
     assert not (tmp_path / "m" / name).exists()
     assert load_model(tmp_path / "m").classes == found.model.classes
     others = {"history.png", "report.html", "gallery.parquet"} - {name}
@@ -459,7 +459,7 @@ def test_what_cannot_be_added_to_a_model_costs_nothing(trained, tmp_path, monkey
 
     monkeypatch.setattr(trained_module, "add_file", fill)
     saved = trained.save(tmp_path / "m")
-    assert saved.doubts == (
+    assert saved.warnings == (
         "history.png could not be written: No space left on device",
         "report.html could not be written: No space left on device",
     )

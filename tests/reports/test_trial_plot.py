@@ -8,7 +8,7 @@ from PIL import Image
 from topwork.core.config import HeadSettings
 from topwork.heads.examples import Fit
 from topwork.heads.tuning.trials import Trial
-from topwork.reports.trial_plot import COLOURS, DEPTH, describe_recipe, draw_trials
+from topwork.reports.trial_plot import COLORS, DEPTH, describe_recipe, draw_trials
 
 RATES = (0.0001, 0.001, 0.01, 0.1)
 NAN = math.nan
@@ -153,7 +153,7 @@ def test_a_family_has_one_colour_in_both_plots(draw):
 def test_a_single_family_shows_its_best_few_epoch_by_epoch(draw):
     trials = [*dense(), *(make_trial(0.7, learning_rate=0.02 + n / 100) for n in range(4))]
     _, right = draw(trials, trials[-1])
-    assert len(labels(right)) == len(COLOURS)
+    assert len(labels(right)) == len(COLORS)
     assert {"rate 0.05", "rate 0.01", "rate 0.1"} <= set(labels(right))
 
 

@@ -67,13 +67,13 @@ def test_a_model_predicts_what_it_was_trained_on(trained, dataset, tmp_path):
     assert found.parity["keras"] < 1e-4
     assert (found.agreement.share, found.agreement.precision) == (1, "int8")
     assert found.agreement.probability < 1e-5
-    assert found.doubts == ()
+    assert found.warnings == ()
     model = load_model(tmp_path / "model")
     assert model.precision is Precision.INT8
     places = [n for n, s in enumerate(dataset.splits) if s == "validation"][:4]
     few = dataset.select(np.isin(np.arange(len(dataset)), places))
     found = model.predict(few.sources)
-    by_name = dict(zip(trained.answers.names, trained.answers.logits, strict=True))
+    by_name = dict(zip(trained.predictions.names, trained.predictions.logits, strict=True))
     wanted = np.stack([by_name[name] for name in few.names])
     assert np.abs(found.logits - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
@@ -93,7 +93,7 @@ def test_vectors_of_int8_and_of_another_precision_have_places_of_their_own(
     assert again.spaces[0].calibration
     assert not usual.spaces[0].calibration
     assert again.spaces[0].name != usual.spaces[0].name
-    assert again.spaces[0].calibration == trained.model.members[0].space.calibration
+    assert again.spaces[0].calibration == trained.model.bases[0].space.calibration
 
 
 def test_more_images_keep_the_calibration(trained, dataset, settings, store):
@@ -101,7 +101,7 @@ def test_more_images_keep_the_calibration(trained, dataset, settings, store):
     fewer = dataset.select(np.arange(len(dataset)) != training[0])
     found = fit_networks(prepare_networks(settings, store), fewer, settings, store)
     (network,) = found.stack.networks
-    assert network.int8.calibration == trained.model.members[0].space.calibration
+    assert network.int8.calibration == trained.model.bases[0].space.calibration
     assert found.quantization is not None
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from topwork.data.dataset import Dataset
     from topwork.data.fix_list import Verdicts
     from topwork.models.model import Model
-    from topwork.models.predictions import Answers
+    from topwork.models.predictions import LabeledPredictions
     from topwork.recipes.progress import Screen
 
 
@@ -78,26 +78,26 @@ def report(
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        answers = _find_answers(loaded, model, data, columns, split, folder, verdicts, screen)
-        at_hand = sum(source is not None for source in answers.sources)
+        predictions = _find_answers(loaded, model, data, columns, split, folder, verdicts, screen)
+        at_hand = sum(source is not None for source in predictions.sources)
         screen.on_wait("drawing the page")
         trials = model / TRIALS_PLOT
         html = render_report(
             loaded,
-            answers,
+            predictions,
             title=f"Report of {model.resolve().name}",
             explainer=Explainer(loaded) if at_hand else None,
             inspection=recall(folder, loaded.images.hashes),
             trials_png=trials.read_bytes() if trials.is_file() else None,
         )
     _write(page, html)
-    found = judge(loaded, answers).report
+    found = judge(loaded, predictions).report
     where = f"{split[0].upper()}{split[1:]} images:"
     console.print(say_report(where, found), style="bold")
-    if at_hand < len(answers):
+    if at_hand < len(predictions):
         console.print(
-            f"{len(answers) - at_hand} of {len(answers)} images are not at hand, and only named in "
-            "the page. With DATA there are pictures.",
+            f"{len(predictions) - at_hand} of {len(predictions)} images are not at hand, and only "
+            "named in the page. With DATA there are pictures.",
             style="yellow",
         )
     console.print(f"Page: {printable(page)}", style="bold", soft_wrap=True)
@@ -109,9 +109,9 @@ def report(
                 "task": str(loaded.task),
                 "classes": loaded.classes,
                 "split": split,
-                "images": len(answers),
+                "images": len(predictions),
                 "at_hand": at_hand,
-                "seen": answers.seen,
+                "seen": predictions.seen,
                 **describe_report(found),
             }
         )
@@ -126,17 +126,17 @@ def _find_answers(
     folder: Path,
     verdicts: Verdicts | None,
     screen: Screen,
-) -> Answers:
+) -> LabeledPredictions:
     """Returns the answers that were kept, with their images; or new ones."""
     from topwork.models.evaluate import evaluate
-    from topwork.models.predictions import load_answers
+    from topwork.models.predictions import load_predictions
     from topwork.reports.report import find_sources
 
     dataset = _open(loaded, data, columns, folder, screen)
     kept = None
     if data is None and verdicts is None and split == "validation":
         # What was measured in training: verdicts on labels are in it.
-        kept = load_answers(model, loaded.task)
+        kept = load_predictions(model, loaded.task)
     if kept is not None:
         return kept if dataset is None else find_sources(kept, dataset)
     if dataset is None:
@@ -145,7 +145,7 @@ def _find_answers(
             f"{_say_place(loaded)}; name them: topwork report MODEL DATA"
         )
     found = evaluate(loaded, dataset, split, folder, verdicts=verdicts, callback=screen)
-    return found.answers
+    return found.predictions
 
 
 def _open(
@@ -154,7 +154,7 @@ def _open(
     """Returns the data that was named, or that the model was made of if it can still be read."""
     if data is not None:
         return open_model_data(loaded, data, given, folder, screen, strict=False)
-    place = loaded.making.data if loaded.making else None
+    place = loaded.provenance.data if loaded.provenance else None
     if place is None:
         return None
     try:
@@ -167,7 +167,7 @@ def _open(
 
 
 def _say_place(loaded: Model) -> str:
-    place = loaded.making.data if loaded.making else None
+    place = loaded.provenance.data if loaded.provenance else None
     return "" if place is None else f", {place}"
 
 

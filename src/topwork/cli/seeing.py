@@ -28,7 +28,7 @@ from topwork.core.task import Task
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from topwork.models.compare import Comparison, Difference, Entry
+    from topwork.models.compare import Comparison, Difference, ModelResult
 
 ENDING = ".explain.png"
 SHOWN_IMAGES = 3
@@ -233,11 +233,11 @@ def show_comparison(console: Console, found: Comparison) -> None:
 
     from topwork.core.errors import counted
 
-    for entry in found.entries:
-        if entry.answers.seen and found.split in ("test", "all"):
+    for result in found.results:
+        if result.predictions.seen and found.split in ("test", "all"):
             line = (
-                f"{printable(entry.name)} was trained or chosen on {entry.answers.seen} of these "
-                "images: its figures are too good to be honest"
+                f"{printable(result.name)} was trained or chosen on {result.predictions.seen} of "
+                "these images: its figures are too good to be honest"
             )
             console.print(Text(line), style="bold yellow")
     if found.split in ("validation", "train"):
@@ -255,29 +255,29 @@ def _show_figures(console: Console, found: Comparison) -> None:
 
     from topwork.metrics.scores import say_number
 
-    entries = found.entries
-    number = entries[0].model.task is Task.NUMBER
+    results = found.results
+    number = results[0].model.task is Task.NUMBER
     say = say_number if number else "{:.1%}".format
     names = {
         Task.NUMBER: ("mean abs. error", "R²", "r2"),
         Task.LABELS: ("accuracy", "macro F1", "macro_f1"),
     }
-    metric, second, key = names.get(entries[0].model.task, ("accuracy", "macro", "macro_accuracy"))
+    metric, second, key = names.get(results[0].model.task, ("accuracy", "macro", "macro_accuracy"))
     figures = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     figures.add_column("model", overflow="ellipsis", no_wrap=True, max_width=LONGEST_NAME)
     for title in (metric, "95 % interval", second, *([] if number else ["calib. error"])):
         figures.add_column(title, justify="right")
-    for entry in entries:
-        low, high = entry.report.interval
-        row = [say(entry.report.value), f"{say(low)} to {say(high)}"]
+    for result in results:
+        low, high = result.report.interval
+        row = [say(result.report.value), f"{say(low)} to {say(high)}"]
         row.append(
-            f"{entry.report.figures[key]:.3f}"
+            f"{result.report.figures[key]:.3f}"
             if key != "macro_accuracy"
-            else f"{entry.report.figures[key]:.1%}"
+            else f"{result.report.figures[key]:.1%}"
         )
-        if entry.calibration_error is not None:
-            row.append(f"{entry.calibration_error:.3f}")
-        figures.add_row(Text(printable(entry.name)), *row)
+        if result.calibration_error is not None:
+            row.append(f"{result.calibration_error:.3f}")
+        figures.add_row(Text(printable(result.name)), *row)
     console.print(figures)
     console.print()
     nature = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -285,28 +285,28 @@ def _show_figures(console: Console, found: Comparison) -> None:
     nature.add_column("base, size", overflow="fold")
     for title in ("vector", "parameters"):
         nature.add_column(title, justify="right")
-    for entry in entries:
-        nature.add_row(Text(printable(entry.name)), *_describe_nature(entry))
+    for result in results:
+        nature.add_row(Text(printable(result.name)), *_describe_nature(result))
     console.print(nature)
 
 
-def _describe_nature(entry: Entry) -> list[str]:
-    members = entry.model.members
-    bases = " + ".join(f"{m.space.base} {m.space.image_size} px" for m in members)
-    return [bases, str(entry.model.vector_length), f"{sum(m.parameters for m in members):,}"]
+def _describe_nature(result: ModelResult) -> list[str]:
+    bases = result.model.bases
+    names = " + ".join(f"{base.space.base} {base.space.image_size} px" for base in bases)
+    return [names, str(result.model.vector_length), f"{sum(base.parameters for base in bases):,}"]
 
 
 def _show_difference(console: Console, found: Comparison, one: Difference) -> None:
     """Prints what a model does better or worse than the first, and on which images."""
     from rich.text import Text
 
-    first, other = found.entries[0], found.entries[one.other]
+    first, other = found.results[0], found.results[one.other]
     console.print()
     title = f"{printable(other.name)} against {printable(first.name)}"
     console.print(Text(title), style="bold")
     console.print(Text(say_difference(found, one)), style="green" if one.certain else "")
-    kinds = [("better", [odd for odd in one.odd if odd.gain > 0])]
-    kinds += [("worse", [odd for odd in one.odd if odd.gain < 0])]
+    kinds = [("better", [odd for odd in one.disagreements if odd.gain > 0])]
+    kinds += [("worse", [odd for odd in one.disagreements if odd.gain < 0])]
     for kind, odds in kinds:
         for odd in odds[:SHOWN_IMAGES]:
             lines = (
@@ -325,7 +325,7 @@ def say_difference(found: Comparison, one: Difference) -> str:
     """Says a difference, and whether it could be chance, in a few sentences."""
     from topwork.metrics.scores import say_number
 
-    first = found.entries[0]
+    first = found.results[0]
     task, classes = first.model.task, first.model.classes
     low, high = one.interval
     if task is Task.NUMBER:

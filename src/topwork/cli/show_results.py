@@ -18,7 +18,7 @@ from topwork.metrics.scores import ClassReport, LabelReport, NumberReport, say_n
 if TYPE_CHECKING:
     from topwork.bases import BaseSpec
     from topwork.inspection.inspect import Inspection
-    from topwork.models.evaluate import Evaluation, Sureness
+    from topwork.models.evaluate import CalibrationScores, Evaluation
     from topwork.models.model import Model
     from topwork.recipes.neighbors import Neighbour
     from topwork.recipes.train import Layer
@@ -44,7 +44,7 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
     console.print(Text(say_report(where, report)), style="bold")
     if isinstance(report, ClassReport):
         console.print("In the macro average every class counts the same.", style="dim")
-    for line in _say_sureness(result.sureness, report):
+    for line in _say_calibration(result.calibration, report):
         console.print(Text(line))
     if isinstance(report, NumberReport):
         if len(model.classes) > 1:
@@ -80,7 +80,7 @@ def _show_numbers(console: Console, names: tuple[str, ...], report: NumberReport
     console.print(table)
 
 
-def _say_sureness(found: Sureness, report: Any) -> list[str]:
+def _say_calibration(found: CalibrationScores, report: Any) -> list[str]:
     lines = []
     if found.error is not None:
         lines.append(
@@ -154,18 +154,18 @@ def show_inspection(console: Console, found: Inspection) -> None:
         ),
         _Section(
             "Labels in doubt",
-            f"{_count(found.suspects, 'label')}, of {counted(found.judged, 'image')} judged"
+            f"{_count(found.label_issues, 'label')}, of {counted(found.judged, 'image')} judged"
             + (f"; {rest} not judged, too few of their kind" if rest else ""),
             [
-                f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.place]}"
-                for s in found.suspects
+                f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.index]}"
+                for s in found.label_issues
             ],
             serious=True,
         ),
         _Section(
             "Classes that look alike",
-            f"{_count(found.alike, 'pair')} that cannot be told apart",
-            [f"{a.first} and {a.second}: {a.error:.0%} mistaken" for a in found.alike],
+            f"{_count(found.class_overlaps, 'pair')} that cannot be told apart",
+            [f"{a.first} and {a.second}: {a.error:.0%} mistaken" for a in found.class_overlaps],
             serious=True,
         ),
         _Section(
@@ -177,12 +177,12 @@ def show_inspection(console: Console, found: Inspection) -> None:
         _Section(
             "Outliers",
             f"{_count(found.outliers, 'image')} unlike all others of the same label",
-            [f"{texts[o.place] or 'no label'}: {names[o.place]}" for o in found.outliers],
+            [f"{texts[o.index] or 'no label'}: {names[o.index]}" for o in found.outliers],
         ),
         _Section(
             "Odd files",
-            _count(found.oddities, "image"),
-            [f"{o.kind}, {o.detail}: {names[o.place]}" for o in found.oddities],
+            _count(found.image_issues, "image"),
+            [f"{o.kind}, {o.detail}: {names[o.index]}" for o in found.image_issues],
         ),
         _Section(
             "Not measured",

@@ -160,7 +160,7 @@ def _make_model(
     from topwork.data.fix_list import read_verdicts
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
-    from topwork.models.model import Making
+    from topwork.models.model import Provenance
     from topwork.recipes.progress import Screen, make_console, show_trained
 
     # What was there before a run was killed may come back.
@@ -182,8 +182,8 @@ def _make_model(
                 line = f"Model saved in {printable(path)}, without its curves and its report"
                 console.print(Text(line, style="bold"), soft_wrap=True)
 
-    making = Making(command=said_command(), data=find_place(data))
-    saved = trained.save(path, making, Ending())
+    provenance = Provenance(command=said_command(), data=find_place(data))
+    saved = trained.save(path, provenance, Ending())
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())

@@ -17,3 +17,8 @@ class Task(StrEnum):
     def metric(self) -> str:
         """Keras' name of the metric that is recorded for this task."""
         return "mae" if self is Task.NUMBER else "accuracy"
+
+    @property
+    def picks_one(self) -> bool:
+        """Whether an answer is one class of two or more; else any of many labels, or numbers."""
+        return self in (Task.CLASSES, Task.BINARY)

@@ -56,13 +56,12 @@ def correct(
         DatasetError: a new label that no class has, or that is not a number where it must be.
     """
     dataset = hash_images(dataset, strict, callback)
-    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     changes = apply(
         verdicts,
         dataset.hashes or (),
         dataset.names,
         dataset.label_texts,
-        dataset.classes if one_of else None,
+        dataset.classes if dataset.task.picks_one else None,
     )
     if len(changes.drop) == len(dataset):
         raise DatasetError(f"{verdicts.path} drops every image; keep some")
@@ -103,7 +102,7 @@ def _count(dataset: Dataset) -> NDArray[np.int64]:
 
 def _read_label(dataset: Dataset, text: str, path: Path) -> object:
     index_of = {name: n for n, name in enumerate(dataset.classes)}
-    if dataset.task in (Task.CLASSES, Task.BINARY):
+    if dataset.task.picks_one:
         return index_of[text]
     # The name of a label may itself contain the separator.
     cells = [text] if text in index_of else text.split(SEPARATOR)

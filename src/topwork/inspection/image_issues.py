@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.inspection.image_stats import SIDE_PX, Bools, Ints, Measures
-from topwork.inspection.issues import Oddity
-from topwork.vectors.store import Floats
+from topwork.core.arrays import Bools, Floats32
+from topwork.inspection.image_stats import SIDE_PX, ImageStats, Ints64
+from topwork.inspection.issues import ImageIssue
 
 _TURNED = {
     2: "mirrored", 3: "turned half round", 4: "mirrored", 5: "turned and mirrored",
@@ -35,7 +35,7 @@ RARE = 0.05
 _LEAST = 1e-3
 
 
-def find_oddities(measures: Measures) -> list[Oddity]:
+def find_image_issues(measures: ImageStats) -> list[ImageIssue]:
     """Finds the images that are unlike the others in a way that likely makes them useless.
 
     A bound holds for all data (20 pixels show little), yet where most of the data is beyond it,
@@ -47,18 +47,18 @@ def find_oddities(measures: Measures) -> list[Oddity]:
         than once, but one of a single colour is not called dark, bright or blurred as well.
     """
     good = measures.width > 0
-    found: list[tuple[float, Oddity]] = []
+    found: list[tuple[float, ImageIssue]] = []
     plain = np.zeros(len(measures), bool)
     for rule in _RULES:
         excess = rule.excess(measures, good & ~plain if rule.of_light else good)
-        odd = [int(place) for place in np.flatnonzero(excess > 0)]
+        odd = [int(index) for index in np.flatnonzero(excess > 0)]
         found += [
-            (float(excess[place]), Oddity(place, rule.kind, rule.detail(measures, place)))
-            for place in odd
+            (float(excess[index]), ImageIssue(index, rule.kind, rule.detail(measures, index)))
+            for index in odd
         ]
         if rule.kind == "uniform":
             plain[odd] = True
-    found.sort(key=lambda pair: (-pair[0], pair[1].place))
+    found.sort(key=lambda pair: (-pair[0], pair[1].index))
     return [oddity for _, oddity in found] + _find_rare(measures, good)
 
 
@@ -75,12 +75,12 @@ class _Rule:
     """
 
     kind: str
-    excess: Callable[[Measures, Bools], Floats]
-    detail: Callable[[Measures, int], str]
+    excess: Callable[[ImageStats, Bools], Floats32]
+    detail: Callable[[ImageStats, int], str]
     of_light: bool = False
 
 
-def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Floats:
+def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Floats32:
     """Returns by how many doublings values are below a bound and a share of the median."""
     known = look & np.isfinite(values)
     if not known.any():
@@ -90,7 +90,7 @@ def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Flo
     return np.where(known, beyond, 0).astype(np.float32)
 
 
-def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Floats:
+def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Floats32:
     """Returns by how many doublings values are above a bound and so many times the median."""
     if not look.any():
         return np.zeros(len(values), np.float32)
@@ -98,28 +98,28 @@ def _above(values: NDArray[Any], look: Bools, bound: float, times: float) -> Flo
     return np.where(look, np.log2(np.maximum(values, 1) / limit), 0).astype(np.float32)
 
 
-def _shorter_side(measures: Measures) -> Ints:
+def _shorter_side(measures: ImageStats) -> Ints64:
     return np.minimum(measures.width, measures.height)
 
 
-def _aspect(measures: Measures) -> Floats:
+def _aspect(measures: ImageStats) -> Floats32:
     longer = np.maximum(measures.width, measures.height)
     return (longer / np.maximum(_shorter_side(measures), 1)).astype(np.float32)
 
 
-def _own_sharpness(measures: Measures) -> Floats:
+def _own_sharpness(measures: ImageStats) -> Floats32:
     """Returns the sharpness that small pictures, which were enlarged, have by their own pixels."""
     enlarged = SIDE_PX / np.maximum(_shorter_side(measures), 1)
     return (measures.sharpness * np.maximum(enlarged, 1)).astype(np.float32)
 
 
-def _say_size(measures: Measures, place: int) -> str:
-    return f"{measures.width[place]} x {measures.height[place]} pixels"
+def _say_size(measures: ImageStats, index: int) -> str:
+    return f"{measures.width[index]} x {measures.height[index]} pixels"
 
 
-def _say_sharpness(measures: Measures, place: int) -> str:
+def _say_sharpness(measures: ImageStats, index: int) -> str:
     median = np.nanmedian(measures.sharpness)
-    return f"sharpness {measures.sharpness[place]:.2f}, the median is {median:.2f}"
+    return f"sharpness {measures.sharpness[index]:.2f}, the median is {median:.2f}"
 
 
 _RULES = (
@@ -167,14 +167,14 @@ _RULES = (
 )
 
 
-def _find_rare(measures: Measures, good: Bools) -> list[Oddity]:
+def _find_rare(measures: ImageStats, good: Bools) -> list[ImageIssue]:
     """Finds rare modes, moving pictures and turned ones."""
     most = max(1, int(RARE * np.count_nonzero(good)))
-    rows = [int(place) for place in np.flatnonzero(good)]
+    rows = [int(index) for index in np.flatnonzero(good)]
     counts = Counter(measures.modes[n] for n in rows)
     usual = counts.most_common(1)[0][0] if counts else ""
     found = [
-        Oddity(n, "mode", f"{mode}, {_HOW_READ.get(mode, 'turned into RGB')}")
+        ImageIssue(n, "mode", f"{mode}, {_HOW_READ.get(mode, 'turned into RGB')}")
         for n in rows
         if (mode := measures.modes[n]) != usual and counts[mode] <= most
     ]
@@ -182,13 +182,17 @@ def _find_rare(measures: Measures, good: Bools) -> list[Oddity]:
     turned = [n for n in rows if measures.orientation[n] != 1]
     if len(moving) <= most:
         found += [
-            Oddity(n, "animated", f"{measures.frames[n]} frames, the first of which is taken")
+            ImageIssue(n, "animated", f"{measures.frames[n]} frames, the first of which is taken")
             for n in moving
         ]
     if len(turned) <= most:
         found += [
-            Oddity(n, "turned", f"{_TURNED[int(measures.orientation[n])]} by its EXIF orientation, "
-                   "which other programs may ignore")
+            ImageIssue(
+                n,
+                "turned",
+                f"{_TURNED[int(measures.orientation[n])]} by its EXIF orientation, which other "
+                "programs may ignore",
+            )
             for n in turned
-        ]  # fmt: skip
+        ]
     return found

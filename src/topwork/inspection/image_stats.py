@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, StoreError
@@ -23,10 +24,9 @@ from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, r
 from topwork.images.thumbnails import read_header
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
-from topwork.vectors.store import DamagedPartError, Floats, Space, VectorStore
+from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+Ints64 = NDArray[np.int64]
 
 # Part of the figures' key: raise it when the same picture would be measured otherwise.
 MEASURES = "1"
@@ -45,7 +45,7 @@ FIGURES = (
     "width", "height", "brightness", "contrast", "low", "high", "sharpness", "size_bytes",
     "frames", "orientation", "mode", "format",
 )  # fmt: skip
-# A store keeps numbers: the place in these, or one past the end.
+# A store keeps numbers: the index in one of these, or one past the end.
 _MODES = (
     "1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX",
     "RGBa", "La", "I;16", "I;16L", "I;16B", "I;16N",
@@ -55,7 +55,7 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Measures:
+class ImageStats:
     """Figures of N pictures, after the EXIF orientation is applied.
 
     Attributes:
@@ -72,19 +72,19 @@ class Measures:
         orientation: (N,) EXIF's number; 1 for upright.
         modes: N of Pillow's names, such as `RGB` or `CMYK`; `other` where unknown.
         formats: N of Pillow's names, such as `JPEG`.
-        failed: why, by place, of images that could not be measured.
+        failed: why, by index, of images that could not be measured.
     """
 
-    width: Ints
-    height: Ints
-    brightness: Floats
-    contrast: Floats
-    low: Floats
-    high: Floats
-    sharpness: Floats
-    size_bytes: Ints
-    frames: Ints
-    orientation: Ints
+    width: Ints64
+    height: Ints64
+    brightness: Floats32
+    contrast: Floats32
+    low: Floats32
+    high: Floats32
+    sharpness: Floats32
+    size_bytes: Ints64
+    frames: Ints64
+    orientation: Ints64
     modes: tuple[str, ...]
     formats: tuple[str, ...]
     failed: Mapping[int, str]
@@ -99,7 +99,7 @@ def measure(
     store: Path,
     *,
     callback: Callback = SILENT,
-) -> Measures:
+) -> ImageStats:
     """Measures images, or finds their figures in the store.
 
     Args:
@@ -129,14 +129,14 @@ def measure(
     for _ in range(ATTEMPTS):
         kept.refresh()
         _complete(kept, sources, hashes, failed, callback)
-        there = [place for place, image in enumerate(hashes) if image not in failed]
+        there = [index for index, image in enumerate(hashes) if image not in failed]
         try:
-            figures = kept.read([hashes[place] for place in there])
+            figures = kept.read([hashes[index] for index in there])
         except DamagedPartError:
             continue
         values = np.full((len(hashes), len(FIGURES)), np.nan, np.float32)
         values[there] = figures
-        bad = {place: failed[image] for place, image in enumerate(hashes) if image in failed}
+        bad = {index: failed[image] for index, image in enumerate(hashes) if image in failed}
         return _name_columns(values, bad)
     raise StoreError(
         f"figures in {kept.folder} are damaged as soon as they are written; check the disk or "
@@ -144,7 +144,7 @@ def measure(
     )
 
 
-def measure_image(data: bytes) -> Floats:
+def measure_image(data: bytes) -> Floats32:
     """Measures one encoded image.
 
     Returns:
@@ -167,7 +167,7 @@ def measure_image(data: bytes) -> Floats:
     )
 
 
-def edge_sharpness(luma: Floats) -> float:
+def edge_sharpness(luma: Floats32) -> float:
     """Returns how steep the edges are, by the eighth of a picture's tiles with the most of them.
 
     The root of the ratio of the squared Laplacian to the squared gradient, each summed over
@@ -202,17 +202,17 @@ def _complete(
     callback: Callback,
 ) -> None:
     """Measures what the store lacks and has not failed, and writes it in parts."""
-    places: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     missing = kept.missing(hashes)
-    for place, image in enumerate(hashes):
-        if missing[place] and image not in failed:
-            places.setdefault(image, []).append(place)
-    work = list(places.items())
+    for index, image in enumerate(hashes):
+        if missing[index] and image not in failed:
+            indices.setdefault(image, []).append(index)
+    work = list(indices.items())
     warm_up.pictures()
-    finished: list[tuple[str, Floats]] = []
+    finished: list[tuple[str, Floats32]] = []
 
-    def look(item: tuple[str, list[int]]) -> Floats | ImageError:
-        return _measure_any([sources[place] for place in item[1]], item[0])
+    def look(item: tuple[str, list[int]]) -> Floats32 | ImageError:
+        return _measure_any([sources[index] for index in item[1]], item[0])
 
     try:
         for done, (result, (image, _)) in enumerate(
@@ -232,12 +232,12 @@ def _complete(
             _write(kept, finished)
 
 
-def _write(kept: VectorStore, finished: list[tuple[str, Floats]]) -> None:
+def _write(kept: VectorStore, finished: list[tuple[str, Floats32]]) -> None:
     images, figures = zip(*finished, strict=True)
     kept.write(images, np.stack(figures))
 
 
-def _measure_any(sources: Sequence[Source], image: str) -> Floats | ImageError:
+def _measure_any(sources: Sequence[Source], image: str) -> Floats32 | ImageError:
     """Measures the first of equal images that is still there."""
     problem = ImageError("there is no such file")
     for source in sources:
@@ -251,14 +251,14 @@ def _measure_any(sources: Sequence[Source], image: str) -> Floats | ImageError:
     return problem
 
 
-def _name_columns(values: Floats, failed: Mapping[int, str]) -> Measures:
+def _name_columns(values: Floats32, failed: Mapping[int, str]) -> ImageStats:
     column = dict(zip(FIGURES, values.T, strict=True))
     whole = {
         name: np.nan_to_num(column[name]).astype(np.int64)
         for name in ("width", "height", "size_bytes", "frames", "orientation", "mode", "format")
     }
     sharpness = np.where(column["sharpness"] > 0, column["sharpness"], np.nan)
-    return Measures(
+    return ImageStats(
         width=whole["width"],
         height=whole["height"],
         brightness=column["brightness"],
@@ -279,7 +279,7 @@ def _find(name: str | None, names: Sequence[str]) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def _mean_tiles(values: NDArray[np.floating[Any]]) -> Floats:
+def _mean_tiles(values: NDArray[np.floating[Any]]) -> Floats32:
     """Returns the means (TILES * TILES,) over the tiles of a square."""
     side = len(values) // TILES
     cut = values[: side * TILES, : side * TILES]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
@@ -19,20 +20,19 @@ from topwork.core.task import Task
 from topwork.data.apply_fixes import correct
 from topwork.data.checks import count_unlabelled
 from topwork.data.dataset import Dataset
-from topwork.data.fix_list import FixListRow, Verdicts, write_label
+from topwork.data.fix_list import FixListRow, Verdicts
 from topwork.data.hashing import hash_images
-from topwork.data.labels import SEPARATOR
 from topwork.data.listing import Split
-from topwork.heads.dense import Floats
 from topwork.images.thumbnails import make_thumbnail
 from topwork.inspection.cache import remember
-from topwork.inspection.image_issues import find_oddities
-from topwork.inspection.image_stats import Measures, measure
-from topwork.inspection.issues import Alike, Oddity, Outlier, Shift, Suspect
+from topwork.inspection.image_issues import find_image_issues
+from topwork.inspection.image_stats import ImageStats, measure
+from topwork.inspection.issues import ClassOverlap, ImageIssue, LabelIssue, Outlier, Shift
 from topwork.inspection.label_issues import cross_predict, rank_classes, rank_labels, rank_numbers
-from topwork.inspection.outliers import find_alike, find_outliers, find_shifts
+from topwork.inspection.outliers import find_class_overlaps, find_outliers, find_shifts
+from topwork.inspection.verdict_rows import list_verdict_rows
 from topwork.reports.inspection_page import render_page
-from topwork.vectors.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
+from topwork.vectors.duplicates import Pair, group_duplicates, recall_duplicates
 from topwork.vectors.embed import embed_columns
 from topwork.vectors.extractors import make_columns, prepare_networks
 from topwork.vectors.quantize import fit_networks
@@ -49,36 +49,37 @@ LEAST_SHIFT = 0.1
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. Lists are ranked, the worst first; a place is an image's index.
+    """What was found. Lists are ranked, the worst first.
 
     Attributes:
         dataset: the images that could be used.
         hashes: SHA-256 of each image's bytes, hex.
         measures: sizes, brightness and so on of each image.
-        oddities: images that are not like the others, or not as they seem.
+        image_issues: images that are not like the others, or not as they seem.
         pairs: images that show the same picture.
-        suspects: images whose labels the vectors contradict.
+        label_issues: images whose labels the vectors contradict.
         judged: how many images' labels could be compared with the vectors.
         outliers: images that are unlike all others of their class.
-        alike: classes that cannot be told apart.
+        class_overlaps: classes that cannot be told apart.
         shifts: what differs between the splits.
         divided_groups: how many groups the data itself divides between splits.
     """
 
     dataset: Dataset
     hashes: tuple[str, ...]
-    measures: Measures
-    oddities: tuple[Oddity, ...]
+    measures: ImageStats
+    image_issues: tuple[ImageIssue, ...]
     pairs: tuple[Pair, ...]
-    suspects: tuple[Suspect, ...]
+    label_issues: tuple[LabelIssue, ...]
     judged: int
     outliers: tuple[Outlier, ...]
-    alike: tuple[Alike, ...]
+    class_overlaps: tuple[ClassOverlap, ...]
     shifts: tuple[Shift, ...]
     divided_groups: int
 
     @cached_property
-    def _texts(self) -> tuple[str, ...]:
+    def label_texts(self) -> tuple[str, ...]:
+        """The label of each image, as text."""
         return self.dataset.label_texts
 
     @property
@@ -90,22 +91,23 @@ class Inspection:
     @property
     def contradictions(self) -> tuple[Pair, ...]:
         """The pairs of images with different labels."""
-        texts = self._texts
+        texts = self.label_texts
         return tuple(pair for pair in self.pairs if texts[pair.first] != texts[pair.second])
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork inspect --json` prints; a figure that is not finite is None."""
-        dataset, texts = self.dataset, self._texts
+        dataset, texts = self.dataset, self.label_texts
 
-        def about(place: int, prefix: str = "") -> dict[str, Any]:
+        def about(index: int, prefix: str = "") -> dict[str, Any]:
             return {
-                f"{prefix}name": dataset.names[place],
-                f"{prefix}split": str(dataset.splits[place]),
-                f"{prefix}label": texts[place],
+                f"{prefix}name": dataset.names[index],
+                f"{prefix}split": str(dataset.splits[index]),
+                f"{prefix}label": texts[index],
             }
 
-        def with_place(found: Any) -> dict[str, Any]:
-            return {**_finite(asdict(found)), **about(found.place)}
+        def with_name(found: ImageIssue | LabelIssue | Outlier) -> dict[str, Any]:
+            figures = _finite(asdict(found))
+            return {"place": figures.pop("index"), **figures, **about(found.index)}
 
         leaks = {id(pair) for pair in self.leaks}
         measures = self.measures
@@ -117,10 +119,10 @@ class Inspection:
             "counts": dataset.counts(),
             "measures": {name: _finite(getattr(measures, name).tolist()) for name in COMPARED},
             "unmeasured": [
-                {"path": dataset.names[place], "reason": reason}
-                for place, reason in sorted(measures.failed.items())
+                {"path": dataset.names[index], "reason": reason}
+                for index, reason in sorted(measures.failed.items())
             ],
-            "oddities": [with_place(found) for found in self.oddities],
+            "oddities": [with_name(found) for found in self.image_issues],
             "pairs": [
                 {"first": pair.first, **about(pair.first, "first_")}
                 | {"second": pair.second, **about(pair.second, "second_")}
@@ -133,9 +135,9 @@ class Inspection:
             ],
             "divided_groups": self.divided_groups,
             "judged": self.judged,
-            "suspects": [with_place(found) for found in self.suspects],
-            "outliers": [with_place(found) for found in self.outliers],
-            "alike": [_finite(asdict(found)) for found in self.alike],
+            "suspects": [with_name(found) for found in self.label_issues],
+            "outliers": [with_name(found) for found in self.outliers],
+            "alike": [_finite(asdict(found)) for found in self.class_overlaps],
             "shifts": [_finite(asdict(found)) for found in self.shifts],
             "skipped": [asdict(item) for item in dataset.skipped],
         }
@@ -177,98 +179,11 @@ class Inspection:
         sources = self.dataset.sources
         content = self.to_json()
         title = f"Inspection of {Path(content['data']).name}"
-        return render_page(content, lambda place: make_thumbnail(sources[place]), title)
+        return render_page(content, lambda index: make_thumbnail(sources[index]), title)
 
     def fix_list(self) -> list[FixListRow]:
-        """Returns the images that need a person's verdict, each once, the most doubtful first.
-
-        Labels in doubt come first; then images in other splits or with other labels that show
-        the same picture; then other copies, and outliers. One image of each picture is not
-        listed: it stays when all others are dropped.
-        """
-        rows: dict[int, FixListRow] = {}
-
-        def add(place: int, why: str) -> None:
-            known = rows.get(place) or self._describe(place)
-            rows[place] = replace(known, why=f"{known.why}; {why}" if known.why else why)
-
-        for suspect in self.suspects:
-            add(suspect.place, self._say_suspect(suspect))
-            self._suggest(rows, suspect)
-        for place, why in self._spare_copies():
-            add(place, why)
-        for outlier in self.outliers:
-            add(outlier.place, "unlike all others of its class")
-        return list(rows.values())
-
-    def _describe(self, place: int) -> FixListRow:
-        dataset = self.dataset
-        return FixListRow(
-            image=dataset.names[place],
-            sha256=self.hashes[place],
-            split=str(dataset.splits[place]),
-            label=self._texts[place],
-        )
-
-    def _say_suspect(self, suspect: Suspect) -> str:
-        if self.dataset.task is not Task.LABELS:
-            return f"looks like {suspect.suggested}, not {suspect.given}"
-        if suspect.given in self.dataset.classes:
-            return f"seems not to be {suspect.given}"
-        return f"seems to be {suspect.suggested}"
-
-    def _suggest(self, rows: dict[int, FixListRow], suspect: Suspect) -> None:
-        """Writes down how doubtful a label is, and the whole label that the image would have."""
-        row, task = rows[suspect.place], self.dataset.task
-        text = ""
-        if task is Task.LABELS:
-            # After what other suspects of the same image have suggested.
-            text = self._change_labels(row.suggested or row.label, suspect)
-        elif task is not Task.NUMBER:
-            text = write_label(suspect.suggested)
-        score = row.score if row.score is not None else suspect.score
-        rows[suspect.place] = replace(row, suggested=text, score=score)
-
-    def _change_labels(self, text: str, suspect: Suspect) -> str:
-        present = {*text.split(SEPARATOR)}
-        present ^= {suspect.given if suspect.given in self.dataset.classes else suspect.suggested}
-        # A separator alone says that there is no label; an empty verdict says nothing.
-        return SEPARATOR.join(n for n in self.dataset.classes if n in present) or SEPARATOR
-
-    def _spare_copies(self) -> Iterator[tuple[int, str]]:
-        """Yields all images of each picture but one, and of which other image each is a copy."""
-        splits, texts = self.dataset.splits, self._texts
-        beside: dict[int, list[tuple[int, Likeness]]] = {}
-        for pair in self.pairs:
-            beside.setdefault(pair.first, []).append((pair.second, pair.likeness))
-            beside.setdefault(pair.second, []).append((pair.first, pair.likeness))
-        found: list[tuple[bool, list[tuple[int, str]]]] = []
-        reached = set[int]()
-        # What tests is kept: what is learnt from can be spared.
-        for start in sorted(beside, key=lambda place: (splits[place] == Split.TRAIN, place)):
-            if start in reached:
-                continue
-            reached.add(start)
-            rows, pending, serious = list[tuple[int, str]](), [start], False
-            while pending:
-                kept = pending.pop()
-                for place, likeness in beside[kept]:
-                    if place not in reached:
-                        reached.add(place)
-                        pending.append(place)
-                        rows.append((place, self._say_copy(place, kept, likeness)))
-                        serious |= splits[kept] != splits[place] or texts[kept] != texts[place]
-            found.append((bool(serious), rows))
-        found.sort(key=lambda group: not group[0])
-        for _, rows in found:
-            yield from rows
-
-    def _say_copy(self, place: int, kept: int, likeness: Likeness) -> str:
-        splits, texts = self.dataset.splits, self._texts
-        how = {Likeness.SAME: "the same file as", Likeness.MIRRORED: "a mirror image of"}
-        why = f"{how.get(likeness, 'the same picture as')} {self.dataset.names[kept]}"
-        why += f" in {splits[kept]}" if splits[kept] != splits[place] else ""
-        return why + (f", which is {texts[kept] or 'none'}" if texts[kept] != texts[place] else "")
+        """Returns the images that need a person's verdict, as `verdict_rows` lists them."""
+        return list_verdict_rows(self)
 
 
 def inspect(
@@ -310,47 +225,59 @@ def inspect(
         callback=callback,
     )
     callback.on_embedded(dataset, vectors)
+    found = _look_at(dataset, vectors.hashes, vectors.values[:], settings.seed, store, callback)
+    hashes = zip(found.hashes, found.dataset.splits, strict=True)
+    remember(store, (image for image, split in hashes if split != Split.TEST), found.summary())
+    return found
+
+
+def _look_at(
+    dataset: Dataset,
+    hashes: tuple[str, ...],
+    vectors: Floats32,
+    seed: int,
+    store: Path,
+    callback: Callback,
+) -> Inspection:
+    """Finds all that is wrong with images whose vectors are known."""
     divided = dataset.divided_groups()
-    hashes, values = vectors.hashes, vectors.values[:]
     measures = measure(dataset.sources, hashes, store, callback=callback)
     callback.on_wait("looking for copies")
-    pairs = recall_duplicates(hashes, values, dataset.sources, store, callback=callback)
+    pairs = recall_duplicates(hashes, vectors, dataset.sources, store, callback=callback)
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
     callback.on_wait("comparing labels with vectors")
-    # Only a hint is wanted where there are labels to compare.
-    chances = _predict(dataset, values, settings.seed)
-    suspects = _rank(dataset, chances)
-    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
-    good = np.isfinite(np.stack([getattr(measures, name) for name in COMPARED])).all(axis=0)
-    found = Inspection(
+    chances = _predict(dataset, vectors, seed)
+    picks_one, labels = dataset.task.picks_one, dataset.labels
+    overlaps = find_class_overlaps(chances, labels, dataset.classes) if picks_one else []
+    outliers = find_outliers(vectors, labels if picks_one else None, count=MOST_OUTLIERS)
+    return Inspection(
         dataset=dataset,
         hashes=hashes,
         measures=measures,
-        oddities=tuple(find_oddities(measures)),
+        image_issues=tuple(find_image_issues(measures)),
         pairs=tuple(pairs),
-        suspects=tuple(suspects),
+        label_issues=tuple(_rank(dataset, chances)),
         judged=int(np.isfinite(chances).any(axis=1).sum()),
-        outliers=tuple(
-            find_outliers(values, dataset.labels if one_of else None, count=MOST_OUTLIERS)
-        ),
-        alike=tuple(find_alike(chances, dataset.labels, dataset.classes) if one_of else ()),
-        shifts=tuple(
-            shift
-            for shift in find_shifts(
-                dataset.splits[good],
-                dataset.labels[good],
-                dataset.classes,
-                {name: getattr(measures, name)[good].astype(np.float64) for name in COMPARED},
-                dataset.task,
-            )
-            if shift.distance >= LEAST_SHIFT
-        ),
+        outliers=tuple(outliers),
+        class_overlaps=tuple(overlaps),
+        shifts=tuple(_compare_splits(dataset, measures)),
         divided_groups=divided,
     )
-    pairs_of = zip(hashes, dataset.splits, strict=True)
-    remember(store, (image for image, split in pairs_of if split != Split.TEST), found.summary())
-    return found
+
+
+def _compare_splits(dataset: Dataset, measures: ImageStats) -> list[Shift]:
+    """Returns what differs between the splits by more than chance, and enough to matter."""
+    figures = {name: getattr(measures, name) for name in COMPARED}
+    known = np.isfinite(np.stack(list(figures.values()))).all(axis=0)
+    shifts = find_shifts(
+        dataset.splits[known],
+        dataset.labels[known],
+        dataset.classes,
+        {name: values[known].astype(np.float64) for name, values in figures.items()},
+        dataset.task,
+    )
+    return [shift for shift in shifts if shift.distance >= LEAST_SHIFT]
 
 
 def _check_labels(dataset: Dataset) -> None:
@@ -380,7 +307,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _predict(dataset: Dataset, vectors: Floats, seed: int) -> Floats:
+def _predict(dataset: Dataset, vectors: Floats32, seed: int) -> Floats32:
     """Returns held-out probabilities of all images, groups and copies kept on one side."""
     return cross_predict(
         vectors,
@@ -393,7 +320,7 @@ def _predict(dataset: Dataset, vectors: Floats, seed: int) -> Floats:
     )
 
 
-def _rank(dataset: Dataset, chances: Floats) -> Sequence[Suspect]:
+def _rank(dataset: Dataset, chances: Floats32) -> Sequence[LabelIssue]:
     match dataset.task:
         case Task.CLASSES | Task.BINARY:
             return rank_classes(chances, dataset.labels, dataset.classes)
@@ -401,8 +328,8 @@ def _rank(dataset: Dataset, chances: Floats) -> Sequence[Suspect]:
             return rank_labels(chances, dataset.labels, dataset.classes)
         case Task.NUMBER:
             found = [
-                suspect
+                issue
                 for n, name in enumerate(dataset.classes)
-                for suspect in rank_numbers(chances[:, n], dataset.labels[:, n], name)
+                for issue in rank_numbers(chances[:, n], dataset.labels[:, n], name)
             ]
-            return sorted(found, key=lambda suspect: -suspect.score)
+            return sorted(found, key=lambda issue: -issue.score)

@@ -1,6 +1,6 @@
 """What an inspection finds, as plain facts: each kind ranked, the worst first.
 
-A place is an image's index in the dataset.
+An index is that of an image in the dataset.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Oddity:
+class ImageIssue:
     """An image that can be used and is not like the others, or not as it seems.
 
     Attributes:
-        place: which image.
+        index: which image.
         kind: `small`, `large`, `long`, `uniform`, `dark`, `bright`, `blurred`, `mode`, `animated`
             or `turned`.
         detail: in words, with the figure, such as `24 x 18 pixels`.
     """
 
-    place: int
+    index: int
     kind: str
     detail: str
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """An image whose label the vectors contradict.
 
     Attributes:
-        place: which image.
+        index: which image.
         given: the label it has; for one of several labels its name, or `not` and its name; for
             a number its name and value.
         suggested: the label that it looks like.
@@ -39,7 +39,7 @@ class Suspect:
         score: 0..1, the higher the more likely the label is wrong.
     """
 
-    place: int
+    index: int
     given: str
     suggested: str
     given_probability: float
@@ -52,18 +52,18 @@ class Outlier:
     """An image that is unlike all others of its class and split, or of the whole data.
 
     Attributes:
-        place: which image.
+        index: which image.
         distance: mean cosine distance to its nearest neighbours, 0..2.
         score: how many robust deviations that is above the median of those it is compared with.
     """
 
-    place: int
+    index: int
     distance: float
     score: float
 
 
 @dataclass(frozen=True)
-class Alike:
+class ClassOverlap:
     """Two classes that the vectors cannot tell apart.
 
     Attributes:

@@ -20,18 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import AnyFloats, AnyInts
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.splits import assign_strata, count_groups, make_folds, merge_rare
-from topwork.inspection.issues import Suspect
+from topwork.inspection.issues import LabelIssue
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
-
-# The penalty of a held-out head for each value of the vectors, which are standardised: as
+# The penalty of a held-out head for each value of the vectors, which are standardized: as
 # measured by the flipped labels that it finds in real photographs, flat within a factor of two.
 # More than the most accurate head needs: one that is sure of itself believes wrong labels.
 PENALTY = 2e-4
@@ -53,12 +51,12 @@ def cross_predict(
     *,
     folds: int = 5,
     seed: int = 0,
-    groups: Ints | None = None,
+    groups: AnyInts | None = None,
 ) -> NDArray[np.float32]:
     """Predicts each image by a head that saw neither its label nor that of one of its group.
 
-    The heads are regressions with a fixed penalty on standardised vectors, on stratified folds.
-    A class with fewer images or groups than folds cannot be judged: its images are learnt by no
+    The heads are regressions with a fixed penalty on standardized vectors, on stratified folds.
+    A class with fewer images or groups than folds cannot be judged: its images are learned by no
     head and their rows are NaN; its column is 0 for the others. A label that fewer images than
     folds have, or lack, is NaN for all. Too few images for any fold give NaN alone.
 
@@ -88,8 +86,8 @@ def cross_predict(
             f"{np.shape(groups)}"
         )
     targets = _check_targets(targets, task, len(vectors), outputs)
-    scaled = _standardise(vectors)
-    if task in (Task.CLASSES, Task.BINARY):
+    scaled = _standardize(vectors)
+    if task.picks_one:
         classes = 2 if task is Task.BINARY else outputs
         return _cross_classes(scaled, targets, classes, groups, folds, seed)
     answers = np.full((len(vectors), outputs), np.nan, np.float32)
@@ -106,7 +104,9 @@ def cross_predict(
     return answers
 
 
-def count_confident(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def count_confident(
+    probabilities: AnyFloats, labels: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
     """Counts the images of each class that a held-out head surely takes for each class.
 
     To be sure of a class is to give it at least the mean probability that the images with that
@@ -139,7 +139,7 @@ def count_confident(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> 
     return joint.reshape(classes, classes).astype(np.int64)
 
 
-def score_labels(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
+def score_labels(probabilities: AnyFloats, labels: AnyInts) -> NDArray[np.float64]:
     """Says of each image how far the head believes another label more than the given one.
 
     It is the share of the other in the two: q / (p + q), with p the probability of the given
@@ -159,15 +159,17 @@ def score_labels(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
         DatasetError: they do not fit each other, or are no probabilities.
     """
     _check_probabilities(probabilities, labels)
-    places = np.arange(len(labels))
+    indices = np.arange(len(labels))
     others = probabilities.astype(np.float64)
-    given = others[places, labels]
-    others[places, labels] = -1
+    given = others[indices, labels]
+    others[indices, labels] = -1
     best = others.max(axis=1)
     return np.asarray(best / (best + given))
 
 
-def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> list[Suspect]:
+def rank_classes(
+    probabilities: AnyFloats, labels: AnyInts, classes: Sequence[str]
+) -> list[LabelIssue]:
     """Finds the images whose class the held-out heads contradict, the surest first.
 
     How many is what the confident joint counts beside its diagonal; which, those of the highest
@@ -184,26 +186,26 @@ def rank_classes(probabilities: Floats, labels: Ints, classes: Sequence[str]) ->
     _check_names(classes, probabilities)
     scores = score_labels(probabilities, labels)
     found = []
-    for place in _choose(scores, count_confident(probabilities, labels)):
-        row, given = probabilities[place].astype(np.float64), int(labels[place])
+    for index in _choose(scores, count_confident(probabilities, labels)):
+        row, given = probabilities[index].astype(np.float64), int(labels[index])
         row[given] = -1
         best = int(row.argmax())
         found.append(
-            Suspect(
-                place=int(place),
+            LabelIssue(
+                index=int(index),
                 given=classes[given],
                 suggested=classes[best],
-                given_probability=float(probabilities[place, given]),
+                given_probability=float(probabilities[index, given]),
                 suggested_probability=float(row[best]),
-                score=float(scores[place]),
+                score=float(scores[index]),
             )
         )
     return found
 
 
 def rank_labels(
-    probabilities: Floats, targets: NDArray[Any], classes: Sequence[str]
-) -> list[Suspect]:
+    probabilities: AnyFloats, targets: NDArray[Any], classes: Sequence[str]
+) -> list[LabelIssue]:
     """Finds the labels that an image has or lacks, and the heads say otherwise; the surest first.
 
     Each label is judged by itself, as two classes; an image may be there for several labels.
@@ -223,22 +225,22 @@ def rank_labels(
         present = probabilities[:, column].astype(np.float64)
         pair, given = np.stack([1 - present, present], axis=1), targets[:, column].astype(np.int64)
         scores = score_labels(pair, given)
-        for place in _choose(scores, count_confident(pair, given)):
-            here = int(given[place])
+        for index in _choose(scores, count_confident(pair, given)):
+            here = int(given[index])
             found.append(
-                Suspect(
-                    place=int(place),
+                LabelIssue(
+                    index=int(index),
                     given=name if here else f"not {name}",
                     suggested=f"not {name}" if here else name,
-                    given_probability=float(pair[place, here]),
-                    suggested_probability=float(pair[place, 1 - here]),
-                    score=float(scores[place]),
+                    given_probability=float(pair[index, here]),
+                    suggested_probability=float(pair[index, 1 - here]),
+                    score=float(scores[index]),
                 )
             )
     return sorted(found, key=lambda suspect: -suspect.score)
 
 
-def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[Suspect]:
+def rank_numbers(predicted: AnyFloats, targets: NDArray[Any], name: str) -> list[LabelIssue]:
     """Finds the numbers that are far from what held-out heads predict, the farthest first.
 
     Far is more than 3.5 robust deviations from the median error. With z such deviations the
@@ -268,12 +270,12 @@ def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[Su
     far = np.abs(errors) / scale if scale > 0 else np.zeros(len(errors))
     found = []
     for row in np.argsort(-far, kind="stable")[: np.count_nonzero(far > LIMIT)]:
-        place = int(known[row])
+        index = int(known[row])
         found.append(
-            Suspect(
-                place=place,
-                given=f"{name} {targets[place]:g}",
-                suggested=f"{name} {predicted[place]:g}",
+            LabelIssue(
+                index=index,
+                given=f"{name} {targets[index]:g}",
+                suggested=f"{name} {predicted[index]:g}",
                 given_probability=np.nan,
                 suggested_probability=np.nan,
                 score=float(far[row] / (far[row] + LIMIT)),
@@ -284,9 +286,9 @@ def rank_numbers(predicted: Floats, targets: NDArray[Any], name: str) -> list[Su
 
 def _cross_classes(
     scaled: NDArray[np.float32],
-    labels: Ints,
+    labels: AnyInts,
     classes: int,
-    groups: Ints | None,
+    groups: AnyInts | None,
     folds: int,
     seed: int,
 ) -> NDArray[np.float32]:
@@ -306,8 +308,8 @@ def _cross(
     task: Task,
     scaled: NDArray[np.float32],
     targets: NDArray[Any],
-    stratum: Ints,
-    groups: Ints | None,
+    stratum: AnyInts,
+    groups: AnyInts | None,
     folds: int,
     seed: int,
 ) -> NDArray[np.float32]:
@@ -319,7 +321,7 @@ def _cross(
     penalty = (NUMBER_PENALTY if task is Task.NUMBER else PENALTY) * scaled.shape[1]
     answers = np.empty((len(scaled), outputs), np.float32)
 
-    def judge(held: Ints) -> None:
+    def judge(held: AnyInts) -> None:
         seen = np.ones(len(scaled), bool)
         seen[held] = False
         head = solve(task, scaled[seen], targets[seen], outputs, penalty)
@@ -331,7 +333,7 @@ def _cross(
     return answers
 
 
-def _standardise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Brings every value to mean 0 and deviation 1, over all images: no label is in it."""
     mean, deviation = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
     deviation[deviation <= CONSTANT * max(deviation.max(), CONSTANT)] = 1
@@ -339,7 +341,7 @@ def _standardise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _choose(scores: NDArray[np.float64], joint: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Returns the places of the suspects, the surest first."""
+    """Returns the indices of the suspects, the surest first."""
     count = min(int(joint.sum() - np.trace(joint)), np.count_nonzero(scores > EVEN))
     return np.argsort(-scores, kind="stable")[:count]
 
@@ -353,7 +355,7 @@ def _check_targets(targets: NDArray[Any], task: Task, count: int, outputs: int) 
     if task is Task.BINARY and targets.dtype.kind in "buif":
         whole = targets.reshape(-1).astype(np.int64)
         outputs, targets = 2, whole if np.array_equal(whole, targets.reshape(-1)) else targets
-    if task in (Task.CLASSES, Task.BINARY):
+    if task.picks_one:
         check_labels(targets, (count, outputs))
         return targets
     rows = targets[:, None] if targets.ndim == 1 else targets
@@ -368,7 +370,7 @@ def _check_targets(targets: NDArray[Any], task: Task, count: int, outputs: int) 
     return rows.astype(np.float32)
 
 
-def _check_probabilities(values: Floats, labels: Ints) -> NDArray[np.bool_]:
+def _check_probabilities(values: AnyFloats, labels: AnyInts) -> NDArray[np.bool_]:
     """Returns which rows were judged, (N,).
 
     Raises:
@@ -390,7 +392,7 @@ def _check_probabilities(values: Floats, labels: Ints) -> NDArray[np.bool_]:
     return np.asarray(known)
 
 
-def _check_names(classes: Sequence[str], probabilities: Floats) -> None:
+def _check_names(classes: Sequence[str], probabilities: AnyFloats) -> None:
     if probabilities.ndim != 2 or len(classes) != probabilities.shape[1]:
         raise DatasetError(
             f"probabilities must have a column for each of {len(classes)} classes, received "

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyFloats, AnyInts
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
 from topwork.data.listing import Split
-from topwork.inspection.issues import Alike, Outlier, Shift
+from topwork.inspection.issues import ClassOverlap, Outlier, Shift
 from topwork.metrics.conformal import check_labels
 from topwork.metrics.scores import wilson_interval
 from topwork.metrics.significance import holm
-
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
 
 # Beyond so many robust deviations from the median a value is an outlier.
 # Source: Iglewicz and Hoaglin, "How to detect and handle outliers", 1993.
@@ -47,10 +45,10 @@ NAMED = 3
 
 def find_outliers(
     vectors: NDArray[np.float32],
-    labels: Ints | None = None,
+    labels: AnyInts | None = None,
     *,
     count: int = 10,
-    neighbours: int = 10,
+    neighbors: int = 10,
     block: int = BLOCK,
 ) -> list[Outlier]:
     """Finds the images that are far from all others, the farthest first.
@@ -63,7 +61,7 @@ def find_outliers(
         labels: (N,) equal numbers are compared with each other only; None compares all. An
             image that is alone is not judged.
         count: most outliers to name.
-        neighbours: how many of the nearest, fewer where there are not so many.
+        neighbors: how many of the nearest, fewer where there are not so many.
         block: similarities that are computed at once.
 
     Raises:
@@ -74,31 +72,31 @@ def find_outliers(
     own = np.zeros(len(vectors), np.int64) if labels is None else labels
     if own.shape != (len(vectors),):
         raise DatasetError(f"{len(vectors)} vectors need as many labels, received {own.shape}")
-    if neighbours < 1 or count < 0:
+    if neighbors < 1 or count < 0:
         raise SettingsError(
-            f"neighbours must be 1 or more, and count 0 or more, received {neighbours} and {count}"
+            f"neighbours must be 1 or more, and count 0 or more, received {neighbors} and {count}"
         )
     distances, above, scales = np.zeros((3, len(vectors)))
     for label in np.unique(own):
-        places = np.flatnonzero(own == label)
-        if len(places) > 1:
-            distances[places] = _distances(vectors[places], neighbours, block)
-            above[places] = distances[places] - np.median(distances[places])
-            scales[places] = robust_scale(above[places])
+        indices = np.flatnonzero(own == label)
+        if len(indices) > 1:
+            distances[indices] = _distances(vectors[indices], neighbors, block)
+            above[indices] = distances[indices] - np.median(distances[indices])
+            scales[indices] = robust_scale(above[indices])
     # That of a few images alone would be chance: none is below that of all.
     scales = np.maximum(scales, robust_scale(above))
     scores = np.divide(above, scales, out=np.zeros(len(above)), where=scales > 0)
     farthest = np.argsort(-scores, kind="stable")[:count]
     return [
-        Outlier(int(place), float(distances[place]), float(scores[place]))
-        for place in farthest
-        if scores[place] > LIMIT
+        Outlier(int(index), float(distances[index]), float(scores[index]))
+        for index in farthest
+        if scores[index] > LIMIT
     ]
 
 
-def find_alike(
-    probabilities: Floats, labels: Ints, classes: Sequence[str], *, share: float = ALIKE
-) -> list[Alike]:
+def find_class_overlaps(
+    probabilities: AnyFloats, labels: AnyInts, classes: Sequence[str], *, share: float = ALIKE
+) -> list[ClassOverlap]:
     """Finds the pairs of classes that held-out heads mistake for each other, the worst first.
 
     Of each class, among the images that are taken for one of the two, the share that is taken
@@ -134,7 +132,9 @@ def find_alike(
             error, interval = alike
             mistaken = int(confusion[first, second] + confusion[second, first])
             total = mistaken + int(confusion[first, first] + confusion[second, second])
-            found.append(Alike(classes[first], classes[second], mistaken, total, error, interval))
+            found.append(
+                ClassOverlap(classes[first], classes[second], mistaken, total, error, interval)
+            )
     return sorted(found, key=lambda pair: -pair.interval[0])
 
 
@@ -142,7 +142,7 @@ def find_shifts(
     splits: NDArray[np.str_],
     labels: NDArray[Any],
     classes: Sequence[str],
-    measures: Mapping[str, Floats],
+    measures: Mapping[str, AnyFloats],
     task: Task,
 ) -> list[Shift]:
     """Finds what differs between train and another split by more than chance, surest first.
@@ -164,7 +164,7 @@ def find_shifts(
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
-    if task in (Task.CLASSES, Task.BINARY):
+    if task.picks_one:
         check_labels(labels, (len(splits), len(classes)))
     elif labels.shape != (len(splits), len(classes)):
         raise DatasetError(
@@ -193,7 +193,7 @@ def find_shifts(
     return _by_holm(found)
 
 
-def robust_scale(values: Floats) -> float:
+def robust_scale(values: AnyFloats) -> float:
     """Estimates the deviation of values around 0 without heed to the farthest.
 
     1.4826 times the median of |x|, or, where more than half of them are 0, 1.2533 times the mean
@@ -224,14 +224,14 @@ def check_rows(vectors: NDArray[Any], name: str) -> None:
         )
 
 
-def _distances(vectors: NDArray[np.float32], neighbours: int, block: int) -> NDArray[np.float32]:
+def _distances(vectors: NDArray[np.float32], neighbors: int, block: int) -> NDArray[np.float32]:
     """Returns each vector's mean cosine distance to its nearest ones, (N,), N at least 2."""
     # Brought near 1 first, so that no square overflows or vanishes.
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     units = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     units /= np.where(lengths > 0, lengths, 1)
-    count, near = len(units), min(neighbours, len(units) - 1)
+    count, near = len(units), min(neighbors, len(units) - 1)
     rows = max(1, block // count)
     means = np.empty(count, np.float32)
     for start in range(0, count, rows):
@@ -257,7 +257,7 @@ def _compare(confusion: NDArray[np.int64]) -> tuple[float, tuple[float, float]] 
 
 
 def _compare_classes(
-    split: str, train: Ints, other: Ints, classes: Sequence[str]
+    split: str, train: AnyInts, other: AnyInts, classes: Sequence[str]
 ) -> Iterator[Shift]:
     counts = np.stack([np.bincount(labels, minlength=len(classes)) for labels in (train, other)])
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -292,7 +292,7 @@ def _compare_labels(
         )
 
 
-def _compare_numbers(split: str, name: str, train: Floats, other: Floats) -> Shift:
+def _compare_numbers(split: str, name: str, train: AnyFloats, other: AnyFloats) -> Shift:
     from scipy.stats import ks_2samp
 
     means, variances = zip(*((v.mean(), v.var()) for v in (train, other)), strict=True)
@@ -330,7 +330,7 @@ def _chance(counts: NDArray[np.int64]) -> float:
     return float((1 + np.count_nonzero(unlike >= own * (1 - 1e-9))) / (1 + DEALS))
 
 
-def _describe(split: str, shares: Floats, classes: Sequence[str]) -> str:
+def _describe(split: str, shares: AnyFloats, classes: Sequence[str]) -> str:
     gaps = np.abs(shares[1] - shares[0])
     named = [n for n in np.argsort(-gaps, kind="stable")[:NAMED] if gaps[n] > 0]
     return "; ".join(

@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyFloats, AnyInts, Bools
 from topwork.core.errors import SettingsError
 from topwork.metrics.conformal import (
     MOST_SCORES,
     ORIGINS,
-    Bools,
-    Floats,
-    Ints,
     Origin,
     check_labels,
     check_probabilities,
@@ -44,17 +42,17 @@ PRIOR_IMAGES = 1.0
 FOLDS = 5
 
 
-def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float32]:
+def softmax(logits: AnyFloats, temperature: float = 1.0) -> NDArray[np.float32]:
     """Returns the softmax of logits (N, C) over a temperature above 0, (N, C) float32."""
     return _softmax(logits.astype(np.float64) / temperature).astype(np.float32)
 
 
-def as_pairs(logits: Floats) -> Floats:
+def as_pairs(logits: AnyFloats) -> AnyFloats:
     """Returns single logits z (N, 1) as those of two classes (0, z), (N, 2)."""
     return np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
-def fit_temperature(logits: Floats, labels: Ints) -> float:
+def fit_temperature(logits: AnyFloats, labels: AnyInts) -> float:
     """Finds the temperature at which the probabilities fit the labels best.
 
     It minimises the cross-entropy of softmax(logits / T), summed over the images, plus
@@ -98,7 +96,7 @@ class Reliability:
     accuracy: NDArray[np.float64]
 
 
-def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> Reliability:
+def reliability(probabilities: AnyFloats, labels: AnyInts, bins: int = BINS) -> Reliability:
     """Compares how sure the model is with how often it is right.
 
     Args:
@@ -119,13 +117,13 @@ def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> Reliab
     edges = np.linspace(0, 1, bins + 1)
     top = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    confidence = _mean(np.bincount(place, top, bins), count)
-    return Reliability(edges, count, confidence, _mean(np.bincount(place, right, bins), count))
+    bin_of = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    confidence = _mean(np.bincount(bin_of, top, bins), count)
+    return Reliability(edges, count, confidence, _mean(np.bincount(bin_of, right, bins), count))
 
 
-def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> float:
+def calibration_error(probabilities: AnyFloats, labels: AnyInts, bins: int = BINS) -> float:
     """Returns the expected calibration error of the top class, 0..1.
 
     The gap between confidence and accuracy, averaged over the images. It is never quite 0 for
@@ -147,7 +145,7 @@ def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> 
     return float(np.nansum(gaps * found.count) / found.count.sum())
 
 
-def chance_error(probabilities: Floats, bins: int = BINS) -> float:
+def chance_error(probabilities: AnyFloats, bins: int = BINS) -> float:
     """Returns the calibration error that these images would show on average by chance alone.
 
     It is what a model has whose probabilities are exactly right: an error of that size says
@@ -166,12 +164,12 @@ def chance_error(probabilities: Floats, bins: int = BINS) -> float:
     """
     found = reliability(probabilities, np.zeros(len(probabilities), np.int64), bins)
     top = probabilities.max(axis=1).astype(np.float64)
-    place = np.clip(np.searchsorted(found.edges, top, side="left") - 1, 0, bins - 1)
-    variance = np.bincount(place, top * (1 - top), bins)
+    bin_of = np.clip(np.searchsorted(found.edges, top, side="left") - 1, 0, bins - 1)
+    variance = np.bincount(bin_of, top * (1 - top), bins)
     return float(np.sqrt(2 / math.pi * variance).sum() / len(top))
 
 
-def abstain(probabilities: Floats, threshold: float) -> Bools:
+def abstain(probabilities: AnyFloats, threshold: float) -> Bools:
     """Returns which images are better left without an answer, (N,) bool.
 
     Args:
@@ -189,7 +187,7 @@ def abstain(probabilities: Floats, threshold: float) -> Bools:
     return np.asarray(probabilities.max(axis=1).astype(np.float32) < np.float32(threshold))
 
 
-def selective(probabilities: Floats, labels: Ints, threshold: float) -> tuple[float, float]:
+def selective(probabilities: AnyFloats, labels: AnyInts, threshold: float) -> tuple[float, float]:
     """Returns the share of images that get an answer, and the accuracy of those answers.
 
     Args:
@@ -229,7 +227,7 @@ class Calibration:
     source: Origin
     scores: NDArray[np.float32]
 
-    def probabilities(self, logits: Floats) -> NDArray[np.float32]:
+    def probabilities(self, logits: AnyFloats) -> NDArray[np.float32]:
         """Returns calibrated probabilities, (N, C) float32, of logits (N, C)."""
         return softmax(logits, self.temperature)
 
@@ -269,7 +267,7 @@ class Calibration:
         )
 
 
-def calibrate(logits: Floats, labels: Ints, source: Origin) -> Calibration:
+def calibrate(logits: AnyFloats, labels: AnyInts, source: Origin) -> Calibration:
     """Measures and mends how sure a head is.
 
     The error after is cross-fitted: each fifth of the images gets its probabilities with the
@@ -305,7 +303,7 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _fit(logits: Floats, labels: Ints) -> float:
+def _fit(logits: AnyFloats, labels: AnyInts) -> float:
     """Bisects for the zero of the slope, which rises with b = 1 / T; no image gives T = 1."""
     wide = logits.astype(np.float64)
     true = wide[np.arange(len(labels)), labels].sum()
@@ -324,7 +322,7 @@ def _fit(logits: Floats, labels: Ints) -> float:
     return math.exp((low + high) / 2)
 
 
-def _cross_fitted(logits: Floats, labels: Ints) -> NDArray[np.float32]:
+def _cross_fitted(logits: AnyFloats, labels: AnyInts) -> NDArray[np.float32]:
     """Probabilities (N, C), each fold's with the temperature of the others."""
     folds = np.empty(len(labels), np.int64)
     # Dealt out class by class, so that no order of the images makes the folds unlike.

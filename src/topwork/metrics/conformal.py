@@ -13,18 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyFloats, AnyInts, Bools
 from topwork.core.errors import DatasetError, SettingsError
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 Origin = Literal["validation", "folds"]
 
 ORIGINS: tuple[Origin, ...] = ("validation", "folds")
 MOST_SCORES = 1000
 
 
-def nonconformity(probabilities: Floats, labels: Ints) -> NDArray[np.float32]:
+def nonconformity(probabilities: AnyFloats, labels: AnyInts) -> NDArray[np.float32]:
     """Returns how far down each true label was found, (N,) float32 in 0..1.
 
     0 if it is the top class, else 1 - its probability. Sets made with 1 - p are the smallest
@@ -46,7 +44,7 @@ def nonconformity(probabilities: Floats, labels: Ints) -> NDArray[np.float32]:
     return np.asarray(scores[np.arange(len(labels)), labels])
 
 
-def conformal_threshold(scores: Floats, coverage: float) -> float:
+def conformal_threshold(scores: AnyFloats, coverage: float) -> float:
     """Returns the score up to which labels belong in a set.
 
     With the k-th smallest of n scores, k = ceil((n + 1) * coverage), a new image from the
@@ -79,7 +77,7 @@ def conformal_threshold(scores: Floats, coverage: float) -> float:
     return math.inf if rank > len(scores) else float(np.sort(scores)[rank - 1])
 
 
-def label_sets(probabilities: Floats, threshold: float) -> Bools:
+def label_sets(probabilities: AnyFloats, threshold: float) -> Bools:
     """Returns for each image which labels it may have, (N, C) bool; the top class always.
 
     Args:
@@ -95,7 +93,7 @@ def label_sets(probabilities: Floats, threshold: float) -> Bools:
     return np.asarray(_scores(probabilities) <= np.float32(min(threshold, 1.0)))
 
 
-def coverage_of(sets: Bools, labels: Ints) -> tuple[float, float]:
+def coverage_of(sets: Bools, labels: AnyInts) -> tuple[float, float]:
     """Returns the share of sets that hold the true label, and how many labels a set has.
 
     Args:
@@ -164,7 +162,7 @@ class Residuals:
         return cls(scores, scales, data["source"])
 
 
-def find_residuals(predicted: Floats, true: Floats, source: Origin) -> Residuals:
+def find_residuals(predicted: AnyFloats, true: AnyFloats, source: Origin) -> Residuals:
     """Measures how far off a head's numbers are.
 
     Args:
@@ -194,7 +192,7 @@ def thinned(scores: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(scores[ranks - 1])
 
 
-def _scores(probabilities: Floats) -> NDArray[np.float32]:
+def _scores(probabilities: AnyFloats) -> NDArray[np.float32]:
     """Nonconformity of every label, (N, C) float32: the same numbers for threshold and sets."""
     check_probabilities(probabilities)
     scores = np.clip(1 - probabilities.astype(np.float32), 0, 1)
@@ -215,7 +213,7 @@ def parse_number(value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def check_rows(values: Floats, name: str) -> None:
+def check_rows(values: AnyFloats, name: str) -> None:
     """Refuses what is not a table of finite floats.
 
     Raises:
@@ -234,7 +232,7 @@ def check_rows(values: Floats, name: str) -> None:
         )
 
 
-def check_probabilities(values: Floats) -> None:
+def check_probabilities(values: AnyFloats) -> None:
     """Refuses what are not probabilities.
 
     Raises:
@@ -249,7 +247,7 @@ def check_probabilities(values: Floats) -> None:
         )
 
 
-def check_labels(labels: Ints, shape: tuple[int, ...]) -> None:
+def check_labels(labels: AnyInts, shape: tuple[int, ...]) -> None:
     """Refuses what are not class indices.
 
     Raises:

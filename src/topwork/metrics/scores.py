@@ -13,10 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyInts, Floats64
 from topwork.core.task import Task
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
@@ -59,12 +58,12 @@ class ClassReport:
         return np.asarray(self.confusion.sum(axis=1))
 
     @property
-    def recall(self) -> Floats:
+    def recall(self) -> Floats64:
         """Share of each class's images that were found, (C,); NaN where there are none."""
         return _share(np.diag(self.confusion), self.support)
 
     @property
-    def precision(self) -> Floats:
+    def precision(self) -> Floats64:
         """Share of each class's predictions that were right, (C,); NaN where there are none."""
         return _share(np.diag(self.confusion), self.confusion.sum(axis=0))
 
@@ -90,7 +89,7 @@ class LabelReport:
     found: NDArray[np.int64]
     support: NDArray[np.int64]
     said: NDArray[np.int64]
-    average_precision: Floats
+    average_precision: Floats64
     count: int
 
     metric = "accuracy"
@@ -112,17 +111,17 @@ class LabelReport:
         }
 
     @property
-    def recall(self) -> Floats:
+    def recall(self) -> Floats64:
         """Share of each label's images that were found, (C,); NaN where there are none."""
         return _share(self.found, self.support)
 
     @property
-    def precision(self) -> Floats:
+    def precision(self) -> Floats64:
         """Share of right ones among those said to have it, (C,); NaN where there are none."""
         return _share(self.found, self.said)
 
     @property
-    def f1(self) -> Floats:
+    def f1(self) -> Floats64:
         """Harmonic mean of precision and recall, (C,); NaN for a label neither said nor had."""
         return _share(2 * self.found, self.support + self.said)
 
@@ -149,8 +148,8 @@ class NumberReport:
     rmse: float
     r2: float
     median: float
-    maes: Floats
-    r2s: Floats
+    maes: Floats64
+    r2s: Floats64
     count: int
 
     metric = "mae"
@@ -245,7 +244,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def report_classes(true: Ints, predicted: Ints, classes: int) -> ClassReport:
+def report_classes(true: AnyInts, predicted: AnyInts, classes: int) -> ClassReport:
     """Compares predicted with true classes.
 
     Args:
@@ -320,7 +319,7 @@ def report_numbers(true: NDArray[Any], predicted: NDArray[Any]) -> NumberReport:
     )
 
 
-def mean_interval(values: Floats) -> Interval:
+def mean_interval(values: Floats64) -> Interval:
     """Returns the 95 % interval of a mean, given N values; infinite for one.
 
     Source: Student, "The probable error of a mean", 1908.
@@ -350,10 +349,10 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
+def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats64:
     none = np.full(len(whole), np.nan)
     return np.asarray(np.divide(part, whole, out=none, where=whole > 0))
 
 
-def _mean(values: Floats) -> float:
+def _mean(values: Floats64) -> float:
     return float(values.mean()) if len(values) else math.nan

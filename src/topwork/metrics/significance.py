@@ -10,11 +10,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats64
 from topwork.metrics.scores import wilson_interval
-
-Floats = NDArray[np.float64]
 
 # Signs are dealt out so often; all ways to do so are tried where they are not more.
 DEALS = 9999
@@ -73,7 +71,7 @@ def paired_interval(both: int, worse: int, better: int, neither: int) -> tuple[f
     return max(low, -1.0), min(high, 1.0)
 
 
-def flip_signs(gains: Floats, *, block: int = BLOCK) -> float:
+def flip_signs(gains: Floats64, *, block: int = BLOCK) -> float:
     """Returns how often chance alone makes the mean of N gains as large, either way.
 
     If two models are alike, every gain might as well be a loss: signs are dealt out anew, in all
@@ -108,7 +106,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     corrected, least = [0.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    for done, place in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - done) * p_values[place]))
-        corrected[place] = least
+    for done, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - done) * p_values[index]))
+        corrected[index] = least
     return corrected

@@ -1,5 +1,5 @@
 """A head and its networks → a model: saved, loaded, asked, explained, compared, exported.
 
-`model` predicts; `save` writes its `folder` and `parity` checks that the files say what was
+`model` predicts; `save` writes its `folder` and `checks` tells whether the files say what was
 trained; `evaluate`, `compare` and `explain` put it to images; `export` writes it for others.
 """

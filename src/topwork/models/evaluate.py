@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
@@ -16,13 +18,13 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import SHOWN, Skipped, Split
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
-from topwork.metrics.scores import Report, describe_report, finite, make_report
+from topwork.metrics.scores import Report, describe_report, finite
 from topwork.models.model import Model, Predictions
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.vectors.embed import embed_columns
 from topwork.vectors.on_disk import map_rows, select
 
@@ -32,7 +34,7 @@ FEW = 32
 
 
 @dataclass(frozen=True)
-class Sureness:
+class CalibrationScores:
     """What a model's probabilities were worth on some images.
 
     Attributes:
@@ -66,16 +68,16 @@ class Evaluation:
         split: which images: `train`, `validation`, `test` or `all`.
         seen: how many of them the model was trained or chosen on; not an honest test if any.
         skipped: files that were left out, with the reasons.
-        sureness: what the probabilities were worth.
-        answers: the logits and the truth, image by image.
+        calibration: what the probabilities were worth.
+        predictions: the logits and the truth, image by image.
     """
 
     report: Report
     split: str
     seen: int
     skipped: tuple[Skipped, ...]
-    sureness: Sureness
-    answers: Answers
+    calibration: CalibrationScores
+    predictions: LabeledPredictions
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
@@ -83,7 +85,9 @@ class Evaluation:
             "split": self.split,
             "images": len(self),
             **describe_report(self.report),
-            "calibration": {name: finite(value) for name, value in asdict(self.sureness).items()},
+            "calibration": {
+                name: finite(value) for name, value in asdict(self.calibration).items()
+            },
             "seen": self.seen,
             "skipped": [asdict(item) for item in self.skipped],
         }
@@ -131,38 +135,28 @@ def evaluate(
             _add_classes(model, dataset), verdicts, strict=strict, callback=callback
         )
         callback.on_corrected(correction)
-    dataset = match_classes(model, dataset)
-    if split in (Split.TRAIN, Split.VALIDATION):
-        dataset = _forget_splits(dataset)
-    if split != "all" and dataset.divided:
-        dataset = _choose(dataset, dataset.splits == split, split)
+    dataset = _choose_of_data(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    dataset, vectors = embed_columns(
-        dataset,
-        model.columns(store),
-        strict=strict,
-        callback=callback,
-    )
+    columns = model.columns(store)
+    dataset, vectors = embed_columns(dataset, columns, strict=strict, callback=callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
-    values, hashes = vectors.values, vectors.hashes
+    values, chosen = vectors.values, np.ones(len(origin), bool)
     if split != "all" and not dataset.divided:
         chosen = origin == split
-        dataset, origin = _choose(dataset, chosen, split), origin[chosen]
-        values = select(values, chosen)
-        hashes = tuple(hash_ for hash_, one in zip(hashes, chosen, strict=True) if one)
+        dataset, values = _choose(dataset, chosen, split), select(values, chosen)
     logits = map_rows(model.head.logits, values)
-    seen = int((origin != Split.TEST).sum())
-    answers, chances = decide(model.task, logits), probabilities(model.task, logits)
+    hashes = tuple(itertools.compress(vectors.hashes, chosen))
+    seen = int((origin[chosen] != Split.TEST).sum())
     return Evaluation(
-        report=make_report(model.task, dataset.labels, answers, chances, len(model.classes)),
+        report=report_logits(model.task, dataset.labels, logits, len(model.classes)),
         split=split,
         seen=seen,
         skipped=dataset.skipped,
-        sureness=_judge(model, logits, dataset.labels, abstain_below, threshold),
-        answers=Answers(
+        calibration=_judge(model, logits, dataset.labels, abstain_below, threshold),
+        predictions=LabeledPredictions(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
     )
@@ -170,16 +164,16 @@ def evaluate(
 
 def _judge(
     model: Model,
-    logits: Floats,
+    logits: Floats32,
     labels: Any,
     abstain_below: float | None,
     threshold: Any,
-) -> Sureness:
+) -> CalibrationScores:
     if model.task is Task.NUMBER:
         if threshold is None:
-            return Sureness()
+            return CalibrationScores()
         inside = (np.abs(logits - labels) <= threshold).all(axis=1)
-        return Sureness(covered=float(inside.mean()), set_size=float(2 * threshold.mean()))
+        return CalibrationScores(covered=float(inside.mean()), set_size=float(2 * threshold.mean()))
     before = logits * np.float32(model.temperature)
     task, truth = model.task, labels
     if task is Task.LABELS:
@@ -187,7 +181,7 @@ def _judge(
         task, truth = Task.BINARY, labels.ravel().astype(np.int64)
         logits, before = logits.reshape(-1, 1), before.reshape(-1, 1)
     shown, first = probabilities(task, logits), probabilities(task, before)
-    found = Sureness(
+    found = CalibrationScores(
         calibration_error(shown, truth), calibration_error(first, truth), chance_error(shown)
     )
     if abstain_below is not None:
@@ -226,7 +220,7 @@ def check_abstain(model: Model, share: float | None) -> None:
     """
     if share is None:
         return
-    if model.task in (Task.LABELS, Task.NUMBER):
+    if not model.task.picks_one:
         raise SettingsError(f"abstain_below: is for one of many classes, not for {model.task}")
     if not 0 <= share <= 1:
         raise SettingsError(f"abstain_below: must be 0 to 1, received {share}")
@@ -243,7 +237,7 @@ def predict(
         chunk: how many are predicted at once.
 
     Yields:
-        The place of the chunk's first image, and its predictions.
+        The index of the chunk's first image, and its predictions.
     """
     for start in range(0, len(sources), chunk):
         yield start, model.predict(sources[start : start + chunk])
@@ -266,21 +260,21 @@ def answer(
         threshold: from `find_threshold`.
 
     Yields:
-        The place of each image that could be read, and: for numbers `numbers`, each with `name`,
+        The index of each image that could be read, and: for numbers `numbers`, each with `name`,
         `value` and perhaps `range`; else `predictions`, each with `label` and `probability`. For
         many labels `present` names those that the image has. With a threshold for saying nothing
         `abstained` says whether it is reached; with a coverage `labels` is the set.
     """
-    if not len(found.places):
+    if not len(found.indices):
         return
     if model.task is Task.NUMBER:
-        for row, place in zip(found.logits.tolist(), found.places.tolist(), strict=True):
-            yield place, {"numbers": _say_numbers(model.classes, row, threshold)}
+        for row, index in zip(found.logits.tolist(), found.indices.tolist(), strict=True):
+            yield index, {"numbers": _say_numbers(model.classes, row, threshold)}
         return
     classes, chances = model.classes, found.probabilities
     order = (-chances).argsort(axis=1, kind="stable")
     sets = None if threshold is None else label_sets(chances, threshold)
-    for row, place in enumerate(found.places.tolist()):
+    for row, index in enumerate(found.indices.tolist()):
         shares = chances[row]
         ranked = [{"label": classes[c], "probability": float(shares[c])} for c in order[row]]
         said: dict[str, Any] = {"predictions": ranked[:top]}
@@ -290,7 +284,7 @@ def answer(
             said["abstained"] = bool(shares.max() < abstain_below)
         if sets is not None:
             said["labels"] = [classes[c] for c in order[row] if sets[row, c]]
-        yield place, said
+        yield index, said
 
 
 def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list[dict[str, Any]]:
@@ -303,7 +297,7 @@ def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list
     return said
 
 
-def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats:
+def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats32:
     """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
 
     Args:
@@ -337,8 +331,7 @@ def match_classes(model: Model, dataset: Dataset) -> Dataset:
     Raises:
         DatasetError: labels of another kind, or classes that the model does not know.
     """
-    one_of = (Task.CLASSES, Task.BINARY)
-    if dataset.task is not model.task and not (dataset.task in one_of and model.task in one_of):
+    if dataset.task is not model.task and not (dataset.task.picks_one and model.task.picks_one):
         raise DatasetError(
             f"the model was trained for the task {model.task}, received labels for the task "
             f"{dataset.task}; read the data with --task {model.task}"
@@ -368,14 +361,23 @@ def _add_classes(model: Model, dataset: Dataset) -> Dataset:
 
 def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Returns the dataset with its labels numbered by other classes, which have all of its own."""
-    index = {name: place for place, name in enumerate(classes)}
-    places = [index[name] for name in dataset.classes]
+    number_of = {name: number for number, name in enumerate(classes)}
+    numbers = [number_of[name] for name in dataset.classes]
     if dataset.task is Task.LABELS:
         labels = np.zeros((len(dataset), len(classes)), bool)
-        labels[:, places] = dataset.labels
+        labels[:, numbers] = dataset.labels
     else:
-        labels = np.array(places, np.int32)[dataset.labels]
+        labels = np.array(numbers, np.int32)[dataset.labels]
     return replace(dataset, classes=classes, labels=labels)
+
+
+def _choose_of_data(dataset: Dataset, split: str) -> Dataset:
+    """Returns the images of a split, or all where it is for the model to say which they are."""
+    if split in (Split.TRAIN, Split.VALIDATION):
+        dataset = _forget_splits(dataset)
+    if split != "all" and dataset.divided:
+        dataset = _choose(dataset, dataset.splits == split, split)
+    return dataset
 
 
 def _forget_splits(dataset: Dataset) -> Dataset:

@@ -25,20 +25,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.bases.engines import open_features
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Precision
 from topwork.core.errors import SettingsError
 from topwork.core.task import Task
 from topwork.data.listing import SHOWN
-from topwork.heads.dense import Floats, Head, probabilities
+from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, decode, read_bytes
 from topwork.images.thumbnails import open_upright
 from topwork.metrics.scores import say_number
 from topwork.models.heatmap import Panel, draw_panels
-from topwork.models.model import Member, Model, NetworkFile, Predictions
+from topwork.models.model import BaseInfo, Model, NetworkFile, Predictions
 
-Pixels = NDArray[np.uint8]
 # From pixels (S, S, 3) to features (s, s, D).
-See = Callable[[Pixels], Floats]
+See = Callable[[Pixels], Floats32]
 
 # The longer side of the photograph in a picture of maps.
 PHOTO_PX = 480
@@ -57,7 +57,7 @@ class Explanation:
 
     task: Task
     head: Head
-    features: tuple[Floats, ...]
+    features: tuple[Floats32, ...]
 
     @property
     def exact(self) -> bool:
@@ -65,12 +65,12 @@ class Explanation:
         return self.head.linear
 
     @cached_property
-    def vector(self) -> Floats:
+    def vector(self) -> Floats32:
         """The image's vector (1, D), over all networks."""
         return np.concatenate([part.mean(axis=(0, 1)) for part in self.features])[None]
 
     @cached_property
-    def logits(self) -> Floats:
+    def logits(self) -> Floats32:
         """Its logits (1, C) float32."""
         return self.head.logits(self.vector)
 
@@ -80,7 +80,7 @@ class Explanation:
         chances = probabilities(self.task, self.logits)
         return Predictions(self.logits, chances, np.zeros(1, np.int64), {})
 
-    def weights(self, answer: int) -> Floats:
+    def weights(self, answer: int) -> Floats32:
         """Returns what a unit of each value of the vector adds to a logit, (D,) float32.
 
         Args:
@@ -99,7 +99,7 @@ class Explanation:
             found = layer.kernel @ (found * on)
         return np.asarray(found, np.float32)
 
-    def maps(self, answer: int) -> tuple[Floats, ...]:
+    def maps(self, answer: int) -> tuple[Floats32, ...]:
         """Returns each network's map (s, s) float32.
 
         The sum of the maps' means and `rest` is the logit.
@@ -111,7 +111,7 @@ class Explanation:
         parts = np.split(self.weights(answer), ends)
         return tuple(part @ own for part, own in zip(self.features, parts, strict=True))
 
-    def map(self, answer: int) -> Floats:
+    def map(self, answer: int) -> Floats32:
         """Returns one map for all networks, (s, s) float32 with the finest network's s.
 
         Its mean and `rest` are the logit.
@@ -136,7 +136,7 @@ class Explanation:
         """Returns an answer's column of the head's outputs, and its sign there."""
         return (0, 2 * answer - 1) if self.task is Task.BINARY else (answer, 1)
 
-    def heat(self, answer: int, width_px: int, height_px: int) -> Floats:
+    def heat(self, answer: int, width_px: int, height_px: int) -> Floats32:
         """Returns the maps of all networks, added up, at the size of a picture.
 
         Args:
@@ -166,7 +166,7 @@ class Explainer:
 
     def __init__(self, model: Model, networks: Sequence[See] | None = None) -> None:
         self.model = model
-        self._networks = networks or open_networks(model.networks, model.members)
+        self._networks = networks or open_networks(model.networks, model.bases)
 
     def explain(self, source: Source) -> Explanation:
         """Runs the networks over an image.
@@ -178,7 +178,7 @@ class Explainer:
             ImageError: it cannot be read or decoded.
         """
         data = read_bytes(source)
-        sizes = {member.space.image_size for member in self.model.members}
+        sizes = {base.space.image_size for base in self.model.bases}
         interpolation = self.model.interpolation
         return self.explain_pixels({size: decode(data, size, interpolation) for size in sizes})
 
@@ -188,8 +188,8 @@ class Explainer:
         Args:
             pixels: (S, S, 3) uint8 for each size S of the model's networks.
         """
-        pairs = zip(self._networks, self.model.members, strict=True)
-        features = tuple(run(pixels[member.space.image_size]) for run, member in pairs)
+        pairs = zip(self._networks, self.model.bases, strict=True)
+        features = tuple(run(pixels[base.space.image_size]) for run, base in pairs)
         return Explanation(self.model.task, self.model.head, features)
 
 
@@ -303,7 +303,7 @@ def say_probability(share: float) -> str:
     return "<0.1%" if 0 < share < 0.0005 else ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
-def regrid(values: Floats, side: int) -> NDArray[np.float64]:
+def regrid(values: Floats32, side: int) -> NDArray[np.float64]:
     """Returns a square map on a finer or coarser grid: the mean over what each cell covers.
 
     It has the mean that it had.
@@ -314,12 +314,12 @@ def regrid(values: Floats, side: int) -> NDArray[np.float64]:
     return np.asarray(share @ values.astype(np.float64) @ share.T)
 
 
-def _resize(found: Floats, width_px: int, height_px: int) -> Floats:
+def _resize(found: Floats32, width_px: int, height_px: int) -> Floats32:
     size = (width_px, height_px)
     return np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
 
 
-def open_networks(files: Sequence[NetworkFile], members: Sequence[Member]) -> list[See]:
+def open_networks(files: Sequence[NetworkFile], bases: Sequence[BaseInfo]) -> list[See]:
     """Compiles networks up to their pooling, which takes a second or so.
 
     Raises:
@@ -328,10 +328,10 @@ def open_networks(files: Sequence[NetworkFile], members: Sequence[Member]) -> li
     return [
         open_features(
             file.path,
-            member.space.image_size,
-            Precision(member.local_space.precision),
+            base.space.image_size,
+            Precision(base.local_space.precision),
             output=file.output,
             flip=file.flip,
         )
-        for file, member in zip(files, members, strict=True)
+        for file, base in zip(files, bases, strict=True)
     ]

@@ -22,16 +22,16 @@ from topwork.heads.dense import Dense, Head
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.models.agreement import Agreement
+from topwork.models.checks.agreement import Agreement
 from topwork.models.model import (
+    BaseInfo,
     DataFacts,
     ImageTable,
-    Making,
-    Member,
     Model,
     NetworkFile,
+    Provenance,
     SearchFacts,
-    Validation,
+    ValidationScore,
 )
 
 Written = TypeVar("Written")
@@ -60,16 +60,16 @@ class Card(BaseModel):
     schema_version: int
     classes: tuple[str, ...]
     task: Task
-    members: tuple[Member, ...]
+    members: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
-    validation: Validation
+    validation: ValidationScore
     calibration: dict[str, Any]
     search: SearchFacts | None
     parity: dict[str, float]
     versions: dict[str, str]
     files: dict[str, str]
-    making: Making | None = None
+    making: Provenance | None = None
     agreement: Agreement | None = None
     doubts: tuple[str, ...] = ()
 
@@ -152,7 +152,7 @@ def load_model(path: Path | str) -> Model:
         task=card.task,
         head=_read_head(folder / HEAD_FILE, card),
         history=history,
-        members=card.members,
+        bases=card.members,
         settings=card.settings,
         data=card.data,
         validation=card.validation,
@@ -161,7 +161,7 @@ def load_model(path: Path | str) -> Model:
         images=images,
         networks=_find_networks(folder, len(card.members)),
         versions=card.versions,
-        making=card.making,
+        provenance=card.making,
     )
 
 
@@ -225,7 +225,7 @@ def _read_head(path: Path, card: Card) -> Head:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
-    length = sum(member.vector_length for member in card.members)
+    length = sum(base.vector_length for base in card.members)
     outputs = 1 if card.task is Task.BINARY else len(card.classes)
     units = card.settings.inner_units
     shapes = {"kernel": (units or length, outputs), "bias": (outputs,)}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import ImageError, ModelError, SettingsError
 from topwork.core.files import write_file
@@ -23,8 +24,6 @@ from topwork.data.listing import Skipped, make_writable
 from topwork.images.decode import Source
 from topwork.images.thumbnails import make_thumbnail
 from topwork.vectors.neighbors import ROUNDING, nearest, unit
-
-Floats = NDArray[np.float32]
 
 GALLERY_FILE = "gallery.parquet"
 MOST = 5000
@@ -63,13 +62,13 @@ class Gallery:
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    vectors: Floats
+    vectors: Floats32
     thumbnails: tuple[bytes, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def find(self, vector: Floats, count: int) -> list[Near]:
+    def find(self, vector: Floats32, count: int) -> list[Near]:
         """Returns the images that are most like one, the most like first.
 
         Args:
@@ -85,13 +84,13 @@ class Gallery:
                 f"{vector.shape}"
             )
         rows = self._shortlist(vector, count)
-        places, cosines = nearest(vector[None], self.vectors[rows], count)
+        nearest_rows, cosines = nearest(vector[None], self.vectors[rows], count)
         return [
             Near(self.names[n], self.labels[n], float(cosine), self.thumbnails[n])
-            for n, cosine in zip(rows[places[0]].tolist(), cosines[0], strict=True)
+            for n, cosine in zip(rows[nearest_rows[0]].tolist(), cosines[0], strict=True)
         ]
 
-    def _shortlist(self, vector: Floats, count: int) -> NDArray[np.int64]:
+    def _shortlist(self, vector: Floats32, count: int) -> NDArray[np.int64]:
         """Returns the rows that may be among the nearest, whatever is rounded in 32 bits."""
         if not 0 < count < len(self):
             return np.arange(len(self))
@@ -104,7 +103,7 @@ def write_gallery(
     names: Sequence[str],
     labels: Sequence[str],
     sources: Sequence[Source],
-    vectors: Floats,
+    vectors: Floats32,
     callback: Callback = SILENT,
     *,
     most: int = MOST,
@@ -173,8 +172,8 @@ def choose_evenly(labels: Sequence[str], most: int) -> list[int]:
     if len(order) <= most:
         return sorted(order)
     # The middle of each of `most` equal stretches.
-    places = ((2 * np.arange(most) + 1) * len(order)) // (2 * most)
-    return sorted(order[place] for place in places.tolist())
+    middles = ((2 * np.arange(most) + 1) * len(order)) // (2 * most)
+    return sorted(order[middle] for middle in middles.tolist())
 
 
 def _write(
@@ -182,7 +181,7 @@ def _write(
     names: Sequence[str],
     labels: Sequence[str],
     thumbnails: Sequence[bytes],
-    vectors: Floats,
+    vectors: Floats32,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from topwork.core.arrays import Floats64
 from topwork.core.errors import printable
 from topwork.core.files import write_file
-from topwork.metrics.scores import Floats as Wide
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -103,11 +103,11 @@ def draw_panels(
     limits = [float(np.abs(panel.heat).max()) for panel in panels]
     if together:
         limits = [max(limits)] * len(panels)
-    colours = make_colours()
+    colors = make_colors()
     for ax, panel, limit in zip(axes[1:], panels, limits, strict=False):
         most = limit or 1.0  # a map of zeros
         ax.imshow(grey)
-        drawn = ax.imshow(panel.heat, cmap=colours, vmin=-most, vmax=most)
+        drawn = ax.imshow(panel.heat, cmap=colors, vmin=-most, vmax=most)
         ax.set_title(show_text(panel.label, LONGEST_LABEL), fontsize=10, **text)
         ax.set_xlabel(panel.caption, fontsize=9)
         if not together:
@@ -137,11 +137,11 @@ def is_ours(path: Path) -> bool:
 
 
 @cache
-def make_colours() -> Colormap:
+def make_colors() -> Colormap:
     """Returns the colours of a map: transparent in the middle, strongest at both ends."""
     from matplotlib.colors import ListedColormap
 
-    steps: Wide = np.linspace(-1, 1, 257)
+    steps: Floats64 = np.linspace(-1, 1, 257)
     rgb = np.where(steps[:, None] < 0, AGAINST, FOR)
     return ListedColormap(np.column_stack([rgb / 255, STRONGEST * np.abs(steps)]))
 

@@ -31,11 +31,12 @@ from pydantic import BaseModel, ConfigDict
 from topwork.bases import Stack, name_inputs
 from topwork.bases.engines import OpenVINOEngine, resolve_precision
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, Head, probabilities
+from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
@@ -43,13 +44,11 @@ from topwork.metrics.history import History
 from topwork.vectors.embed_job import Column
 from topwork.vectors.store import Space, VectorStore
 
-Pixels = NDArray[np.uint8]
-
 # So many images are answered one by one sooner than the networks are compiled for more.
 QUICK = 4
 
 
-class Member(BaseModel):
+class BaseInfo(BaseModel):
     """One of a model's frozen networks.
 
     Attributes:
@@ -76,7 +75,7 @@ class Member(BaseModel):
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """Where a member's vectors come from.
+    """Where a base's vectors come from.
 
     Attributes:
         path: an OpenVINO file.
@@ -138,7 +137,7 @@ class SearchFacts(BaseModel):
     error: float | None
 
 
-class Making(BaseModel):
+class Provenance(BaseModel):
     """How a model was made by the command line.
 
     Attributes:
@@ -152,7 +151,7 @@ class Making(BaseModel):
     data: str | None
 
 
-class Validation(BaseModel):
+class ValidationScore(BaseModel):
     """The kept epoch on the validation split; chosen there, so slightly optimistic.
 
     Attributes:
@@ -180,13 +179,13 @@ class Predictions:
         logits: (N, C) float32 for the images that could be read; one column for two classes.
         probabilities: (N, C) float32, for one of many or of two rows sum to 1; the numbers
             themselves for numbers.
-        places: (N,) int64, which of the given images each row belongs to.
-        failed: reason by place, for the others.
+        indices: (N,) int64, which of the given images each row belongs to.
+        failed: reason by index, for the others.
     """
 
-    logits: Floats
-    probabilities: Floats
-    places: NDArray[np.int64]
+    logits: Floats32
+    probabilities: Floats32
+    indices: NDArray[np.int64]
     failed: dict[int, str]
 
 
@@ -210,32 +209,32 @@ class Model:
         task: what the logits mean.
         head: the dense layers; divided by the temperature, so that its logits are calibrated.
         history: the record of its training, before the temperature.
-        members: the networks whose vectors, side by side, the head takes.
+        bases: the networks whose vectors, side by side, the head takes.
         settings: what it was trained with; what was left to `auto` is what was chosen.
         data: the images it was made from.
         validation: how good it is on the validation split.
         calibration: how sure it may be; for numbers, how far off it is.
         search: how the head was chosen among others; None if it was not.
         images: names, labels, splits and hashes of those images.
-        networks: the file that each member's vectors come from.
+        networks: the file that each base's vectors come from.
         versions: of Python and the libraries that made it.
-        making: the command that made it; None if that was Python.
+        provenance: the command that made it; None if that was Python.
     """
 
     classes: tuple[str, ...]
     task: Task
     head: Head
     history: History
-    members: tuple[Member, ...]
+    bases: tuple[BaseInfo, ...]
     settings: Settings
     data: DataFacts
-    validation: Validation
+    validation: ValidationScore
     calibration: Calibration | Residuals
     search: SearchFacts | None
     images: ImageTable
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
-    making: Making | None = None
+    provenance: Provenance | None = None
 
     @property
     def temperature(self) -> float:
@@ -244,13 +243,13 @@ class Model:
 
     @property
     def vector_length(self) -> int:
-        """Length of a vector, over all members."""
-        return sum(member.vector_length for member in self.members)
+        """Length of a vector, over all bases."""
+        return sum(base.vector_length for base in self.bases)
 
     @property
     def inputs(self) -> dict[str, int]:
         """The size in pixels of each input of its files by its name, ascending."""
-        return name_inputs(member.space.image_size for member in self.members)
+        return name_inputs(base.space.image_size for base in self.bases)
 
     def find_data(self) -> str:
         """Returns where the images are that it was trained with.
@@ -258,32 +257,32 @@ class Model:
         Raises:
             SettingsError: it does not know, or they are not there any more.
         """
-        place = self.making.data if self.making else None
-        if place is None:
+        data = self.provenance.data if self.provenance else None
+        if data is None:
             raise SettingsError(
                 "data: the model does not know where the images are that it was trained with; say "
                 "it with --data DATA"
             )
-        if "://" not in place and not Path(place).exists():
+        if "://" not in data and not Path(data).exists():
             raise SettingsError(
-                f"data: the images of the model were in {place}, where there is nothing now; say "
+                f"data: the images of the model were in {data}, where there is nothing now; say "
                 "where they are with --data DATA"
             )
-        return place
+        return data
 
     @property
     def interpolation(self) -> Interpolation:
         """The filter that every image is resized with."""
-        return Interpolation(self.members[0].space.interpolation)
+        return Interpolation(self.bases[0].space.interpolation)
 
     @property
     def precision(self) -> Precision:
         """The arithmetic that the vectors were trained in."""
-        return Precision(self.members[0].space.precision)
+        return Precision(self.bases[0].space.precision)
 
     @cached_property
     def engines(self) -> tuple[OpenVINOEngine, ...]:
-        """The members' networks, compiled once for this CPU; their outputs are vectors."""
+        """The bases' networks, compiled once for this CPU; their outputs are vectors."""
         return self._compile()
 
     @cached_property
@@ -299,23 +298,23 @@ class Model:
         return tuple(
             OpenVINOEngine(
                 file.path,
-                member.space.image_size,
-                Precision(member.local_space.precision),
+                base.space.image_size,
+                Precision(base.local_space.precision),
                 output=file.output,
                 flip=file.flip,
                 **options,
             )
-            for member, file in zip(self.members, self.networks, strict=True)
+            for base, file in zip(self.bases, self.networks, strict=True)
         )
 
     def columns(self, store: Path) -> list[Column]:
-        """Returns where the members' vectors are kept in a store, and how they are made."""
+        """Returns where the bases' vectors are kept in a store, and how they are made."""
         return [
             Column(
-                VectorStore(store, member.local_space, member.vector_length),
-                lambda place=place: self.engines[place],  # type: ignore[misc]
+                VectorStore(store, base.local_space, base.vector_length),
+                lambda n=n: self.engines[n],  # type: ignore[misc]
             )
-            for place, member in enumerate(self.members)
+            for n, base in enumerate(self.bases)
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -335,20 +334,23 @@ class Model:
         warm_up.networks()
         failed: dict[int, str] = {}
         engines = self.engines_for(len(sources))
-        parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]
-        places = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
-        vectors = np.concatenate([part[places] for part in parts], axis=1)
+        parts = [
+            self._run(base, engine, sources, failed)
+            for base, engine in zip(self.bases, engines, strict=True)
+        ]
+        indices = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
+        vectors = np.concatenate([part[indices] for part in parts], axis=1)
         logits = self.head.logits(vectors)
-        return Predictions(logits, probabilities(self.task, logits), places, failed)
+        return Predictions(logits, probabilities(self.task, logits), indices, failed)
 
     def _run(
         self,
-        place: int,
+        base: BaseInfo,
         engine: OpenVINOEngine,
         sources: Sequence[Source],
         failed: dict[int, str],
-    ) -> Floats:
-        """Returns a member's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
+    ) -> Floats32:
+        """Returns a base's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
 
         def load(source: Source) -> Pixels | ImageError:
             try:
@@ -357,13 +359,13 @@ class Model:
                 return error
 
         def pixels() -> Iterator[tuple[int, Pixels]]:
-            for row, found in enumerate(in_threads(load, sources)):
-                if isinstance(found, ImageError):
-                    failed[row] = str(found)
+            for index, image in enumerate(in_threads(load, sources)):
+                if isinstance(image, ImageError):
+                    failed[index] = str(image)
                 else:
-                    yield row, found
+                    yield index, image
 
-        vectors = np.zeros((len(sources), self.members[place].vector_length), np.float32)
-        for row, vector in engine.run(pixels()):
-            vectors[row] = vector
+        vectors = np.zeros((len(sources), base.vector_length), np.float32)
+        for index, vector in engine.run(pixels()):
+            vectors[index] = vector
         return vectors

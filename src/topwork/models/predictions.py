@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.arrow import make_lists, make_strings
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
 from topwork.data.listing import make_writable
-from topwork.heads.dense import Floats
+from topwork.heads.dense import decide, probabilities
 from topwork.images.decode import Source
+from topwork.metrics.scores import Report, make_report
 
 ANSWERS_FILE = "answers.parquet"
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabeledPredictions:
     """A model's logits for N images of one split, with the truth.
 
     Attributes:
@@ -41,16 +43,16 @@ class Answers:
     names: tuple[str, ...]
     hashes: tuple[str, ...]
     labels: NDArray[Any]
-    logits: Floats
+    logits: Floats32
     sources: tuple[Source | None, ...]
     seen: int
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: NDArray[np.int64]) -> Answers:
+    def take(self, rows: NDArray[np.int64]) -> LabeledPredictions:
         """Returns those of some images, in the order of `rows`."""
-        return Answers(
+        return LabeledPredictions(
             self.split,
             tuple(self.names[row] for row in rows),
             tuple(self.hashes[row] for row in rows),
@@ -61,23 +63,36 @@ class Answers:
         )
 
 
-def write_answers(answers: Answers, path: Path) -> None:
+def report_logits(task: Task, labels: NDArray[Any], logits: Floats32, classes: int) -> Report:
+    """Returns how good logits are.
+
+    Args:
+        task: what they mean.
+        labels: N true ones, as `LabeledPredictions.labels` has them, N at least 1.
+        logits: (N, C) float32; one column for two classes.
+        classes: C.
+    """
+    answers, chances = decide(task, logits), probabilities(task, logits)
+    return make_report(task, labels, answers, chances, classes)
+
+
+def write_predictions(predictions: LabeledPredictions, path: Path) -> None:
     """Writes a model's answers as a table; the images themselves stay where they are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    truth = answers.labels.reshape(len(answers), -1).astype(np.float64)
+    truth = predictions.labels.reshape(len(predictions), -1).astype(np.float64)
     columns = {
-        "name": make_strings(list(map(make_writable, answers.names))),
-        "sha256": make_strings(answers.hashes),
+        "name": make_strings(list(map(make_writable, predictions.names))),
+        "sha256": make_strings(predictions.hashes),
         "truth": make_lists(truth),
-        "logits": make_lists(answers.logits),
+        "logits": make_lists(predictions.logits),
     }
-    facts = {"split": answers.split, "seen": str(answers.seen)}
+    facts = {"split": predictions.split, "seen": str(predictions.seen)}
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
 
 
-def load_answers(folder: Path, task: Task) -> Answers | None:
+def load_predictions(folder: Path, task: Task) -> LabeledPredictions | None:
     """Returns what a saved model says of its validation images, or None if it did not say.
 
     Args:
@@ -97,10 +112,10 @@ def load_answers(folder: Path, task: Task) -> Answers | None:
         with pq.ParquetFile(path) as file:
             table = file.read()
         truth = np.array(table["truth"].to_pylist(), np.float64)
-        if task in (Task.CLASSES, Task.BINARY):
+        if task.picks_one:
             truth = truth[:, 0]
         facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        return Answers(
+        return LabeledPredictions(
             split=facts["split"],
             names=tuple(table["name"].to_pylist()),
             hashes=tuple(table["sha256"].to_pylist()),

@@ -1,4 +1,4 @@
-"""A model is saved: first what makes it a model, then what can be added to it."""
+"""Writes a model: first what makes it one, then what can be added to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,9 +22,12 @@ from topwork.core.files import hash_file, open_beside, write_file
 from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.listing import make_writable
-from topwork.heads.dense import Floats, Head
+from topwork.heads.dense import Head
 from topwork.metrics.scores import say_number
-from topwork.models.agreement import Agreement
+from topwork.models.checks.agreement import Agreement
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import without_int8
+from topwork.models.checks.saved import ModelChecker
 from topwork.models.folder import (
     CARD_FILE,
     CHECKED_FILES,
@@ -39,57 +42,62 @@ from topwork.models.folder import (
     save_folder,
 )
 from topwork.models.model import ImageTable, Model, find_networks
-from topwork.models.parity import Check, Samples, without_int8
-from topwork.models.predictions import ANSWERS_FILE, Answers, write_answers
+from topwork.models.predictions import ANSWERS_FILE, LabeledPredictions, write_predictions
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A model that was saved, and what is known of its files.
+class SavedModel:
+    """A model as it was saved.
 
     Attributes:
-        parity: largest difference of a logit, as a share of the largest, of the `openvino` file
-            from what was trained and of the `keras` file from that in f32; without what is not
-            known.
+        model: it computes in f32 where what it was trained in would give other answers.
+        stack: its networks, likewise.
         agreement: how the answers of the OpenVINO file compare; None if that is not known.
-        doubts: what a person should know of it, in words.
-    """
-
-    parity: dict[str, float]
-    agreement: Agreement | None
-    doubts: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it for `topwork train --json`."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Core:
-    """What makes a model a model, written before anything is drawn.
-
-    Attributes:
-        model: as it was saved.
-        stack: its networks, as they were saved.
-        agreement: see `Saved`.
+        warnings: what a person should know of it, in words.
         files: SHA-256 of each file by its name.
     """
 
     model: Model
     stack: Stack
     agreement: Agreement | None
+    warnings: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
 
 
-def save_core(
+@dataclass(frozen=True)
+class SaveReport:
+    """What is known of the files of a saved model.
+
+    Attributes:
+        parity: largest difference of a logit, as a share of the largest, of the `openvino` file
+            from what was trained and of the `keras` file from that in f32; without what is not
+            known.
+        agreement: how the answers of the OpenVINO file compare; None if that is not known.
+        warnings: what a person should know of it, in words.
+    """
+
+    parity: dict[str, float]
+    agreement: Agreement | None
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it for `topwork train --json`."""
+        return {
+            "parity": self.parity,
+            "agreement": None if self.agreement is None else asdict(self.agreement),
+            "doubts": self.warnings,
+        }
+
+
+def save_model(
     model: Model,
     stack: Stack,
     path: Path,
-    samples: Samples,
-    answers: Answers,
-    doubts: list[str],
+    images: CheckImages,
+    predictions: LabeledPredictions,
+    warnings: Sequence[str],
     stop: Callable[[], bool],
-) -> Core:
+) -> SavedModel:
     """Writes a model folder that can be used, and nothing that can wait.
 
     Its OpenVINO file is compared with what was trained before the folder gets its name. Where
@@ -100,136 +108,139 @@ def save_core(
         stack: its networks.
         path: the folder to make. An older Topwork model there is replaced, all at once;
             anything else is left alone.
-        samples: real images to compare the files on.
-        answers: what it says of its validation images.
-        doubts: where to say what is doubtful.
+        images: real images to compare the files on.
+        predictions: what it says of its validation images.
+        warnings: what a person should know already.
         stop: whether there is no time to compare.
+
+    Returns:
+        The model as it was saved, with all warnings.
 
     Raises:
         ModelError: the folder is not ours to replace, or the disk is full.
     """
 
-    def write(folder: Path) -> Core:
+    def write(folder: Path) -> SavedModel:
         # A large file is the disk, and another is OpenVINO: they need not wait for each other.
         with ThreadPoolExecutor(1) as pool:
             keras = folder / KERAS_FILE
             writing = pool.submit(write_keras_file, stack.folder, model.head.layers, keras)
-            write_answers(answers, folder / ANSWERS_FILE)
-            # What it writes itself only its owner can read.
-            (folder / HEAD_FILE).write_bytes(_save_arrays(_name_arrays(model.head)))
+            write_predictions(predictions, folder / ANSWERS_FILE)
+            _write_head(model.head, folder / HEAD_FILE)
             _write_json(folder / HISTORY_FILE, model.history.to_json())
             _write_images(model.images, folder / IMAGES_FILE)
-            core = _write_networks(model, stack, folder, samples, doubts, stop)
+            saved = _write_networks(model, stack, folder, images, stop)
             writing.result()
-        parity = {} if core.agreement is None else {"openvino": core.agreement.difference}
-        saved = Saved(parity, core.agreement, tuple(doubts))
-        card = _describe(core.model, folder, saved)
+        saved = replace(saved, warnings=_add(warnings, saved.warnings))
+        card = _describe(saved, folder)
         _write_json(folder / CARD_FILE, card.model_dump(mode="json"))
-        return replace(core, files=card.files)
+        return replace(saved, files=card.files)
 
     return save_folder(path, write)
 
 
-def _save_arrays(arrays: dict[str, Floats]) -> bytes:
-    from safetensors.numpy import save
-
-    return bytes(save(arrays))
-
-
 def _write_networks(
-    model: Model,
-    stack: Stack,
-    folder: Path,
-    samples: Samples,
-    doubts: list[str],
-    stop: Callable[[], bool],
-) -> Core:
+    model: Model, stack: Stack, folder: Path, images: CheckImages, stop: Callable[[], bool]
+) -> SavedModel:
     """Writes the OpenVINO file: in f32 where another precision does not say what was trained."""
-    trained_in = model.precision
-
-    def write(model: Model, stack: Stack, path: Path) -> Core:
-        write_openvino_file(stack, model.head.layers, path)
-        check = Check(stack, model.head, model.task, samples, model.interpolation, trained_in)
-        precision = Precision(model.members[0].local_space.precision)
-        found = check.compare_openvino(path, precision, stop)
-        doubts.extend(doubt for doubt in check.doubts if doubt not in doubts)
-        return Core(model, stack, found)
-
-    trained = write(model, stack, folder / OPENVINO_FILE)
-    found = trained.agreement
-    if found is None or found.holds:
-        return trained
-    doubts.append(found.say())
-    if found.precision == Precision.F32:
-        return trained
+    trained_in, path = model.precision, folder / OPENVINO_FILE
+    saved = _write_openvino(model, stack, path, images, trained_in, stop)
+    agreement = saved.agreement
+    if agreement is None or agreement.holds:
+        return saved
+    warnings = _add(saved.warnings, [agreement.say()])
+    if agreement.precision == Precision.F32:
+        return replace(saved, warnings=warnings)
     plain = without_int8(stack)
     try:
-        with open_beside(folder / OPENVINO_FILE) as trial:
-            exact = write(_in_f32(model, plain), plain, trial / OPENVINO_FILE)
-            if exact.agreement is not None and exact.agreement.share > found.share:
+        with open_beside(path) as trial:
+            exact = _write_openvino(
+                _in_f32(model, plain), plain, trial / OPENVINO_FILE, images, trained_in, stop
+            )
+            warnings = _add(warnings, exact.warnings)
+            if exact.agreement is not None and exact.agreement.share > agreement.share:
                 for file in list(trial.iterdir()):
                     file.replace(folder / file.name)
-                doubts.append(f"so it was saved in f32: {exact.agreement.say()}")
-                return exact
+                said = f"so it was saved in f32: {exact.agreement.say()}"
+                return replace(exact, warnings=_add(warnings, [said]))
     except OSError as error:
-        doubts.append(f"there is no room to try f32 instead: {error.strerror or error}")
-        return trained
+        said = f"there is no room to try f32 instead: {error.strerror or error}"
+        return replace(saved, warnings=_add(warnings, [said]))
     why = "could not be compared" if exact.agreement is None else "agrees no better"
-    doubts.append(f"in f32 it {why}, so it was saved in {found.precision}")
-    return trained
+    said = f"in f32 it {why}, so it was saved in {agreement.precision}"
+    return replace(saved, warnings=_add(warnings, [said]))
+
+
+def _write_openvino(
+    model: Model,
+    stack: Stack,
+    path: Path,
+    images: CheckImages,
+    trained_in: Precision,
+    stop: Callable[[], bool],
+) -> SavedModel:
+    """Writes a model's OpenVINO file, and compares it with the stored vectors."""
+    write_openvino_file(stack, model.head.layers, path)
+    checker = ModelChecker(stack, model.head, model.task, images, model.interpolation, trained_in)
+    precision = Precision(model.bases[0].local_space.precision)
+    agreement = checker.compare_openvino(path, precision, stop)
+    return SavedModel(model, stack, agreement, tuple(checker.warnings))
+
+
+def _add(warnings: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    """Returns warnings and more of them, none twice."""
+    return tuple(dict.fromkeys((*warnings, *more)))
 
 
 def _in_f32(model: Model, stack: Stack) -> Model:
     """Returns a model that computes in f32, whatever it was trained on."""
-    members = []
-    for member in model.members:
-        space = replace(member.space, precision=str(Precision.F32), calibration="")
-        members.append(member.model_copy(update={"space": space}))
+    bases = []
+    for base in model.bases:
+        space = replace(base.space, precision=str(Precision.F32), calibration="")
+        bases.append(base.model_copy(update={"space": space}))
     return replace(
         model,
-        members=tuple(members),
+        bases=tuple(bases),
         settings=model.settings.model_copy(update={"precision": Precision.F32}),
         networks=find_networks(stack),
     )
 
 
-def complete(path: Path, core: Core, saved: Saved) -> None:
+def complete(path: Path, saved: SavedModel, report: SaveReport) -> None:
     """Adds to a saved model what was found out since.
 
     Nothing is done if the folder is another model's by now, or cannot be written any more.
 
     Args:
-        path: the folder of `save_core`.
-        core: what that returned.
-        saved: what is known now.
+        path: the folder of `save_model`.
+        saved: what that returned.
+        report: what is known now.
     """
-    card = path / CARD_FILE
     with contextlib.suppress(OSError, ModelError):
-        before = read_card(path)
-        if before.files == core.files:
-            content = before.model_copy(
-                update={
-                    "parity": saved.parity,
-                    "agreement": saved.agreement,
-                    "doubts": saved.doubts,
-                }
-            )
-            _write_json(card, content.model_dump(mode="json"))
+        card = read_card(path)
+        if card.files == saved.files:
+            news = {
+                "parity": report.parity,
+                "agreement": report.agreement,
+                "doubts": report.warnings,
+            }
+            content = card.model_copy(update=news).model_dump(mode="json")
+            _write_json(path / CARD_FILE, content)
 
 
-def add_file(path: Path, core: Core, source: Path) -> None:
+def add_file(path: Path, saved: SavedModel, source: Path) -> None:
     """Adds a file to a saved model, whole or not at all.
 
     Args:
         path: the model's folder.
-        core: what `save_core` returned.
+        saved: what `save_model` returned.
         source: the file; it keeps its name.
 
     Raises:
         ModelError: the folder is another model's by now, or none.
         OSError: it cannot be written.
     """
-    if read_card(path).files != core.files:
+    if read_card(path).files != saved.files:
         raise ModelError("another run has replaced the model")
 
     def copy(target: BinaryIO) -> None:
@@ -239,8 +250,9 @@ def add_file(path: Path, core: Core, source: Path) -> None:
     write_file(path / source.name, copy)
 
 
-def _describe(model: Model, folder: Path, saved: Saved) -> Card:
+def _describe(saved: SavedModel, folder: Path) -> Card:
     """Returns the card of a model whose files are written."""
+    model, agreement = saved.model, saved.agreement
     # Hashing needs no Python.
     with ThreadPoolExecutor(cores()) as pool:
         hashes = [*pool.map(hash_file, [folder / name for name in CHECKED_FILES])]
@@ -248,24 +260,24 @@ def _describe(model: Model, folder: Path, saved: Saved) -> Card:
         schema_version=SCHEMA_VERSION,
         classes=model.classes,
         task=model.task,
-        members=model.members,
+        members=model.bases,
         settings=model.settings,
         data=model.data,
         validation=model.validation,
         calibration=model.calibration.to_json(),
         search=model.search,
-        parity=saved.parity,
-        agreement=saved.agreement,
-        doubts=saved.doubts,
+        parity={} if agreement is None else {"openvino": agreement.difference},
+        agreement=agreement,
+        doubts=saved.warnings,
         versions=model.versions,
-        making=model.making,
+        making=model.provenance,
         files=dict(zip(CHECKED_FILES, hashes, strict=True)),
     )
 
 
 def draw_history(model: Model, path: Path) -> None:
     """Draws the curve of a model's training into a PNG."""
-    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.members)
+    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.bases)
     model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
 
 
@@ -280,12 +292,15 @@ def _say_validation(model: Model) -> str:
     return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
 
 
-def _name_arrays(head: Head) -> dict[str, Floats]:
+def _write_head(head: Head, path: Path) -> None:
+    from safetensors.numpy import save
+
     *inner, last = head.layers
     arrays = {"kernel": last.kernel, "bias": last.bias}
     for layer in inner:
         arrays |= {"inner_kernel": layer.kernel, "inner_bias": layer.bias}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Not with safetensors' own function: a file that it writes only its owner can read.
+    path.write_bytes(save({name: np.ascontiguousarray(part) for name, part in arrays.items()}))
 
 
 def _write_images(images: ImageTable, path: Path) -> None:

@@ -195,8 +195,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             copy_model(self._folder, Path(path))
         else:
             warm_up.saving()
-            for doubt in self._trained.save(Path(path)).doubts:
-                warnings.warn(f"{path} is saved; {doubt}", UserWarning, stacklevel=2)
+            for warning in self._trained.save(Path(path)).warnings:
+                warnings.warn(f"{path} is saved; {warning}", UserWarning, stacklevel=2)
 
     def to_keras(self) -> keras.Model:
         """Returns the whole network, from pixels (N, S, S, 3) in 0..255 to logits (N, C).

@@ -31,7 +31,7 @@ from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
 from topwork.metrics.scores import Report, say_number, say_report
 from topwork.models.folder import REPORT_FILE
-from topwork.models.save import Saved
+from topwork.models.save import SaveReport
 from topwork.recipes.result import Trained
 from topwork.reports.trial_plot import describe_recipe
 from topwork.vectors import embed_job as backlog
@@ -466,7 +466,7 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
 def show_trained(
     console: Console,
     trained: Trained,
-    saved: Saved,
+    saved: SaveReport,
     path: Path,
     has_test: bool,
     data: str,
@@ -491,8 +491,8 @@ def show_trained(
     show_skipped(console, trained.lost)
     if saved.agreement is not None:
         console.print(Text(saved.agreement.say()), style="dim")
-    for doubt in saved.doubts:
-        console.print(Text(f"Doubtful: {printable(doubt)}"), style="bold yellow")
+    for warning in saved.warnings:
+        console.print(Text(f"Doubtful: {printable(warning)}"), style="bold yellow")
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)
     if (path / REPORT_FILE).exists():
         report = printable(path / REPORT_FILE)

@@ -19,13 +19,21 @@ from topwork.heads.dense import Floats
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.saved import ModelChecker
 from topwork.models.explain import Explainer, See
 from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.models.gallery import GALLERY_FILE, write_gallery
-from topwork.models.model import Making, Model
-from topwork.models.parity import Check, Samples
-from topwork.models.predictions import Answers
-from topwork.models.save import Core, Saved, add_file, complete, draw_history, save_core
+from topwork.models.model import Model, Provenance
+from topwork.models.predictions import LabeledPredictions
+from topwork.models.save import (
+    SavedModel,
+    SaveReport,
+    add_file,
+    complete,
+    draw_history,
+    save_model,
+)
 from topwork.reports.report import render_report
 from topwork.reports.trial_plot import draw_trials
 from topwork.vectors.quantize import Quantization
@@ -57,8 +65,8 @@ class Trained:
     Attributes:
         model: the model.
         stack: its networks, as built for their sizes.
-        samples: a few of its images and their vectors, to check a saved model with.
-        answers: what it says of its validation images.
+        check_images: a few of its images and their vectors, to check a saved model with.
+        predictions: what it says of its validation images.
         carried: images that the saved model carries small pictures of.
         inspection: what an inspection of the same images found, if there was one.
         report: the kept epoch on the validation split.
@@ -76,8 +84,8 @@ class Trained:
 
     model: Model
     stack: Stack
-    samples: Samples
-    answers: Answers
+    check_images: CheckImages
+    predictions: LabeledPredictions
     carried: Carried | None
     inspection: dict[str, Any] | None
     report: Report
@@ -94,17 +102,17 @@ class Trained:
     def save(
         self,
         path: Path,
-        making: Making | None = None,
+        provenance: Provenance | None = None,
         callback: Callback = SILENT,
-    ) -> Saved:
+    ) -> SaveReport:
         """Writes the model folder: first what makes it a model, then what there is to look at.
 
         Once the first is written nothing costs the model any more: what cannot be checked or
-        drawn is a doubt of what is returned. An interrupt waits until then.
+        drawn is a warning in what is returned. An interrupt waits until then.
 
         Args:
             path: the folder to make; an older Topwork model there is replaced.
-            making: the command that made it.
+            provenance: the command that made it.
             callback: hears of it as soon as the model is safe.
 
         Returns:
@@ -113,8 +121,8 @@ class Trained:
         Raises:
             ModelError: the folder is not ours to replace, or the disk is full.
         """
-        model = replace(self.model, making=making)
-        doubts: list[str] = []
+        model = replace(self.model, provenance=provenance)
+        warnings: list[str] = []
         with ExitStack() as exits:
             # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
             pool = exits.enter_context(ThreadPoolExecutor(2))
@@ -124,48 +132,51 @@ class Trained:
                 scratch = exits.enter_context(open_scratch())
                 drawing = pool.submit(self._draw, model, path, opening, scratch)
             except OSError as error:
-                doubts.append(f"there is no room to draw anything: {error.strerror or error}")
+                warnings.append(f"there is no room to draw anything: {error.strerror or error}")
             with hold_interrupts():
-                core = save_core(
-                    model, self.stack, path, self.samples, self.answers, doubts, interrupt_waits
+                saved = save_model(
+                    model,
+                    self.stack,
+                    path,
+                    self.check_images,
+                    self.predictions,
+                    warnings,
+                    interrupt_waits,
                 )
                 callback.on_saved()
-            if core.model.members != model.members:
-                opening = pool.submit(Explainer, core.model)
+            if saved.model.bases != model.bases:
+                opening = pool.submit(Explainer, saved.model)
                 if drawing is not None:
                     drawing.result()  # of a model that was given up
-                    drawing = pool.submit(self._draw, core.model, path, opening, scratch)
-            saved = self._check(path, core, opening, doubts)
+                    drawing = pool.submit(self._draw, saved.model, path, opening, scratch)
+            report = self._check(path, saved, opening)
             if drawing is not None:
-                doubts += drawing.result()
-                doubts += _add_files(path, core, scratch)
-            saved = replace(saved, doubts=tuple(doubts))
-            complete(path, core, saved)
-        return saved
+                lost = [*drawing.result(), *_add_files(path, saved, scratch)]
+                report = replace(report, warnings=(*report.warnings, *lost))
+            complete(path, saved, report)
+        return report
 
-    def _check(
-        self, path: Path, core: Core, opening: Future[Explainer], doubts: list[str]
-    ) -> Saved:
+    def _check(self, path: Path, saved: SavedModel, opening: Future[Explainer]) -> SaveReport:
         """Checks what a model can be saved without."""
-        model = core.model
+        model = saved.model
         trained_in = self.model.precision
-        check = Check(
-            core.stack, model.head, model.task, self.samples, model.interpolation, trained_in
+        checker = ModelChecker(
+            saved.stack, model.head, model.task, self.check_images, model.interpolation, trained_in
         )
         parity = {}
-        if core.agreement is not None:
-            parity["openvino"] = core.agreement.difference
-        found = check.compare_networks(
+        if saved.agreement is not None:
+            parity["openvino"] = saved.agreement.difference
+        found = checker.compare_networks(
             lambda pixels: opening.result().explain_pixels(pixels).logits,
-            Precision(model.members[0].local_space.precision),
+            Precision(model.bases[0].local_space.precision),
         )
         if found is not None:
             parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))
-        keras = check.compare_keras(path / KERAS_FILE, self.checking)
+        keras = checker.compare_keras(path / KERAS_FILE, self.checking)
         if keras is not None:
             parity["keras"] = keras
-        doubts += [doubt for doubt in check.doubts if doubt not in doubts]
-        return Saved(parity, core.agreement, ())
+        warnings = tuple(dict.fromkeys((*saved.warnings, *checker.warnings)))
+        return SaveReport(parity, saved.agreement, warnings)
 
     def _draw(
         self, model: Model, path: Path, opening: Future[Explainer], folder: Path
@@ -187,7 +198,7 @@ class Trained:
         def report() -> None:
             html = render_report(
                 model,
-                self.answers,
+                self.predictions,
                 title=f"Report of {path.absolute().name}",
                 explainer=opening.result(),
                 inspection=self.inspection,
@@ -240,7 +251,7 @@ class Trained:
         }
 
 
-def _add_files(path: Path, core: Core, folder: Path) -> list[str]:
+def _add_files(path: Path, saved: SavedModel, folder: Path) -> list[str]:
     """Adds all files of a folder to a model, and says what could not be added."""
     lost = []
     try:
@@ -249,7 +260,7 @@ def _add_files(path: Path, core: Core, folder: Path) -> list[str]:
         return [f"what was drawn is gone: {error.strerror or error}"]
     for file in files:
         try:
-            add_file(path, core, file)
+            add_file(path, saved, file)
         except (OSError, ModelError) as error:
             reason = getattr(error, "strerror", None) or error
             lost.append(f"{file.name} could not be written: {reason}")

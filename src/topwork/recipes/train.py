@@ -23,7 +23,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
 from topwork.data.splits import assign_strata
-from topwork.heads.dense import Floats, decide, init_head, probabilities
+from topwork.heads.dense import Floats, init_head
 from topwork.heads.train import check_vectors, keep, train_heads
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Budget, Tuner, held_out_logits, search, search_auto
@@ -31,21 +31,22 @@ from topwork.heads.tuning.trials import Journal, Trial, standard_error
 from topwork.inspection.cache import recall
 from topwork.metrics.calibration import Calibration, as_pairs, calibrate
 from topwork.metrics.conformal import Origin, Residuals, find_residuals
-from topwork.metrics.scores import finite, make_report
+from topwork.metrics.scores import finite
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
 from topwork.models.folder import current_versions
 from topwork.models.gallery import choose_evenly
 from topwork.models.model import (
+    BaseInfo,
     DataFacts,
     ImageTable,
-    Member,
     Model,
     SearchFacts,
-    Validation,
+    ValidationScore,
     find_networks,
 )
-from topwork.models.parity import Samples, begin_keras_check
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.recipes.prepare import Prepared, prepare_examples
 from topwork.recipes.result import Carried, Trained
 from topwork.vectors.embed import Vectors
@@ -267,7 +268,6 @@ def _make_tuner(
 ) -> Tuner:
     dataset = prepared.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
-    one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     replicates = make_replicates(
         prepared.part,
         assign_strata(dataset.task, training.labels),
@@ -275,7 +275,7 @@ def _make_tuner(
         plan.seeds,
         settings.seed,
         groups=training.groups,
-        classes=dataset.classes if one_of else None,
+        classes=dataset.classes if dataset.task.picks_one else None,
         most_folds=folds,
     )
     return Tuner(
@@ -319,17 +319,16 @@ def _finish(
         logits = map_rows(head.logits, examples.vectors, rows)
     seconds["head"] = time.perf_counter() - started
 
-    answers, chances = decide(task, logits), probabilities(task, logits)
-    report = make_report(task, dataset.labels[rows], answers, chances, len(dataset.classes))
+    report = report_logits(task, dataset.labels[rows], logits, len(dataset.classes))
     model = Model(
         classes=dataset.classes,
         task=task,
         head=head,
         history=history,
-        members=_make_members(stack, settings),
+        bases=_describe_bases(stack, settings),
         settings=settings.model_copy(update=recipe.model_dump()),
         data=_describe_data(dataset, vectors),
-        validation=Validation(
+        validation=ValidationScore(
             metric=report.metric,
             value=report.value,
             interval=(finite(report.interval[0]), finite(report.interval[1])),
@@ -346,12 +345,12 @@ def _finish(
     return Trained(
         model=model,
         stack=stack,
-        samples=Samples(
+        check_images=CheckImages(
             tuple(dataset.sources[row] for row in few),
             tuple(vectors.hashes[row] for row in few),
             vectors.values[few],
         ),
-        answers=Answers(
+        predictions=LabeledPredictions(
             split=str(Split.VALIDATION),
             names=tuple(dataset.names[row] for row in rows),
             hashes=tuple(vectors.hashes[row] for row in rows),
@@ -375,9 +374,9 @@ def _finish(
     )
 
 
-def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
+def _describe_bases(stack: Stack, settings: Settings) -> tuple[BaseInfo, ...]:
     return tuple(
-        Member(
+        BaseInfo(
             space=make_space(network, settings),
             feature_shape=network.feature_shape,
             vector_length=network.vector_length,
@@ -389,7 +388,7 @@ def _make_members(stack: Stack, settings: Settings) -> tuple[Member, ...]:
 
 def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
     pool = ThreadPoolExecutor(1)
-    opening = pool.submit(open_networks, find_networks(stack), _make_members(stack, settings))
+    opening = pool.submit(open_networks, find_networks(stack), _describe_bases(stack, settings))
     pool.shutdown(wait=False)
     return opening
 

@@ -50,7 +50,7 @@ def render_page(
 
     Args:
         inspection: see above.
-        thumbnails: makes a small JPEG, PNG or WebP of the image in a place; called once for each
+        thumbnails: makes a small JPEG, PNG or WebP of the image with an index; called once for each
             that is shown, in any thread. An `ImageError` leaves the picture empty.
         title: of the page.
         most_pictures: the most pictures that it shows.

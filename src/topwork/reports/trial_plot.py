@@ -16,7 +16,7 @@ from topwork.heads.tuning.trials import PLAIN, Trial, rank, standard_error
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#1f5f8b", "#c2571a", "#3d7a3d", "#8a3b6b", "#6b6b6b")
+COLORS = ("#1f5f8b", "#c2571a", "#3d7a3d", "#8a3b6b", "#6b6b6b")
 LOGISTIC = "#222222"
 EPOCHS = HeadSettings.model_fields["epochs"].default
 DEPTH = 0.15
@@ -128,19 +128,19 @@ def _find_families(trials: Sequence[Trial], chosen: HeadSettings, name: str) -> 
         families.append(Family(", ".join(_describe_options(key)) or "plain head", members, best))
     first, *others = families
     others.sort(key=lambda f: (f.best.settings == chosen, *rank(f.best)), reverse=True)
-    return [first, *others[: len(COLOURS) - 1]]
+    return [first, *others[: len(COLORS) - 1]]
 
 
 def _draw_numbers(ax: Axes, families: Sequence[Family], name: str) -> None:
     """Draws the mean against the learning rate or the penalty, with a band of one error."""
     trials = [trial for family in families for trial in family.trials]
-    for colour, family in zip(COLOURS, families, strict=False):
+    for color, family in zip(COLORS, families, strict=False):
         numbers = [float(getattr(trial.settings, name)) for trial in family.trials]
         means = np.array([trial.figures.mean() for trial in family.trials])
         errors = np.array([standard_error(trial.figures) for trial in family.trials])
-        ax.plot(numbers, means, "o-", ms=4, color=colour, label=family.label)
+        ax.plot(numbers, means, "o-", ms=4, color=color, label=family.label)
         if np.isfinite(errors).all():
-            ax.fill_between(numbers, means - errors, means + errors, color=colour, alpha=0.2, lw=0)
+            ax.fill_between(numbers, means - errors, means + errors, color=color, alpha=0.2, lw=0)
     ax.set_xscale("log")
     ax.set(xlabel=name.replace("_", " "), ylabel=f"{trials[0].metric} on held-out images")
     several = len(trials[0].fits) > 1
@@ -159,15 +159,15 @@ def _draw_epochs(ax: Axes, families: Sequence[Family], chosen: HeadSettings) -> 
     if len(families) == 1:
         ranked = sorted(families[0].trials, key=rank, reverse=True)
         ranked.sort(key=lambda trial: trial.settings != chosen)
-        shown = ranked[: len(COLOURS)]
-    for colour, trial in zip(COLOURS, shown, strict=False):
+        shown = ranked[: len(COLORS)]
+    for color, trial in zip(COLORS, shown, strict=False):
         curve = _curve(trial)
         wide, above = (2.4, 3) if trial.settings == chosen else (1.2, 2)
         label = describe_recipe(trial.settings)
         epochs = range(1, len(curve) + 1)
-        ax.plot(epochs, curve, color=colour, lw=wide, zorder=above, label=label)
+        ax.plot(epochs, curve, color=color, lw=wide, zorder=above, label=label)
         best = curve[trial.epoch - 1]
-        ax.plot([trial.epoch], [best], "o", color=colour, ms=6)
+        ax.plot([trial.epoch], [best], "o", color=color, ms=6)
         if trial.settings == chosen:
             ax.plot([trial.epoch], [best], **MARK)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -178,10 +178,10 @@ def _draw_epochs(ax: Axes, families: Sequence[Family], chosen: HeadSettings) -> 
 
 def _draw_losses(ax: Axes, families: Sequence[Family]) -> None:
     """Draws the held-out loss of logistic heads against the penalty."""
-    for colour, family in zip(COLOURS, families, strict=False):
+    for color, family in zip(COLORS, families, strict=False):
         numbers = [float(trial.settings.penalty) for trial in family.trials]
         losses = [trial.loss for trial in family.trials]
-        ax.plot(numbers, losses, "o-", ms=4, color=colour, label=family.label)
+        ax.plot(numbers, losses, "o-", ms=4, color=color, label=family.label)
     ax.set_xscale("log")
     ax.set(xlabel="penalty", ylabel="loss on held-out images")
 

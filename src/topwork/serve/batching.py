@@ -46,7 +46,7 @@ class Batcher:
         on_batch: Callable[[int], None],
         workers: int | None = None,
     ) -> None:
-        self.sizes = tuple(sorted({member.space.image_size for member in model.members}))
+        self.sizes = tuple(sorted({base.space.image_size for base in model.bases}))
         self._engines = {1: model.quick_engines, BATCH_SIZE: model.engines}
         self._on_batch = on_batch
         self._waiting: deque[tuple[Images, Future[Floats]]] = deque()

@@ -83,7 +83,7 @@ class ServedModel:
             "task": str(model.task),
             "classes": list(model.classes),
             "base": join_base_names(model),
-            "image_size": max(member.space.image_size for member in model.members),
+            "image_size": max(base.space.image_size for base in model.bases),
             "validation": model.validation.model_dump(mode="json"),
             "neighbours": self.gallery is not None,
             "exact_maps": model.head.linear,
@@ -129,7 +129,7 @@ def open_model(path: Path, name: str, on_batch: Callable[[int], None]) -> Served
 
 def join_base_names(model: Model) -> str:
     """Returns the names of a model's networks."""
-    return " + ".join(member.space.base for member in model.members)
+    return " + ".join(base.space.base for base in model.bases)
 
 
 def read_stamp(path: Path) -> FolderStamp:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from topwork.core import warm_up
 from topwork.core.errors import SettingsError
 from topwork.core.runtime import cores
-from topwork.core.task import Task
 from topwork.models.evaluate import check_abstain
 from topwork.models.model import Model
 from topwork.serve.admission import Admission
@@ -202,7 +201,7 @@ class Service:
     def _threshold(self, model: Model, asked: float | None) -> float | None:
         """Returns the threshold below which a request's images get no answer; None for none."""
         if asked is None:
-            return self._abstain_below if model.task in (Task.CLASSES, Task.BINARY) else None
+            return self._abstain_below if model.task.picks_one else None
         try:
             check_abstain(model, asked)
         except SettingsError as error:

@@ -22,7 +22,6 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
-from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
@@ -197,7 +196,7 @@ def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None
     Returns:
         The cost; None without classes, or with too few images of two of them.
     """
-    if sample.task not in (Task.CLASSES, Task.BINARY):
+    if not sample.task.picks_one:
         return None
     labels = np.asarray(sample.labels).ravel()
     names, counts = np.unique(labels[labels >= 0], return_counts=True)

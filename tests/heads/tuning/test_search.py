@@ -854,7 +854,7 @@ def test_heads_of_every_task_are_searched_and_held_out(task, tmp_path):
         2,
         1,
         0,
-        classes=names if task in (Task.CLASSES, Task.BINARY) else None,
+        classes=names if task.picks_one else None,
     )
 
     def make():

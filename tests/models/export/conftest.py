@@ -11,8 +11,8 @@ import pytest
 from topwork.core.config import Precision
 from topwork.data.dataset import Dataset
 from topwork.models.export.formats import Input
+from topwork.models.export.images import read_checked, read_predictions
 from topwork.models.export.openvino_file import run_openvino
-from topwork.models.export.samples import read_answers, read_checked
 from topwork.models.folder import load_model
 
 FACTS = json.dumps({"classes": ["blue", "gr\u00fcn\u0007", "<b>"]})
@@ -36,26 +36,26 @@ keep("onnx", runtimes.run_onnx(f"{folder}/whole.onnx", "uint8", **pixels))
 
 
 @pytest.fixture(scope="session")
-def samples(saved, photos):
+def images(saved, photos):
     model = load_model(saved)
-    answers = read_answers(model, saved)
+    answers = read_predictions(model, saved)
     return read_checked(model, answers, Dataset.from_folder(photos))
 
 
 @pytest.fixture(scope="session")
-def exact(saved, samples):
+def exact(saved, images):
     """The model's logits in f32."""
     path = saved / "model.xml"
-    return run_openvino(path, samples.pixels, Input.FLOAT32, Precision.F32, ["logits"])["logits"]
+    return run_openvino(path, images.pixels, Input.FLOAT32, Precision.F32, ["logits"])["logits"]
 
 
 @pytest.fixture(scope="session")
-def tensorflow_files(saved, samples, tmp_path_factory):
-    """A folder with files that TensorFlow made, and what their own runtimes say of the samples."""
+def tensorflow_files(saved, images, tmp_path_factory):
+    """A folder with files that TensorFlow made, and what their own runtimes say of the images."""
     for name in ("tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai_edge_litert"):
         _need(name)
     folder = tmp_path_factory.mktemp("tensorflow")
-    np.savez(folder / "pixels.npz", **samples.pixels)
+    np.savez(folder / "pixels.npz", **images.pixels)
     (folder / "facts.json").write_text(FACTS)
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(saved / "model.keras"), str(folder), FACTS],

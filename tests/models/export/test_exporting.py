@@ -39,7 +39,7 @@ def say_inputs(path):
     [("f32", "float32", "f32"), ("f32", "uint8", "u8"), ("f16", "uint8", "u8")],
 )
 def test_openvino_says_what_the_model_says(
-    saved, photos, samples, exact, tmp_path, precision, pixels, kind
+    saved, photos, images, exact, tmp_path, precision, pixels, kind
 ):
     found = export_model(
         saved, tmp_path / "out", format="openvino", precision=precision, input=pixels, data=photos
@@ -48,7 +48,7 @@ def test_openvino_says_what_the_model_says(
     assert {path.name for path in found.folder.iterdir()} == {
         "model.xml", "model.bin", "export.json",
     }  # fmt: skip
-    logits = run_openvino(found.path, samples.pixels, Input(pixels), Precision.F32)["logits"]
+    logits = run_openvino(found.path, images.pixels, Input(pixels), Precision.F32)["logits"]
     share = np.abs(logits - exact).max() / np.abs(exact).max()
     assert share == pytest.approx(found.parity.difference, abs=1e-6)
     assert share < {"f32": 1e-3, "f16": 1e-2}[precision]

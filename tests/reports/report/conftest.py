@@ -11,7 +11,7 @@ from topwork.heads.dense import init_head
 from topwork.images.decode import image_hash
 from topwork.metrics.calibration import as_pairs, calibrate
 from topwork.metrics.conformal import find_residuals
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 NAMES = {
     Task.CLASSES: ("blue", "green", "red"),
@@ -26,7 +26,7 @@ class Made:
     """A model and its answers."""
 
     model: object
-    answers: Answers
+    predictions: LabeledPredictions
 
 
 def make_labels(task, count, classes, rng):
@@ -82,7 +82,7 @@ def make(trained):
             ),
         )
         names_of = tuple(f"photo {n}.png" for n in range(count))
-        answers = Answers(
+        answers = LabeledPredictions(
             split="validation",
             names=names_of,
             hashes=tuple(map(image_hash, pictures or [name.encode() for name in names_of])),

@@ -11,9 +11,9 @@ from topwork.metrics.history import History
 from topwork.reports.report.drawings import (
     EPOCHS,
     NUMBERS,
+    draw_calibration,
     draw_curves,
     draw_numbers,
-    draw_sureness,
 )
 from topwork.reports.report.judging import judge
 
@@ -65,41 +65,43 @@ def test_numbers_have_their_own_words_and_long_trainings_few_rows():
 
 
 @pytest.mark.parametrize("task", [Task.CLASSES, Task.BINARY, Task.LABELS])
-def test_sureness_is_that_of_calibration(make, task):
+def test_the_calibration_chart_is_that_of_calibration(make, task):
     made = make(task, 200)
-    found = judge(made.model, made.answers)
-    sureness = draw_sureness(found)
+    found = judge(made.model, made.predictions)
+    calibrated = draw_calibration(found)
     truth, chances = found.truth, found.chances
     if task is Task.LABELS:
         truth = truth.ravel().astype(int)
         chances = np.stack([1 - chances.ravel(), chances.ravel()], axis=1)
-    assert sureness.here[1] == pytest.approx(calibration_error(chances, truth), abs=1e-6)
+    assert calibrated.here[1] == pytest.approx(calibration_error(chances, truth), abs=1e-6)
     table = reliability(chances, truth)
-    assert [item.count for item in sureness.bins] == table.count[table.count > 0].tolist()
-    right = np.array([item.accuracy * item.count for item in sureness.bins]).sum()
+    assert [item.count for item in calibrated.bins] == table.count[table.count > 0].tolist()
+    right = np.array([item.accuracy * item.count for item in calibrated.bins]).sum()
     assert right == pytest.approx((chances.argmax(axis=1) == truth).sum())
-    assert len(re.findall('class="m0"', sureness.chart)) == len(sureness.bins)
-    assert sureness.unit == ("decisions" if task is Task.LABELS else "images")
+    assert len(re.findall('class="m0"', calibrated.chart)) == len(calibrated.bins)
+    assert calibrated.unit == ("decisions" if task is Task.LABELS else "images")
     calibration = made.model.calibration
-    assert sureness.fitted == (calibration.error_before, calibration.error_after)
+    assert calibrated.fitted == (calibration.error_before, calibration.error_after)
 
 
 def test_before_is_without_the_temperature(make):
     made = make(Task.CLASSES, 200)
-    cooled = replace(made.answers, logits=made.answers.logits / np.float32(made.model.temperature))
-    sureness = draw_sureness(judge(made.model, cooled))
-    first = draw_sureness(judge(made.model, made.answers))
-    assert sureness.here[0] == pytest.approx(first.here[1], abs=1e-6)
+    cooled = replace(
+        made.predictions, logits=made.predictions.logits / np.float32(made.model.temperature)
+    )
+    calibrated = draw_calibration(judge(made.model, cooled))
+    first = draw_calibration(judge(made.model, made.predictions))
+    assert calibrated.here[0] == pytest.approx(first.here[1], abs=1e-6)
 
 
 def test_numbers_have_ranges_that_cover(make):
     made = make(Task.NUMBER, 500)
-    charts = draw_numbers(judge(made.model, made.answers))
+    charts = draw_numbers(judge(made.model, made.predictions))
     assert [chart.name for chart in charts] == ["price", "kilos"]
     assert all(chart.covered > 0.85 for chart in charts)
-    assert draw_sureness(judge(made.model, made.answers)) is None
+    assert draw_calibration(judge(made.model, made.predictions)) is None
     few = make(Task.NUMBER, 3)
-    assert draw_numbers(judge(few.model, few.answers))[0].half_width == ""
+    assert draw_numbers(judge(few.model, few.predictions))[0].half_width == ""
     names = tuple(f"n{n}" for n in range(NUMBERS + 3))
     many = make(Task.NUMBER, 9, names=names)
-    assert len(draw_numbers(judge(many.model, many.answers))) == NUMBERS
+    assert len(draw_numbers(judge(many.model, many.predictions))) == NUMBERS

@@ -4,12 +4,12 @@ from pictures import encode, picture
 
 from topwork.models.explain import Explainer
 from topwork.models.heatmap import AGAINST, FOR
-from topwork.reports.report.maps import STRONGEST, colour, draw_maps, say_place
+from topwork.reports.report.maps import STRONGEST, colorize, draw_maps, say_place
 
 
 def test_colours_say_for_and_against_and_how_much():
     heat = np.array([[2.0, 1.0], [0.0, -2.0]], np.float32)
-    pixels = np.asarray(colour(heat, 2.0))
+    pixels = np.asarray(colorize(heat, 2.0))
     assert pixels[0, 0].tolist() == [*FOR, round(255 * STRONGEST)]
     assert pixels[1, 1].tolist() == [*AGAINST, round(255 * STRONGEST)]
     assert pixels[0, 1, 3] == round(255 * STRONGEST / 2)

@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from topwork.core.task import Task
 from topwork.models.explain import Explainer
-from topwork.models.model import Making, SearchFacts
+from topwork.models.model import Provenance, SearchFacts
 from topwork.reports.report import render_report
 
 FINDINGS = {
@@ -28,7 +28,7 @@ PARTS = ["curves", "shapes", "balance", "inspection", "settings", "origins"]
 
 
 def read(made, **options):
-    return Reader(render_report(made.model, made.answers, title="Report", **options))
+    return Reader(render_report(made.model, made.predictions, title="Report", **options))
 
 
 def shown(found):
@@ -56,7 +56,7 @@ def test_every_task_has_its_parts(make, task):
 @pytest.mark.parametrize("task", list(Task))
 def test_a_page_needs_nothing_else_and_its_links_lead_somewhere(make, task):
     html = render_report(
-        make(task).model, make(task).answers, title="Report", trials_png=b"\x89PNG"
+        make(task).model, make(task).predictions, title="Report", trials_png=b"\x89PNG"
     )
     found = Reader(html)
     names = found.values("id")
@@ -92,7 +92,7 @@ def test_a_page_can_be_heard(make, task):
 def test_figures_are_those_of_the_answers(make):
     made = make(Task.CLASSES, 40)
     found = read(made)
-    right = (made.answers.logits.argmax(axis=1) == made.answers.labels).mean()
+    right = (made.predictions.logits.argmax(axis=1) == made.predictions.labels).mean()
     assert f"{right:.1%} accuracy" in found.text
     assert "The kept epoch was chosen on these images" in found.text
     assert "INPUTS (32, 32, 32, 3) BASE (32, 1, 1, 1280) VECTORS (32, 1280) OUTPUTS (32, 3)" in (
@@ -113,15 +113,15 @@ def test_figures_are_those_of_the_answers(make):
 )
 def test_it_says_whether_a_test_is_honest(make, split, seen, words):
     made = make(Task.CLASSES)
-    answers = replace(made.answers, split=split, seen=seen)
-    assert words in read(replace(made, answers=answers)).text
+    answers = replace(made.predictions, split=split, seen=seen)
+    assert words in read(replace(made, predictions=answers)).text
 
 
 def test_cells_of_the_matrix_open_their_images(make):
     made = make(Task.CLASSES, 60)
     found = read(made)
-    said = made.answers.logits.argmax(axis=1)
-    wrong = (made.answers.labels == 0) & (said == 1)
+    said = made.predictions.logits.argmax(axis=1)
+    wrong = (made.predictions.labels == 0) & (said == 1)
     label = f"{wrong.sum()} blue, taken for green: show them"
     links = [a for tag, a in found.tags if a.get("aria-label") == label]
     assert [a["href"] for a in links] == ["#images-0-1"]
@@ -135,7 +135,7 @@ def test_maps_are_of_the_answer_and_of_the_truth(make):
     found = read(made, explainer=explainer)
     labels = [a["aria-label"] for t, a in found.tags if t == "svg" and "aria-label" in a]
     maps = [label for label in labels if label.startswith("What speaks for")]
-    wrong = int((made.answers.logits.argmax(axis=1) != made.answers.labels).sum())
+    wrong = int((made.predictions.logits.argmax(axis=1) != made.predictions.labels).sum())
     assert len(maps) == 2 * min(wrong, 12)
     assert "They are exact" in found.text
 
@@ -157,17 +157,17 @@ def test_without_images_they_are_only_named(make):
 
 def test_an_image_that_is_gone_leaves_its_place_empty(make, tmp_path):
     made = make(Task.CLASSES, 30)
-    answers = replace(made.answers, sources=(tmp_path / "gone.png",) * 30)
-    found = read(replace(made, answers=answers), explainer=Explainer(made.model))
+    answers = replace(made.predictions, sources=(tmp_path / "gone.png",) * 30)
+    found = read(replace(made, predictions=answers), explainer=Explainer(made.model))
     assert "cannot be read" in found.text
-    mixed = replace(made.answers, sources=(None, *made.answers.sources[1:]))
-    assert "1 of the images are not at hand" in read(replace(made, answers=mixed)).text
+    mixed = replace(made.predictions, sources=(None, *made.predictions.sources[1:]))
+    assert "1 of the images are not at hand" in read(replace(made, predictions=mixed)).text
 
 
 def test_without_answers_it_says_what_the_model_knows(make):
     made = make(Task.CLASSES)
-    for answers in (None, made.answers.take(np.zeros(0, np.int64))):
-        found = read(replace(made, answers=answers))
+    for answers in (None, made.predictions.take(np.zeros(0, np.int64))):
+        found = read(replace(made, predictions=answers))
         assert shown(found) == ["summary", *PARTS]
         assert f"{made.model.validation.value:.1%} accuracy" in found.text
         assert "topwork report MODEL DATA makes them" in found.text
@@ -177,7 +177,7 @@ def test_what_is_known_of_the_making_is_said(make):
     made = make(Task.CLASSES)
     model = replace(
         made.model,
-        making=Making(command="topwork train 'my photos'", data="/data/my photos"),
+        provenance=Provenance(command="topwork train 'my photos'", data="/data/my photos"),
         search=SearchFacts(heads=24, recipes=8, replicates=3, folds=True, mean=0.8643, error=0.004),
         data=made.model.data.model_copy(update={"skipped": 2}),
     )
@@ -201,8 +201,8 @@ def test_names_and_labels_are_only_text(make, task):
     evil = "<script>alert(1)</script>\"><img src=x onerror='a'>{{ 7*7 }}\x1b[31m"
     names = tuple(f"{evil}{n}" for n in range(2 if task is Task.BINARY else 3))
     made = make(task, 20, names=names)
-    answers = replace(made.answers, names=(evil,) * 20)
-    model = replace(made.model, making=Making(command=evil, data=evil))
+    answers = replace(made.predictions, names=(evil,) * 20)
+    model = replace(made.model, provenance=Provenance(command=evil, data=evil))
     inspection = {"findings": {"leaks": {"count": 1, "worst": [evil]}}}
     html = render_report(model, answers, title=evil, inspection=inspection)
     found = Reader(html)
@@ -216,7 +216,7 @@ def test_names_and_labels_are_only_text(make, task):
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_name_makes_a_whole_page(make, names, name):
     made = make(Task.CLASSES, 12, names=tuple(names), sources=False)
-    answers = replace(made.answers, names=(name,) * 12)
+    answers = replace(made.predictions, names=(name,) * 12)
     html = render_report(made.model, answers, title=name)
     assert Reader(html).values("id")
     # Nothing that would reverse or break the text of others.
@@ -226,7 +226,7 @@ def test_any_name_makes_a_whole_page(make, names, name):
 def test_many_classes_are_bounded(make):
     names = tuple(f"class {n}" for n in range(300))
     made = make(Task.CLASSES, 1500, names=names, sources=False, noise=4)
-    html = render_report(made.model, made.answers, title="t", most_rows=200)
+    html = render_report(made.model, made.predictions, title="t", most_rows=200)
     found = Reader(html)
     assert len(html) < 2e6
     assert "These are the first 40 of" in found.text
@@ -241,8 +241,8 @@ def test_there_are_at_most_so_many_pictures(make):
     assert "not shown" in found.text
     # Those that are not at hand take nobody's place.
     made = make(Task.CLASSES, 60)
-    answers = replace(made.answers, sources=(*made.answers.sources[:30], *[None] * 30))
-    found = read(replace(made, answers=answers), most_pictures=10)
+    answers = replace(made.predictions, sources=(*made.predictions.sources[:30], *[None] * 30))
+    found = read(replace(made, predictions=answers), most_pictures=10)
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
 
 
@@ -260,7 +260,7 @@ def test_what_inspect_wrote_down_is_read(make):
 
 def test_models_of_several_networks_and_none_of_the_answers(stacked):
     html = render_report(
-        stacked.model, stacked.answers, title="t", explainer=Explainer(stacked.model)
+        stacked.model, stacked.predictions, title="t", explainer=Explainer(stacked.model)
     )
     found = Reader(html)
     assert "efficientnet-lite0 at 64 px and efficientnet-lite0 at 32 px" in found.text

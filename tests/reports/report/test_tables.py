@@ -22,7 +22,7 @@ from topwork.reports.report.tables import (
 
 def test_classes_are_those_of_another_library_the_least_found_first(make):
     made = make(Task.CLASSES, 200)
-    found = judge(made.model, made.answers)
+    found = judge(made.model, made.predictions)
     rows = list_classes(found.classes, found.report)
     precision, recall, _, support = precision_recall_fscore_support(
         found.truth, found.said, labels=[0, 1, 2]
@@ -45,7 +45,7 @@ def test_classes_without_images_come_last_and_have_no_share():
 
 def test_labels_have_what_was_missed_and_wrongly_said(make):
     made = make(Task.LABELS, 80)
-    found = judge(made.model, made.answers)
+    found = judge(made.model, made.predictions)
     rows = list_labels(found.classes, found.report, find_groups(found))
     areas = [row.average_precision for row in rows]
     assert areas == sorted(areas)
@@ -59,7 +59,7 @@ def test_labels_have_what_was_missed_and_wrongly_said(make):
 
 def test_numbers_keep_their_order(make):
     made = make(Task.NUMBER)
-    found = judge(made.model, made.answers)
+    found = judge(made.model, made.predictions)
     rows = list_numbers(found.classes, found.report)
     assert [row.name for row in rows] == ["price", "kilos"]
     errors = np.abs(found.errors()).mean(axis=0)
@@ -68,7 +68,7 @@ def test_numbers_keep_their_order(make):
 
 def test_the_matrix_has_every_image_and_its_words(make):
     made = make(Task.CLASSES, 200)
-    found = judge(made.model, made.answers)
+    found = judge(made.model, made.predictions)
     confusion = make_confusion(found.classes, found.report, find_groups(found))
     counts = [[cell.count for cell in cells] for _, cells in confusion.rows]
     assert counts == found.report.confusion.tolist()

@@ -1,11 +1,11 @@
 """A model as a file for other programs: written, run there on real images, and only then kept.
 
-    model folder ── `samples`: its validation images, pixels and exact logits
+    model folder ── `images`: its validation images, decoded
         │                                        │
         ├─ `formats`: what can be asked for      │
         ├─ `facts`: what a file says of itself   │
         ▼                                        ▼
-    `openvino_file`, `keras_file`, `head_file`   `parity`: the file's logits beside the exact ones
+    `openvino_file`, `keras_file`, `head_file`   `checks`: the file's logits beside the exact ones
     `child`: whatever needs TensorFlow, NNCF         │
         │     or another program's runtime           │
         └──────────────► `exporting` ◄───────────────┘

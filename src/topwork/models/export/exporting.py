@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from topwork.bases.engines import resolve_precision
+from topwork.core.arrays import Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.child_process import ask_child
 from topwork.core.config import Precision
@@ -15,7 +17,9 @@ from topwork.core.files import hash_file, open_beside, write_folder
 from topwork.core.leftovers import sweep
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
-from topwork.models.agreement import LEAST_AGREEMENT
+from topwork.models.checks.exported import Parity, compare_export, find_fault, refuse
+from topwork.models.checks.images import DecodedImages
+from topwork.models.checks.tolerances import MIN_AGREEMENT, find_max_difference
 from topwork.models.export.batches import Arrays
 from topwork.models.export.facts import (
     EXPORT_FILE,
@@ -26,20 +30,12 @@ from topwork.models.export.facts import (
 )
 from topwork.models.export.formats import Format, Input, Numbers, Request, make_request
 from topwork.models.export.head_file import run_head, write_head
+from topwork.models.export.images import read_checked, read_fitted, read_predictions
 from topwork.models.export.keras_file import run_keras, write_keras
 from topwork.models.export.openvino_file import run_openvino, write_openvino
-from topwork.models.export.parity import LIMITS, Parity, compare, find_fault, refuse
-from topwork.models.export.samples import (
-    Pixels,
-    Samples,
-    read_answers,
-    read_checked,
-    read_fitted,
-    take_labels,
-)
 from topwork.models.folder import OPENVINO_FILE, find_keras_file, load_model
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 # Ends the name of a folder with a file that does not say what the model says.
 DIFFERS = "-differs"
@@ -143,33 +139,27 @@ def export_model(
     check_target(path)
     _check_arithmetic(request)
     loaded = load_model(folder)
-    if loaded.precision is Precision.INT8 and request.format is not Format.OPENVINO:
-        raise SettingsError(
-            f"format: {folder} computes in int8, which no {request.format} file of it would; take "
-            "openvino, or train it without --precision int8"
-        )
-    answers = read_answers(loaded, folder)
+    _check_int8(loaded, folder, request)
+    predictions = read_predictions(loaded, folder)
     dataset = _open_data(loaded, data, cache, callback)
-    samples = read_checked(loaded, answers, dataset, callback)
-    int8 = request.numbers is Numbers.INT8
-    fitted = read_fitted(loaded, dataset, callback) if int8 else {}
+    images = read_checked(loaded, predictions, dataset, callback)
+    fitted = read_fitted(loaded, dataset, callback) if request.numbers is Numbers.INT8 else {}
     job = _Job(loaded, folder, request, fitted)
-
     aside = path.with_name(path.name + DIFFERS)
     if keep_differing:
         check_target(aside)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_beside(path) as new:
-            found = _export(job, new, samples, answers, callback)
-            if found.fault is not None and not keep_differing:
-                refuse(request.traits.title, f"{found.fault}; --keep-differing keeps it aside")
-            place = path if found.fault is None else aside
-            write_folder(place, lambda folder: _move_all(new, folder))
+            exported = _export(job, new, images, predictions, callback)
+            if exported.fault is not None and not keep_differing:
+                refuse(request.traits.title, f"{exported.fault}; --keep-differing keeps it aside")
+            target = path if exported.fault is None else aside
+            write_folder(target, lambda folder: _move_all(new, folder))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write an export to {path}: {reason}") from error
-    return replace(found, folder=place, path=place / (request.traits.file or ""))
+    return replace(exported, folder=target, path=target / (request.traits.file or ""))
 
 
 def _move_all(source: Path, target: Path) -> None:
@@ -178,24 +168,25 @@ def _move_all(source: Path, target: Path) -> None:
 
 
 def _export(
-    job: _Job, new: Path, samples: Samples, answers: Answers, callback: Callback
+    job: _Job, new: Path, images: DecodedImages, predictions: LabeledPredictions, callback: Callback
 ) -> Exported:
     """Fills a folder with an export, whether or not it agrees."""
     traits = job.request.traits
     callback.on_wait(f"writing {traits.title}")
     facts = describe_export(job.model, job.folder, job.request)
     write_export(job, new, write_facts(facts))
-    callback.on_wait(f"running {traits.title} on {counted(len(samples.rows), 'image')}")
-    found = _compare(job, new, samples, answers)
-    fault = find_fault(found, job.request.numbers)
+    callback.on_wait(f"running {traits.title} on {counted(len(images), 'image')}")
+    parity = _compare(job, new, images, predictions)
+    fault = find_fault(parity, job.request.numbers)
     files = sorted(file for file in new.rglob("*") if file.is_file())
     sizes = {file.relative_to(new).as_posix(): file.stat().st_size for file in files}
     facts["files"] = {
         name: {"bytes": size, "sha256": hash_file(new / name)} for name, size in sizes.items()
     }
-    facts["check"] = found.to_json() | _describe_check(job, samples) | {"fault": fault}
+    skipped = tuple(Skipped(predictions.names[row], why) for row, why in images.lost.items())
+    facts["check"] = parity.to_json() | _describe_check(job, skipped) | {"fault": fault}
     (new / EXPORT_FILE).write_text(write_facts(facts) + "\n", encoding="utf-8")
-    return Exported(new, new, sum(sizes.values()), found, samples.skipped, facts, fault)
+    return Exported(new, new, sum(sizes.values()), parity, skipped, facts, fault)
 
 
 def check_target(path: Path) -> None:
@@ -224,16 +215,24 @@ def _check_arithmetic(request: Request) -> None:
         )
 
 
+def _check_int8(model: Model, folder: Path, request: Request) -> None:
+    if model.precision is Precision.INT8 and request.format is not Format.OPENVINO:
+        raise SettingsError(
+            f"format: {folder} computes in int8, which no {request.format} file of it would; take "
+            "openvino, or train it without --precision int8"
+        )
+
+
 def _open_data(
     model: Model, data: Dataset | Path | str | None, cache: Path | None, callback: Callback
 ) -> Dataset:
     if isinstance(data, Dataset):
         return data
-    place = model.find_data() if data is None else str(data)
-    callback.on_wait(f"reading {place}")
+    path = model.find_data() if data is None else str(data)
+    callback.on_wait(f"reading {path}")
     columns: dict[str, Any] = {**model.data.columns}
     return Dataset.open(
-        place,
+        path,
         labelled=False,
         cache=cache,
         callback=callback,
@@ -312,30 +311,30 @@ def _find_vectors(job: _Job, arrays: dict[str, Pixels]) -> Any:
     return run_openvino(source, arrays, Input.FLOAT32, Precision.F32, names)["logits"]
 
 
-def _compare(job: _Job, folder: Path, samples: Samples, answers: Answers) -> Parity:
+def _compare(
+    job: _Job, folder: Path, images: DecodedImages, predictions: LabeledPredictions
+) -> Parity:
     model, source = job.model, job.folder / OPENVINO_FILE
-    found = run_export(job, folder, samples.pixels)
-    exact = run_openvino(source, samples.pixels, Input.FLOAT32, Precision.F32, ["logits"])
-    truth, trained = take_labels(answers, samples.rows)
-    return compare(
+    outputs = run_export(job, folder, images.pixels)
+    exact = run_openvino(source, images.pixels, Input.FLOAT32, Precision.F32, ["logits"])
+    return compare_export(
         job.request.traits.title,
         model.task,
-        truth,
         len(model.classes),
-        exported=found["logits"],
+        predictions.take(images.rows),
+        exported=outputs["logits"],
         exact=exact["logits"],
-        trained=trained,
-        batches=tuple(array for name, array in found.items() if name != "logits"),
+        batches=tuple(array for name, array in outputs.items() if name != "logits"),
     )
 
 
-def _describe_check(job: _Job, samples: Samples) -> dict[str, Any]:
-    limit = LIMITS.get(job.request.numbers)
+def _describe_check(job: _Job, skipped: Sequence[Skipped]) -> dict[str, Any]:
+    limit = find_max_difference(job.request.numbers)
     openvino = job.request.format is Format.OPENVINO
     return {
         "runtime": find_runtime(job.request.traits),
         "arithmetic": str(job.arithmetic) if openvino else None,
-        "limit": {"difference": limit} if limit else {"agreement": LEAST_AGREEMENT},
+        "limit": {"difference": limit} if limit else {"agreement": MIN_AGREEMENT},
         "fitted_to": len(next(iter(job.fitted.values()))) if job.fitted else None,
-        "skipped": [asdict(item) for item in samples.skipped],
+        "skipped": [asdict(item) for item in skipped],
     }

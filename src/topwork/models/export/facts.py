@@ -38,7 +38,7 @@ def describe_export(model: Model, folder: Path, request: Request) -> dict[str, A
         folder: of the model.
         request: what is asked of the export.
     """
-    first = model.members[0].space
+    first = model.bases[0].space
     return {
         "schema_version": SCHEMA,
         "format": str(request.format),
@@ -57,12 +57,12 @@ def describe_export(model: Model, folder: Path, request: Request) -> dict[str, A
         },
         "bases": [
             {
-                "base": member.space.base,
-                "image_size": member.space.image_size,
-                "weights_sha256": member.space.weights_sha256,
-                "vector_length": member.vector_length,
+                "base": base.space.base,
+                "image_size": base.space.image_size,
+                "weights_sha256": base.space.weights_sha256,
+                "vector_length": base.vector_length,
             }
-            for member in model.members
+            for base in model.bases
         ],
         "flip": "inside the file" if model.settings.flip else None,
         "model": {

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import ModelError
-from topwork.heads.dense import Dense, Floats, Head
+from topwork.heads.dense import Dense, Head
 from topwork.models.export.batches import Arrays, run_batches
 from topwork.models.export.facts import KEY
 
@@ -49,7 +50,7 @@ def read_head(path: Path) -> Head:
     return Head(tuple(layers))
 
 
-def run_head(path: Path, vectors: Floats) -> Arrays:
+def run_head(path: Path, vectors: Floats32) -> Arrays:
     """Returns the logits of vectors (N, D), with the head read back; see `run_batches`."""
     head = read_head(path)
     return run_batches(lambda batch: head.logits(batch["vectors"]), {"vectors": vectors}, "float32")

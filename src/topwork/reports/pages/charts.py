@@ -227,10 +227,10 @@ def draw_points(x: Values, y: Values, x_name: str, y_name: str, label: str) -> M
     """
     both = Axis.around(x_name, x, y)
     frame = Frame(both, Axis(y_name, both.low, both.high, both.ticks))
-    places = np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(np.int64)
+    chosen = np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(np.int64)
     dots = "".join(
         f"M{frame.right(a):.1f} {frame.down(b):.1f}h0"
-        for a, b in zip(x[places].tolist(), y[places].tolist(), strict=True)
+        for a, b in zip(x[chosen].tolist(), y[chosen].tolist(), strict=True)
     )
     return frame.draw([draw_diagonal(frame), f'<path class="dots" d="{dots}"/>'], label)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import AnyInts
 from topwork.core.task import Task
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.scores import say_number
@@ -26,8 +27,6 @@ BEHIND = 12
 GROUPS = 150
 # Answers that an image is not sure between.
 RIVALS = 3
-
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,14 @@ class Case:
     """An image and what the model says of it.
 
     Attributes:
-        place: its index among the answers.
+        index: its index among the answers.
         name: of the image.
         facts: truth and answer, in the order in which they are read.
         asked: answers, by index, and their names, that a map may show.
         maps: what speaks for them; filled in later, empty where nothing can be shown.
     """
 
-    place: int
+    index: int
     name: str
     facts: tuple[Fact, ...]
     asked: tuple[tuple[int, str], ...] = ()
@@ -88,10 +87,10 @@ def find_worst(found: Judged) -> Cases:
             return _worst_numbers(found)
         case Task.LABELS:
             wrong = found.said != found.truth
-            return _decisions(found, np.where(wrong, -np.abs(found.answers.logits), np.inf), WORST)
+            return _decisions(found, np.where(wrong, -np.abs(found.logits), np.inf), WORST)
     wrong = np.flatnonzero(found.said != found.truth)
     order = wrong[np.argsort(-found.chances.max(axis=1)[wrong], kind="stable")]
-    return Cases([_mistake(found, int(place)) for place in order[:WORST]], len(order))
+    return Cases([_mistake(found, int(index)) for index in order[:WORST]], len(order))
 
 
 def find_unsure(found: Judged) -> Cases | None:
@@ -99,9 +98,9 @@ def find_unsure(found: Judged) -> Cases | None:
     if found.task is Task.NUMBER:
         return None
     if found.task is Task.LABELS:
-        return _decisions(found, np.abs(found.answers.logits), UNSURE)
+        return _decisions(found, np.abs(found.logits), UNSURE)
     order = np.argsort(found.chances.max(axis=1), kind="stable")[:UNSURE]
-    return Cases([_rivals(found, int(place)) for place in order], len(found.answers))
+    return Cases([_rivals(found, int(index)) for index in order], len(found.predictions))
 
 
 def find_groups(found: Judged) -> dict[tuple[int, int], Group]:
@@ -120,20 +119,20 @@ def find_groups(found: Judged) -> dict[tuple[int, int], Group]:
     return dict(islice(_class_groups(found, pairs), GROUPS))
 
 
-def _class_groups(found: Judged, pairs: Ints) -> Iterator[tuple[tuple[int, int], Group]]:
+def _class_groups(found: Judged, pairs: AnyInts) -> Iterator[tuple[tuple[int, int], Group]]:
     kinds, counts = np.unique(pairs, return_counts=True)
     true, said = np.divmod(kinds, len(found.classes))
     top = found.chances.max(axis=1)
     for n in np.lexsort((-counts, true == said)):
         key = (int(true[n]), int(said[n]))
-        places = np.flatnonzero(pairs == kinds[n])
+        behind = np.flatnonzero(pairs == kinds[n])
         right = key[0] == key[1]
         # Of right answers the doubtful ones are worth a look, of wrong ones the sure ones.
-        order = places[np.argsort(top[places] if right else -top[places], kind="stable")]
+        order = behind[np.argsort(top[behind] if right else -top[behind], kind="stable")]
         name, other = (found.classes[part] for part in key)
         count = len(order)
         title = f"{count} of {name}, found" if right else f"{count} of {name}, taken for {other}"
-        rows = [_mistake(found, int(place)) for place in order[:BEHIND]]
+        rows = [_mistake(found, int(index)) for index in order[:BEHIND]]
         yield key, Group(f"images-{key[0]}-{key[1]}", title, Cases(rows, count))
 
 
@@ -145,33 +144,33 @@ def _label_groups(found: Judged) -> Iterator[tuple[tuple[int, int], Group]]:
         count = int(sizes[has, label])
         if not count:
             return
-        places = np.flatnonzero(wrong[:, label] & (found.truth[:, label] == has))
-        order = places[np.argsort(-np.abs(found.answers.logits[places, label]), kind="stable")]
+        behind = np.flatnonzero(wrong[:, label] & (found.truth[:, label] == has))
+        order = behind[np.argsort(-np.abs(found.logits[behind, label]), kind="stable")]
         what = "missed" if has else "wrongly said"
-        rows = [_decision(found, int(place), label) for place in order[:BEHIND]]
+        rows = [_decision(found, int(index), label) for index in order[:BEHIND]]
         title = f"{found.classes[label]}, {what}: {count}"
         yield (label, has), Group(f"images-{label}-{has}", title, Cases(rows, count))
 
 
-def _mistake(found: Judged, place: int) -> Case:
-    true, said = int(found.truth[place]), int(found.said[place])
-    row, names = found.chances[place], found.classes
+def _mistake(found: Judged, index: int) -> Case:
+    true, said = int(found.truth[index]), int(found.said[index])
+    row, names = found.chances[index], found.classes
     facts = [Fact("is", names[true], float(row[true]))]
     if true != said:
         facts.append(Fact("taken for", names[said], float(row[said])))
     # Of two classes, what speaks for the one speaks against the other.
     both = found.task is Task.CLASSES and true != said
     asked = ((said, names[said]), *(((true, names[true]),) if both else ()))
-    return Case(place, found.answers.names[place], tuple(facts), asked)
+    return Case(index, found.predictions.names[index], tuple(facts), asked)
 
 
-def _rivals(found: Judged, place: int) -> Case:
-    row, names, true = found.chances[place], found.classes, int(found.truth[place])
+def _rivals(found: Judged, index: int) -> Case:
+    row, names, true = found.chances[index], found.classes, int(found.truth[index])
     order = np.argsort(-row, kind="stable")[:RIVALS].tolist()
     rivals = (Fact("or" if n else "perhaps", names[c], float(row[c])) for n, c in enumerate(order))
     said = (order[0], names[order[0]])
     facts = (Fact("is", names[true]), *rivals)
-    return Case(place, found.answers.names[place], facts, (said,))
+    return Case(index, found.predictions.names[index], facts, (said,))
 
 
 def _decisions(found: Judged, scores: NDArray[Any], most: int) -> Cases:
@@ -181,19 +180,19 @@ def _decisions(found: Judged, scores: NDArray[Any], most: int) -> Cases:
     few = min(most, total)
     chosen = np.argpartition(flat, few - 1)[:few] if few else np.zeros(0, np.int64)
     chosen = chosen[np.lexsort((chosen, flat[chosen]))]
-    places, labels = np.divmod(chosen, scores.shape[1])
-    pairs = zip(places.tolist(), labels.tolist(), strict=True)
-    return Cases([_decision(found, place, label) for place, label in pairs], total)
+    rows, labels = np.divmod(chosen, scores.shape[1])
+    pairs = zip(rows.tolist(), labels.tolist(), strict=True)
+    return Cases([_decision(found, index, label) for index, label in pairs], total)
 
 
-def _decision(found: Judged, place: int, label: int) -> Case:
-    name, chance = found.classes[label], float(found.chances[place, label])
-    is_, said = bool(found.truth[place, label]), bool(found.said[place, label])
+def _decision(found: Judged, index: int, label: int) -> Case:
+    name, chance = found.classes[label], float(found.chances[index, label])
+    is_, said = bool(found.truth[index, label]), bool(found.said[index, label])
     facts = (
         Fact("is", name if is_ else f"not {name}"),
         Fact("said to be", name if said else f"not {name}", chance if said else 1 - chance),
     )
-    return Case(place, found.answers.names[place], facts, ((label, name),))
+    return Case(index, found.predictions.names[index], facts, ((label, name),))
 
 
 def _worst_numbers(found: Judged) -> Cases:
@@ -203,16 +202,14 @@ def _worst_numbers(found: Judged) -> Cases:
     parts = np.abs(errors) / scales
     order = np.argsort(-parts.max(axis=1), kind="stable")[:WORST]
     rows = []
-    for place in order.tolist():
-        number = int(parts[place].argmax())
+    for index in order.tolist():
+        number = int(parts[index].argmax())
         name = found.classes[number]
-        true, said = (
-            float(values[place, number]) for values in (found.truth, found.answers.logits)
-        )
+        true, said = (float(values[index, number]) for values in (found.truth, found.logits))
         facts = (
             Fact(f"{name} is", say_number(true)),
             Fact("said", say_number(said)),
             Fact("error", f"{'+' if said > true else ''}{say_number(said - true)}"),
         )
-        rows.append(Case(place, found.answers.names[place], facts, ((number, name),)))
+        rows.append(Case(index, found.predictions.names[index], facts, ((number, name),)))
     return Cases(rows, len(errors))

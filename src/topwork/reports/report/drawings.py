@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from topwork.core.arrays import Floats32
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, probabilities
+from topwork.heads.dense import probabilities
 from topwork.metrics.calibration import (
     Calibration,
     as_pairs,
@@ -124,7 +125,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Sureness:
+class CalibrationChart:
     """How far probabilities can be believed.
 
     Attributes:
@@ -149,12 +150,12 @@ class Sureness:
     by_chance: float
 
 
-def draw_sureness(found: Judged) -> Sureness | None:
+def draw_calibration(found: Judged) -> CalibrationChart | None:
     """Draws how sure the model was against how often it was right; None for numbers."""
     calibration = found.model.calibration
     if not isinstance(calibration, Calibration):
         return None
-    logits, truth = found.answers.logits, found.truth
+    logits, truth = found.logits, found.truth
     before = logits * np.float32(calibration.temperature)
     if found.task is Task.CLASSES:
         shown, first = (probabilities(found.task, values) for values in (logits, before))
@@ -164,7 +165,7 @@ def draw_sureness(found: Judged) -> Sureness | None:
         pairs = (as_pairs(values.reshape(-1, 1)) for values in (logits, before))
         shown, first = (probabilities(Task.CLASSES, values) for values in pairs)
     bins = _find_bins(shown, truth)
-    return Sureness(
+    return CalibrationChart(
         chart=_draw_bins(bins),
         bins=bins,
         unit="decisions" if found.task is Task.LABELS else "images",
@@ -176,7 +177,9 @@ def draw_sureness(found: Judged) -> Sureness | None:
     )
 
 
-def _find_bins(shown: Floats, truth: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[Bin]:
+def _find_bins(
+    shown: Floats32, truth: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> list[Bin]:
     table = reliability(shown, truth)
     rows = zip(
         table.edges[:-1].tolist(),
@@ -243,7 +246,7 @@ def draw_numbers(found: Judged) -> list[NumberChart]:
     errors, halves = found.errors(), calibration.half_widths(COVERAGE)
     drawn = []
     for n, name in enumerate(found.classes[:NUMBERS]):
-        true, said = found.truth[:, n], found.answers.logits[:, n].astype(np.float64)
+        true, said = found.truth[:, n], found.logits[:, n].astype(np.float64)
         known = np.isfinite(halves[n])
         label = (
             f"predicted against true {name} of {len(true)} images; the mean absolute error is "

@@ -13,7 +13,7 @@ from topwork.core.task import Task
 from topwork.data.listing import Split
 from topwork.metrics.scores import say_number
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.reports.report.judging import Judged
 
 # Figures of a report besides the metric: what they are called, and what of.
@@ -124,21 +124,21 @@ def list_tiles(model: Model, found: Judged | None) -> list[Tile]:
         # Several numbers have no unit in common: what has none comes first.
         tiles.sort(key=lambda tile: tile.name != SCORES["r2"][0])
     if count is not None and found is not None:
-        tiles.append(Tile("images", f"{count:,}", f"of the split {found.answers.split}"))
+        tiles.append(Tile("images", f"{count:,}", f"of the split {found.predictions.split}"))
     return tiles
 
 
-def say_honesty(model: Model, answers: Answers | None) -> str:
+def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
     """Says whether the figures are those of images that the model never saw."""
-    split = answers.split if answers is not None else str(Split.VALIDATION)
-    if answers is not None and not answers.seen:
+    split = predictions.split if predictions is not None else str(Split.VALIDATION)
+    if predictions is not None and not predictions.seen:
         return "The model saw none of these images in training or validation: an honest test."
     if split == Split.TRAIN:
         return "The model learnt from these images: figures on them say nothing about others."
-    if split != Split.VALIDATION and answers is not None:
+    if split != Split.VALIDATION and predictions is not None:
         return (
-            f"{answers.seen:,} of these {counted(len(answers), 'image')} were used in training or "
-            "validation: the figures are too good to be honest."
+            f"{predictions.seen:,} of these {counted(len(predictions), 'image')} were used in "
+            "training or validation: the figures are too good to be honest."
         )
     advice = "For an honest test run topwork evaluate on images that were set aside."
     if model.settings.head is HeadKind.LOGISTIC:
@@ -155,12 +155,12 @@ def list_stages(model: Model) -> list[Stage]:
     """Returns the shapes of a batch on its way, and how many weights each stage has."""
     batch = model.settings.batch_size
     stages = []
-    for member in model.members:
-        size = member.space.image_size
-        base = f"{member.space.base}, frozen"
+    for base in model.bases:
+        size = base.space.image_size
         stages.append(Stage("INPUTS", (batch, size, size, 3), 0, "pixels, RGB"))
-        stages.append(Stage("BASE", (batch, *member.feature_shape), member.parameters, base))
-    side = ", side by side" if len(model.members) > 1 else ""
+        note = f"{base.space.base}, frozen"
+        stages.append(Stage("BASE", (batch, *base.feature_shape), base.parameters, note))
+    side = ", side by side" if len(model.bases) > 1 else ""
     stages.append(Stage("VECTORS", (batch, model.vector_length), 0, f"mean over all places{side}"))
     *inner, last = model.head.layers
     for layer in inner:
@@ -183,8 +183,8 @@ def list_settings(settings: Settings) -> list[Setting]:
 def list_origins(model: Model) -> list[tuple[str, str]]:
     """Returns where a model comes from: networks, data, versions."""
     rows = []
-    for member in model.members:
-        space = member.space
+    for base in model.bases:
+        space = base.space
         rows.append((
             f"{space.base} at {space.image_size} px",
             f"weights {space.weights_sha256 or 'unknown'}, {space.precision}, "
@@ -195,7 +195,7 @@ def list_origins(model: Model) -> list[tuple[str, str]]:
     if made.get("made_by") != "data":
         split = f"{made.get('fraction', 0):.0%} of the training images, seed {made.get('seed')}"
     rows += [
-        ("data", (model.making.data if model.making else None) or "not known"),
+        ("data", (model.provenance.data if model.provenance else None) or "not known"),
         ("fingerprint of the images, labels and splits", model.data.fingerprint),
         ("validation split", split),
         ("files left out", f"{model.data.skipped:,}"),

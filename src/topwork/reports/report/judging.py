@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, decide, probabilities
+from topwork.heads.dense import decide, probabilities
 from topwork.metrics.scores import Report, make_report
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,16 @@ class Judged:
 
     Attributes:
         model: whose answers they are.
-        answers: logits and truth.
+        predictions: logits and truth.
         said: N answers, as `decide` gives them.
         chances: (N, C) probabilities; of numbers the numbers themselves.
         report: the metric, its interval and figures per class.
     """
 
     model: Model
-    answers: Answers
+    predictions: LabeledPredictions
     said: NDArray[Any]
-    chances: Floats
+    chances: Floats32
     report: Report
 
     @property
@@ -44,28 +45,28 @@ class Judged:
         return self.model.classes
 
     @property
-    def one_of(self) -> bool:
-        """Whether an answer is one of many classes, or of two."""
-        return self.task in (Task.CLASSES, Task.BINARY)
+    def truth(self) -> NDArray[Any]:
+        """The labels, as `LabeledPredictions` has them."""
+        return self.predictions.labels
 
     @property
-    def truth(self) -> NDArray[Any]:
-        """The labels, as `Answers` has them."""
-        return self.answers.labels
+    def logits(self) -> Floats32:
+        """The logits (N, C), as `LabeledPredictions` has them."""
+        return self.predictions.logits
 
     def errors(self) -> NDArray[np.float64]:
         """Returns by how much each number (N, C) is too large."""
-        return np.asarray(self.answers.logits.astype(np.float64) - self.truth)
+        return np.asarray(self.logits.astype(np.float64) - self.truth)
 
 
-def judge(model: Model, answers: Answers) -> Judged:
+def judge(model: Model, predictions: LabeledPredictions) -> Judged:
     """Compares answers with the truth.
 
     Args:
         model: whose answers they are.
-        answers: to at least one image.
+        predictions: to at least one image.
     """
-    task, logits = model.task, answers.logits
+    task, logits = model.task, predictions.logits
     said, chances = decide(task, logits), probabilities(task, logits)
-    report = make_report(task, answers.labels, said, chances, len(model.classes))
-    return Judged(model, answers, said, chances, report)
+    report = make_report(task, predictions.labels, said, chances, len(model.classes))
+    return Judged(model, predictions, said, chances, report)

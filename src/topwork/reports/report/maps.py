@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import ImageError
-from topwork.heads.dense import Floats
 from topwork.images.decode import Source, read_bytes
 from topwork.images.thumbnails import data_uri, encode_webp, fit, read_header
 from topwork.models.explain import Explainer
@@ -57,12 +57,12 @@ def draw_maps(
     heats = [explanation.heat(answer, *size) for answer, _ in asked]
     most = max((float(np.abs(heat).max()) for heat in heats), default=0.0) or 1.0
     return [
-        HeatMap(name, data_uri(encode_webp(colour(heat, most))), say_place(heat))
+        HeatMap(name, data_uri(encode_webp(colorize(heat, most))), say_place(heat))
         for (_, name), heat in zip(asked, heats, strict=True)
     ]
 
 
-def colour(heat: Floats, most: float) -> Image.Image:
+def colorize(heat: Floats32, most: float) -> Image.Image:
     """Returns a map as a picture: transparent where it is 0, strongest at `most`.
 
     Args:
@@ -76,7 +76,7 @@ def colour(heat: Floats, most: float) -> Image.Image:
     return Image.fromarray(pixels, "RGBA")
 
 
-def say_place(heat: Floats) -> str:
+def say_place(heat: Floats32) -> str:
     """Says in which ninth of an image a map is highest."""
     y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     row, column = (3 * int(at) // side for at, side in zip((y, x), heat.shape, strict=True))

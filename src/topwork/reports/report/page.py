@@ -17,11 +17,11 @@ from topwork.images.thumbnails import THUMBNAIL_PX, ThumbnailSet, data_uri, make
 from topwork.metrics.scores import ClassReport, LabelReport, NumberReport
 from topwork.models.explain import Explainer
 from topwork.models.model import Model
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 from topwork.reports.pages.balance import count_classes
 from topwork.reports.pages.templates import load_template
 from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
-from topwork.reports.report.drawings import draw_curves, draw_numbers, draw_sureness
+from topwork.reports.report.drawings import draw_calibration, draw_curves, draw_numbers
 from topwork.reports.report.facts import (
     list_findings,
     list_origins,
@@ -51,7 +51,7 @@ MAP_THREADS = 2
 
 def render_report(
     model: Model,
-    answers: Answers | None,
+    predictions: LabeledPredictions | None,
     *,
     title: str,
     most_pictures: int = PICTURES,
@@ -65,7 +65,7 @@ def render_report(
 
     Args:
         model: a trained model.
-        answers: what it says of some images, at least one; None if that is not known. Pictures
+        predictions: what it says of some images, at least one; None if that is not known. Pictures
             are shown of those that have a source; one that cannot be read stays empty.
         title: of the page.
         most_pictures: the most pictures of images that it shows.
@@ -79,25 +79,9 @@ def render_report(
     Returns:
         HTML.
     """
-    found = judge(model, answers) if answers is not None and len(answers) else None
-    curves = draw_curves(model.history)
-    content: dict[str, Any] = {
-        "task": say_task(model),
-        "tiles": list_tiles(model, found),
-        "honesty": say_honesty(model, answers),
-        "command": model.making.command if model.making else None,
-        "stages": list_stages(model),
-        "curves": curves,
-        "settings": list_settings(model.settings),
-        "origins": list_origins(model),
-        "findings": list_findings(inspection),
-        "search": say_search(model),
-        "trials": data_uri(trials_png) if trials_png else None,
-        "balance": count_classes(
-            {split: row for split, row in model.data.counts.items() if any(row.values())}
-        ),
-    }
-    pictures = ThumbnailSet(lambda place: b"", 0)
+    found = judge(model, predictions) if predictions is not None and len(predictions) else None
+    content = _describe_model(model)
+    pictures = ThumbnailSet(lambda index: b"", 0)
     worst = unsure = None
     groups: list[Group] = []
     if found is not None:
@@ -105,14 +89,18 @@ def render_report(
         behind = find_groups(found)
         groups = list(behind.values())
         content |= _list_answers(found, behind, most_rows)
-        pictures = _draw_pictures(found.answers, worst, unsure, groups, most_pictures, callback)
+        pictures = _draw_pictures(found.predictions, worst, unsure, groups, most_pictures, callback)
         if explainer is not None:
-            _add_maps(explainer, found.answers, worst.rows)
+            _add_maps(explainer, found.predictions, worst.rows)
     return load_template("report/page.html.j2").render(
         title=title,
         model=model,
-        answers=answers,
+        predictions=predictions,
         found=found,
+        tiles=list_tiles(model, found),
+        honesty=say_honesty(model, predictions),
+        findings=list_findings(inspection),
+        trials=data_uri(trials_png) if trials_png else None,
         worst=worst,
         unsure=unsure,
         groups=groups,
@@ -122,6 +110,21 @@ def render_report(
         side=THUMBNAIL_PX,
         **content,
     )
+
+
+def _describe_model(model: Model) -> dict[str, Any]:
+    return {
+        "task": say_task(model),
+        "command": model.provenance.command if model.provenance else None,
+        "stages": list_stages(model),
+        "curves": draw_curves(model.history),
+        "settings": list_settings(model.settings),
+        "origins": list_origins(model),
+        "search": say_search(model),
+        "balance": count_classes(
+            {split: row for split, row in model.data.counts.items() if any(row.values())}
+        ),
+    }
 
 
 def _list_answers(
@@ -140,13 +143,13 @@ def _list_answers(
     return {
         "rows": rows,
         "confusion": confusion,
-        "sureness": draw_sureness(found),
+        "sureness": draw_calibration(found),
         "numbers": draw_numbers(found),
     }
 
 
 def _draw_pictures(
-    answers: Answers,
+    predictions: LabeledPredictions,
     worst: Cases,
     unsure: Cases | None,
     groups: Sequence[Group],
@@ -155,8 +158,8 @@ def _draw_pictures(
 ) -> ThumbnailSet:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
 
-    def make(place: int) -> bytes:
-        source = answers.sources[place]
+    def make(index: int) -> bytes:
+        source = predictions.sources[index]
         if source is None:
             raise ImageError("it is not at hand")
         return make_thumbnail(source)
@@ -164,15 +167,15 @@ def _draw_pictures(
     pictures = ThumbnailSet(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
     for case in (case for cases in lists if cases is not None for case in cases.rows):
-        if answers.sources[case.place] is not None:
-            pictures.add(case.place)
+        if predictions.sources[case.index] is not None:
+            pictures.add(case.index)
     pictures.draw(callback)
     return pictures
 
 
-def _add_maps(explainer: Explainer, answers: Answers, cases: Sequence[Case]) -> None:
+def _add_maps(explainer: Explainer, predictions: LabeledPredictions, cases: Sequence[Case]) -> None:
     def add(case: Case) -> None:
-        source = answers.sources[case.place]
+        source = predictions.sources[case.index]
         if source is not None:
             case.maps.extend(draw_maps(explainer, source, case.asked))
 

@@ -8,16 +8,16 @@ from topwork.core.errors import ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
 from topwork.images.decode import Source, image_hash, read_bytes
-from topwork.models.predictions import Answers
+from topwork.models.predictions import LabeledPredictions
 
 
-def find_sources(answers: Answers, dataset: Dataset) -> Answers:
+def find_sources(predictions: LabeledPredictions, dataset: Dataset) -> LabeledPredictions:
     """Returns answers with the images that they are of.
 
     An image is found by its name, and taken only if its bytes are what they were.
 
     Args:
-        answers: as they were kept with a model.
+        predictions: as they were kept with a model.
         dataset: the images that the model was made of, or some of them.
     """
     known = dataset.sources_by_name
@@ -32,5 +32,5 @@ def find_sources(answers: Answers, dataset: Dataset) -> Answers:
         except ImageError:
             return None
 
-    pairs = zip(answers.names, answers.hashes, strict=True)
-    return replace(answers, sources=tuple(in_threads(find, pairs)))
+    pairs = zip(predictions.names, predictions.hashes, strict=True)
+    return replace(predictions, sources=tuple(in_threads(find, pairs)))

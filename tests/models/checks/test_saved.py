@@ -16,11 +16,13 @@ from topwork.core.errors import NetworkError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.heads.dense import Dense, Head, init_head
-from topwork.models import parity
 from topwork.models import save as saving
-from topwork.models.agreement import compare_logits
+from topwork.models.checks import keras_file, records
+from topwork.models.checks import saved as checking
+from topwork.models.checks.agreement import compare_logits
+from topwork.models.checks.images import CheckImages
+from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.folder import load_model
-from topwork.models.parity import Samples, begin_keras_check
 from topwork.recipes import result as trained_module
 from topwork.recipes import train as pipeline
 
@@ -50,15 +52,15 @@ def runs(monkeypatch):
 
         return spy
 
-    for name in ("run_file", "run_outputs"):
-        monkeypatch.setattr(parity, name, watch(getattr(parity, name)))
+    for module, name in ((keras_file, "run_file"), (checking, "run_outputs")):
+        monkeypatch.setattr(module, name, watch(getattr(module, name)))
     return names
 
 
 def test_files_are_run_the_first_time_that_networks_are_saved(unknown, tmp_path, runs):
     first = unknown.save(tmp_path / "first")
     assert runs == ["model.xml", "model.xml", "reopened.xml"]
-    assert first.doubts == ()
+    assert first.warnings == ()
     assert 0 <= max(first.parity.values()) < 1e-4
     runs.clear()
     second = unknown.save(tmp_path / "second")
@@ -82,16 +84,16 @@ def test_a_record_that_is_damaged_is_none(unknown, tmp_path, runs, content):
     for path in records:
         path.write_bytes(content)
     runs.clear()
-    assert unknown.save(tmp_path / "second").doubts == ()
+    assert unknown.save(tmp_path / "second").warnings == ()
     assert runs == ["model.xml", "model.xml", "reopened.xml"]
     assert all(path.read_bytes() != content for path in records)
 
 
-def take(samples, rows):
-    return Samples(
-        tuple(samples.sources[row] for row in rows),
-        tuple(samples.hashes[row] for row in rows),
-        samples.vectors[rows],
+def take(images, rows):
+    return CheckImages(
+        tuple(images.sources[row] for row in rows),
+        tuple(images.hashes[row] for row in rows),
+        images.vectors[rows],
     )
 
 
@@ -99,8 +101,10 @@ def test_other_images_are_run_again(unknown, tmp_path, runs):
     names = []
     for rows in (range(6), range(6, 12), range(8, 12), range(12)):
         runs.clear()
-        found = replace(unknown, samples=take(unknown.samples, [*rows])).save(tmp_path / "m")
-        assert (found.doubts, found.agreement.images) == ((), len(rows))
+        found = replace(unknown, check_images=take(unknown.check_images, [*rows])).save(
+            tmp_path / "m"
+        )
+        assert (found.warnings, found.agreement.images) == ((), len(rows))
         names.append(runs[:1])
     # The third are among the second.
     assert names == [["model.xml"], ["model.xml"], [], ["model.xml"]]
@@ -130,24 +134,24 @@ def test_a_file_with_another_head_is_named_and_the_model_kept(
     monkeypatch.setattr(saving, f"write_{name}_file", write_other)
     found = trained.save(tmp_path / "m")
     file = {"openvino": "model.xml", "keras": "model.keras"}[name]
-    assert found.doubts == (f"{file} holds another head than the one that was trained",)
+    assert found.warnings == (f"{file} holds another head than the one that was trained",)
     assert load_model(tmp_path / "m").classes == trained.model.classes
 
 
-def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
-    samples = trained.samples
-    other = replace(samples, vectors=np.roll(samples.vectors, 4, axis=0))
-    found = replace(trained, samples=other).save(tmp_path / "m")
-    assert "the stored vectors say" in found.doubts[0]
-    assert any("with an empty store (--store DIR)" in doubt for doubt in found.doubts)
+def test_networks_that_see_something_else_than_was_stored_are_a_warning(trained, saved, tmp_path):
+    images = trained.check_images
+    other = replace(images, vectors=np.roll(images.vectors, 4, axis=0))
+    found = replace(trained, check_images=other).save(tmp_path / "m")
+    assert "the stored vectors say" in found.warnings[0]
+    assert any("with an empty store (--store DIR)" in warning for warning in found.warnings)
     assert found.agreement.share < 0.9
     assert load_model(tmp_path / "m").classes == trained.model.classes
-    assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.doubts]
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.warnings]
 
 
 def make_other_vectors(monkeypatch, precision):
     """Has OpenVINO's files give something else than was stored, in one precision."""
-    run = parity.run_outputs
+    run = checking.run_outputs
 
     def spoil(path, pixels, asked, outputs, stop):
         found = run(path, pixels, Precision.F32, outputs, stop)
@@ -155,14 +159,14 @@ def make_other_vectors(monkeypatch, precision):
             found = [np.roll(values, 4, axis=0) for values in found]
         return found
 
-    monkeypatch.setattr(parity, "run_outputs", spoil)
+    monkeypatch.setattr(checking, "run_outputs", spoil)
 
 
 def in_precision(trained, precision):
-    (member,) = trained.model.members
-    space = replace(member.space, precision=str(precision), calibration="")
-    member = member.model_copy(update={"space": space})
-    return replace(trained, model=replace(trained.model, members=(member,)))
+    (base,) = trained.model.bases
+    space = replace(base.space, precision=str(precision), calibration="")
+    base = base.model_copy(update={"space": space})
+    return replace(trained, model=replace(trained.model, bases=(base,)))
 
 
 def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path, monkeypatch):
@@ -170,9 +174,9 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
     found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
     assert found.agreement.precision == "f32"
     assert found.agreement.share == 1
-    assert len(found.doubts) == 2
-    assert found.doubts[0].startswith("model.xml, in int8, gives ")
-    assert found.doubts[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
+    assert len(found.warnings) == 2
+    assert found.warnings[0].startswith("model.xml, in int8, gives ")
+    assert found.warnings[1].startswith("so it was saved in f32: model.xml, in f32, gives 12 of 12")
     model = load_model(tmp_path / "m")
     assert model.precision is model.settings.precision is Precision.F32
     assert found.parity["openvino"] < 1e-3
@@ -181,15 +185,15 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
 
 
 def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
-    vectors = unknown.samples.vectors * np.float32(1.01)
-    other = replace(unknown, samples=replace(unknown.samples, vectors=vectors))
+    vectors = unknown.check_images.vectors * np.float32(1.01)
+    other = replace(unknown, check_images=replace(unknown.check_images, vectors=vectors))
     exact = other.save(tmp_path / "exact")
-    assert [doubt.split(":")[0] for doubt in exact.doubts] == [
+    assert [warning.split(":")[0] for warning in exact.warnings] == [
         "model.xml does not say what the stored vectors say",
         "the networks do not see in images what the store says of them",
     ]
     found = in_precision(other, Precision.BF16).save(tmp_path / "m")
-    assert found.doubts == ()
+    assert found.warnings == ()
     assert found.agreement.difference > 1e-3
 
 
@@ -204,14 +208,16 @@ def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monk
 
     monkeypatch.setattr(saving, "write_openvino_file", fill)
     found = in_precision(unknown, Precision.INT8).save(tmp_path / "m")
-    assert "there is no room to try f32 instead: No space left on device" in found.doubts
+    assert "there is no room to try f32 instead: No space left on device" in found.warnings
     assert load_model(tmp_path / "m").precision is Precision.INT8
 
 
 def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
-    sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
-    found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
-    assert found.doubts[0] == (
+    sources = (unknown.check_images.sources[1], *unknown.check_images.sources[1:])
+    found = replace(unknown, check_images=replace(unknown.check_images, sources=sources)).save(
+        tmp_path / "m"
+    )
+    assert found.warnings[0] == (
         "the model was compared without some of its images: 1 of 12 images could not be read any "
         "more: it has changed since its vector was made"
     )
@@ -232,7 +238,7 @@ def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, m
 
     monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
     found = trained.save(tmp_path / "m")
-    assert "report.html could not be written: another run has replaced the model" in found.doubts
+    assert "report.html could not be written: another run has replaced the model" in found.warnings
     assert not (tmp_path / "m" / "report.html").exists()
 
 
@@ -273,41 +279,43 @@ def test_a_tie_is_no_other_answer():
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
-    other = replace(unknown.samples, vectors=np.roll(unknown.samples.vectors, 4, axis=0))
-    found = in_precision(replace(unknown, samples=other), Precision.INT8).save(tmp_path / "m")
-    assert "in f32 it agrees no better, so it was saved in int8" in found.doubts
+    other = replace(unknown.check_images, vectors=np.roll(unknown.check_images.vectors, 4, axis=0))
+    found = in_precision(replace(unknown, check_images=other), Precision.INT8).save(tmp_path / "m")
+    assert "in f32 it agrees no better, so it was saved in int8" in found.warnings
     assert load_model(tmp_path / "m").precision is Precision.INT8
     assert found.agreement.precision == "int8"
 
 
 @pytest.mark.parametrize("gone", [1, 12])
 def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone):
-    sources = list(unknown.samples.sources)
+    sources = list(unknown.check_images.sources)
     sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
-    samples = replace(unknown.samples, sources=tuple(sources))
-    found = replace(unknown, samples=samples).save(tmp_path / "m")
-    assert f"{gone} of 12 images could not be read any more" in found.doubts[0]
+    images = replace(unknown.check_images, sources=tuple(sources))
+    found = replace(unknown, check_images=images).save(tmp_path / "m")
+    assert f"{gone} of 12 images could not be read any more" in found.warnings[0]
     assert (found.agreement is None) == (gone == 12)
     if found.agreement:
         assert (found.agreement.images, found.agreement.share) == (11, 1)
     assert load_model(tmp_path / "m").classes == unknown.model.classes
 
 
-def test_a_check_that_breaks_is_a_doubt(unknown, tmp_path, monkeypatch):
+def test_a_check_that_breaks_is_a_warning(unknown, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(parity, "run_outputs", fail)
+    monkeypatch.setattr(checking, "run_outputs", fail)
     found = unknown.save(tmp_path / "m")
-    assert found.doubts == ("model.xml could not be compared with what was trained: out of memory",)
+    assert found.warnings == (
+        "model.xml could not be compared with what was trained: out of memory",
+    )
     assert found.agreement is None
     assert load_model(tmp_path / "m").classes == unknown.model.classes
 
 
-def test_logits_that_are_not_finite_are_a_doubt(trained, saved, tmp_path, monkeypatch):
+def test_logits_that_are_not_finite_are_a_warning(trained, saved, tmp_path, monkeypatch):
     monkeypatch.setattr(Head, "logits", lambda _, vectors: np.full((len(vectors), 3), np.nan))
     found = trained.save(tmp_path / "m")
-    assert any("a logit differs by nan" in doubt for doubt in found.doubts)
+    assert any("a logit differs by nan" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("units", [0, 5])
@@ -324,7 +332,7 @@ def test_the_head_of_an_openvino_file_can_be_read_back(trained, tmp_path, units)
 def begin(found, sources=None):
     model = found.model
     head = init_head(model.vector_length, 2, 0)
-    sources = found.samples.sources if sources is None else sources
+    sources = found.check_images.sources if sources is None else sources
     return begin_keras_check(found.stack, head, sources, model.interpolation)
 
 
@@ -345,10 +353,10 @@ def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_p
     def refuse(*_):
         raise NetworkError("the process that runs Keras broke: so it is")
 
-    monkeypatch.setattr(parity, "reopen_keras_file", refuse)
+    monkeypatch.setattr(keras_file, "reopen_keras_file", refuse)
     early = replace(unknown, checking=begin(unknown))
     found = early.save(tmp_path / "m")
-    assert found.doubts == (
+    assert found.warnings == (
         "whether Keras opens model.keras could not be checked: the process that runs Keras broke: "
         "so it is",
     )
@@ -361,24 +369,24 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parity, "write_keras_file", fill)
+        patch.setattr(keras_file, "write_keras_file", fill)
         early = replace(unknown, checking=begin(unknown))
         with pytest.raises(OSError, match="No space"):
             early.checking.result()
     assert early.save(tmp_path / "m").parity["keras"] < 1e-4
 
 
-def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path, monkeypatch):
-    run = parity.run_file
+def test_a_keras_file_that_computes_something_else_is_a_warning(unknown, tmp_path, monkeypatch):
+    run = keras_file.run_file
 
     def spoil(path, *rest, **named):
         found = run(path, *rest, **named)
         return found + (path.name == "reopened.xml")
 
-    monkeypatch.setattr(parity, "run_file", spoil)
+    monkeypatch.setattr(keras_file, "run_file", spoil)
     found = unknown.save(tmp_path / "m")
-    assert len(found.doubts) == 1
-    assert found.doubts[0].startswith(
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(
         "model.keras does not say what OpenVINO computes in f32: a logit differs by "
     )
     # It is looked at again the next time.
@@ -402,7 +410,7 @@ def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(parity, "write_file", refuse)
+    monkeypatch.setattr(records, "write_file", refuse)
     for _ in range(2):
         runs.clear()
         assert max(unknown.save(tmp_path / "m").parity.values()) < 1e-4
@@ -412,7 +420,7 @@ def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, 
 # Keras takes its time, and somebody presses Ctrl-C.
 DRIVER = """
 import sys, time
-from topwork.models import parity
+from topwork.models.checks import keras_file
 from topwork.recipes import train as pipeline
 from topwork.cli import run
 def wait(path, folder):
@@ -421,7 +429,7 @@ def wait(path, folder):
 def interrupt(*_):
     sys.stdin.readline()
     raise KeyboardInterrupt
-parity.reopen_keras_file = wait
+keras_file.reopen_keras_file = wait
 pipeline.prepare_examples = interrupt
 run()
 """
@@ -456,11 +464,11 @@ SAVING = """
 import os, signal
 from topwork.recipes import result as trained
 from topwork.cli import run
-save_core = trained.save_core
+save_model = trained.save_model
 def save(*given):
     os.kill(os.getpid(), signal.SIGINT)
-    return save_core(*given)
-trained.save_core = save
+    return save_model(*given)
+trained.save_model = save
 run()
 """
 

@@ -1,4 +1,4 @@
-"""How a file's logits compare with the exact ones, and how much they may differ."""
+"""Whether an exported file says what the model says; what does not is refused."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, decide, probabilities
-from topwork.metrics.scores import Report, finite, make_report
-from topwork.models.agreement import LEAST_AGREEMENT, find_agreement, scale_of
-from topwork.models.export.formats import Numbers
-from topwork.models.parity import EXACT
-
-# Largest difference of a logit, as a share of `scale_of` the exact ones. Where the arithmetic is
-# another, a single logit may be far off: there it counts how many answers are the same.
-LIMITS = {Numbers.F32: EXACT, Numbers.F16: 1e-2}
-# The same between batches of other sizes, for numbers without a limit.
-BATCH_LIMIT = 5e-2
-# How many images the same answers are asked for at once.
-BATCHES = (1, 3, 8)
+from topwork.metrics.scores import Report, finite
+from topwork.models.checks.agreement import find_agreement, find_difference, find_scale
+from topwork.models.checks.tolerances import (
+    MAX_BATCH_DIFFERENCE,
+    MIN_AGREEMENT,
+    find_max_difference,
+)
+from topwork.models.predictions import LabeledPredictions, report_logits
 
 
 @dataclass(frozen=True)
 class Parity:
-    """A file beside the model.
+    """How an exported file compares with the model.
 
     Attributes:
         images: how many were compared.
@@ -68,27 +63,25 @@ class Parity:
         }
 
 
-def compare(
+def compare_export(
     title: str,
     task: Task,
-    truth: NDArray[Any],
     classes: int,
+    predictions: LabeledPredictions,
     *,
-    exported: Floats,
-    exact: Floats,
-    trained: Floats,
-    batches: tuple[Floats, ...],
+    exported: Floats32,
+    exact: Floats32,
+    batches: tuple[Floats32, ...],
 ) -> Parity:
     """Compares a file's logits with the model's.
 
     Args:
         title: of the file's format.
         task: what the logits mean.
-        truth: N labels, as `Answers.labels` has them.
         classes: C.
+        predictions: what the model said of N images as it was trained, and the truth.
         exported: (N, C) float32 of the file.
         exact: (N, C) float32 of the model in f32.
-        trained: (N, C) float32 of the vectors it was trained with.
         batches: the file's logits (M, C) for the same M images, by batches of several sizes; at
             least two.
 
@@ -97,40 +90,41 @@ def compare(
     """
     if exported.shape != exact.shape:
         refuse(title, f"its logits are {exported.shape}, {exact.shape} are needed")
-    if not all(np.isfinite(found).all() for found in (exported, *batches)):
+    if not all(np.isfinite(logits).all() for logits in (exported, *batches)):
         refuse(title, "some of its logits are not finite")
-    scale = scale_of(task, exact)
+    scale = find_scale(task, exact)
     first, *others = batches
+    truth = predictions.labels
     return Parity(
         images=len(exact),
-        difference=_most(exported - exact, scale),
+        difference=find_difference(exported, exact, scale),
         agreement=find_agreement(task, exported, exact),
-        batch_difference=_most(np.stack(others) - first, scale),
-        exported=_report(task, truth, exported, classes),
-        exact=_report(task, truth, exact, classes),
-        trained=_report(task, truth, trained, classes),
+        batch_difference=find_difference(np.stack(others), first, scale),
+        exported=report_logits(task, truth, exported, classes),
+        exact=report_logits(task, truth, exact, classes),
+        trained=report_logits(task, truth, predictions.logits, classes),
     )
 
 
-def find_fault(parity: Parity, numbers: Numbers) -> str | None:
+def find_fault(parity: Parity, numbers: str) -> str | None:
     """Says why a file does not say what the model says, or None if it does.
 
     Args:
         parity: how it compares.
-        numbers: what its weights are kept in.
+        numbers: what its weights are kept in: `f32`, `f16`, `bf16` or `int8`.
     """
-    limit = LIMITS.get(numbers)
-    between = BATCH_LIMIT if limit is None else limit
+    limit = find_max_difference(numbers)
+    between = MAX_BATCH_DIFFERENCE if limit is None else limit
     if not parity.batch_difference <= between:
         return (
             f"its answers depend on how many images it is given at once: a logit differs by "
             f"{parity.batch_difference:.2g} of the largest, at most {between:.2g} is allowed"
         )
     if limit is None:
-        if not parity.agreement >= LEAST_AGREEMENT:
+        if not parity.agreement >= MIN_AGREEMENT:
             return (
                 f"in {numbers} {parity.agreement:.1%} of its answers are those of the model, at "
-                f"least {LEAST_AGREEMENT:.0%} are needed; take f16, or train with more images"
+                f"least {MIN_AGREEMENT:.0%} are needed; take f16, or train with more images"
             )
     elif not parity.difference <= limit:
         return (
@@ -145,11 +139,3 @@ def refuse(title: str, reason: str) -> NoReturn:
     raise ModelError(
         f"the {title} file does not say what the model says, and was not kept: {reason}"
     )
-
-
-def _most(differences: Floats, scale: Any) -> float:
-    return float((np.abs(differences) / scale).max())
-
-
-def _report(task: Task, truth: NDArray[Any], logits: Floats, classes: int) -> Report:
-    return make_report(task, truth, decide(task, logits), probabilities(task, logits), classes)

@@ -7,22 +7,30 @@ import pytest
 
 from topwork.core.errors import ModelError
 from topwork.core.task import Task
+from topwork.models.checks.agreement import find_agreement
+from topwork.models.checks.exported import compare_export, find_fault
 from topwork.models.export import Numbers
-from topwork.models.export.parity import compare, find_agreement, find_fault
+from topwork.models.predictions import LabeledPredictions
 
 EXACT = np.array([[4, 1, 0], [0, 3, 1], [1, 0, 2], [2, 1, 0]], np.float32)
 TRUTH = np.array([0, 1, 2, 1])
 
 
+def as_trained(labels, logits):
+    """What the model said when it was trained."""
+    count = len(labels)
+    names = tuple(f"{n}.png" for n in range(count))
+    return LabeledPredictions("validation", names, names, labels, logits, (None,) * count, count)
+
+
 def compare_classes(exported, batches=None):
-    return compare(
+    return compare_export(
         "ONNX",
         Task.CLASSES,
-        TRUTH,
         3,
+        as_trained(TRUTH, EXACT),
         exported=exported,
         exact=EXACT,
-        trained=EXACT,
         batches=batches or (exported, exported, exported),
     )
 
@@ -63,14 +71,13 @@ def test_agreement_by_task(task, exact, found, share):
 def test_a_number_is_measured_by_its_own_range():
     exact = np.array([[2000, 1e6], [2010, 3e6]], np.float32)
     other = exact + np.array([[0, 0], [1, 0]], np.float32)
-    found = compare(
+    found = compare_export(
         "ONNX",
         Task.NUMBER,
-        exact.astype(np.float64),
         2,
+        as_trained(exact.astype(np.float64), exact),
         exported=other,
         exact=exact,
-        trained=exact,
         batches=(other, other),
     )
     assert found.difference == pytest.approx(0.1)

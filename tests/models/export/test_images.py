@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import DatasetError, ModelError, SettingsError
 from topwork.data.dataset import Dataset
 from topwork.images.decode import decode
-from topwork.models.export import samples
+from topwork.models.export import images
 from topwork.models.folder import load_model
-from topwork.models.model import Making
+from topwork.models.model import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +24,20 @@ def model(saved):
 
 @pytest.fixture(scope="module")
 def answers(model, saved):
-    return samples.read_answers(model, saved)
+    return images.read_predictions(model, saved)
 
 
 def read(model, answers, folder, **options):
     recorder = Recorder()
     dataset = Dataset.open(folder, labelled=False)
-    found = samples.read_checked(model, answers, dataset, recorder, **options)
+    found = images.read_checked(model, answers, dataset, recorder, **options)
     return found, recorder.told["on_read"]
 
 
 def test_validation_images_are_decoded_as_the_model_does(model, answers, photos):
     found, seen = read(model, answers, photos)
     assert found.rows.tolist() == list(range(12))
-    assert not found.skipped
+    assert not found.lost
     assert seen[-1] == (12, 12)
     assert found.pixels["image"].dtype == np.uint8
     for row, pixels in zip(found.rows, found.pixels["image"], strict=True):
@@ -45,7 +46,7 @@ def test_validation_images_are_decoded_as_the_model_does(model, answers, photos)
 
 
 def test_int8_is_fitted_to_training_images_alone(model, photos):
-    found = samples.read_fitted(model, Dataset.from_folder(photos))
+    found = images.read_fitted(model, Dataset.from_folder(photos))
     wanted = sorted((photos / "train").rglob("*.png"))
     assert len(wanted) == 24
     whole = {decode(p.read_bytes(), 32, Interpolation.SAMPLED).tobytes() for p in wanted}
@@ -60,7 +61,7 @@ def test_lost_and_changed_images_are_named(model, answers, photos, tmp_path):
     damaged.write_bytes(b"")
     found, _ = read(model, answers, tmp_path / "moved")
     assert len(found.rows) == len(found.pixels["image"]) == 9
-    reasons = {item.path.rpartition("/")[2]: item.reason for item in found.skipped}
+    reasons = {Path(answers.names[row]).name: reason for row, reason in found.lost.items()}
     assert reasons[gone.name] == "not in the data any more"
     assert reasons[changed.name] == "changed since the model was trained"
     assert damaged.name in reasons
@@ -77,9 +78,9 @@ def test_many_images_are_spread_over_all(model, answers, photos):
 
 
 def test_two_sizes_are_two_inputs(model, answers, photos):
-    (first,) = model.members
+    (first,) = model.bases
     larger = first.model_copy(update={"space": replace(first.space, image_size=64)})
-    found, _ = read(replace(model, members=(larger, first)), answers, photos)
+    found, _ = read(replace(model, bases=(larger, first)), answers, photos)
     shapes = {name: pixels.shape for name, pixels in found.pixels.items()}
     assert shapes == {"image_32": (12, 32, 32, 3), "image_64": (12, 64, 64, 3)}
 
@@ -88,12 +89,12 @@ def test_a_model_without_answers_is_refused(model, saved, tmp_path):
     shutil.copytree(saved, tmp_path / "old.model")
     (tmp_path / "old.model" / "answers.parquet").unlink()
     with pytest.raises(ModelError, match=r"lacks its answers .* train it again"):
-        samples.read_answers(model, tmp_path / "old.model")
+        images.read_predictions(model, tmp_path / "old.model")
 
 
 def test_the_data_is_where_it_was(model, photos, tmp_path):
     def made(data):
-        return replace(model, making=Making(command="topwork train", data=data))
+        return replace(model, provenance=Provenance(command="topwork train", data=data))
 
     assert made(str(photos)).find_data() == str(photos)
     assert made("https://example.com/a.zip").find_data().startswith("https")

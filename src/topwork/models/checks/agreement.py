@@ -7,16 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import counted
 from topwork.core.task import Task
-from topwork.heads.dense import Floats, decide, probabilities
-
-# Least share of answers that other arithmetic must leave as they are: a single one may be a tie.
-LEAST_AGREEMENT = 0.95
-# Answers that differ by no more than this in probability were ties.
-TIE = 0.05
-# A number agrees within this share of the range of all.
-NUMBER_STEP = 0.05
+from topwork.heads.dense import decide, probabilities
+from topwork.models.checks.tolerances import MIN_AGREEMENT, NUMBER_STEP, TIE
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether people may take the file's answers for those that were trained."""
-        return self.share >= LEAST_AGREEMENT or self.probability <= TIE
+        return self.share >= MIN_AGREEMENT or self.probability <= TIE
 
     def say(self) -> str:
         """Says it in a sentence."""
@@ -70,7 +65,7 @@ class Agreement:
         )
 
 
-def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) -> Agreement:
+def compare_logits(task: Task, found: Floats32, wanted: Floats32, precision: str) -> Agreement:
     """Compares logits with those that were trained.
 
     Args:
@@ -79,7 +74,7 @@ def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) ->
         wanted: (N, C) float32.
         precision: what `found` was computed in.
     """
-    scale = scale_of(task, wanted)
+    scale = find_scale(task, wanted)
     chances = np.abs(probabilities(task, found) - probabilities(task, wanted))
     share = find_agreement(task, found, wanted)
     if task is Task.LABELS:
@@ -91,11 +86,11 @@ def compare_logits(task: Task, found: Floats, wanted: Floats, precision: str) ->
         precision=precision,
         share=share,
         probability=float((chances / scale if task is Task.NUMBER else chances).max()),
-        difference=float((np.abs(found - wanted) / scale).max()),
+        difference=find_difference(found, wanted, scale),
     )
 
 
-def scale_of(task: Task, exact: Floats) -> Any:
+def find_scale(task: Task, exact: Floats32) -> Any:
     """Returns what a difference of logits is measured by: a number, or for numbers (C,) of them.
 
     Args:
@@ -112,12 +107,17 @@ def scale_of(task: Task, exact: Floats) -> Any:
     return np.maximum(exact.max(axis=0) - exact.min(axis=0), np.maximum(1e-3 * largest, 1e-6))
 
 
-def find_agreement(task: Task, found: Floats, exact: Floats) -> float:
+def find_difference(found: Floats32, exact: Floats32, scale: Any) -> float:
+    """Returns the largest difference of a logit, as a share of `find_scale`."""
+    return float((np.abs(found - exact) / scale).max())
+
+
+def find_agreement(task: Task, found: Floats32, exact: Floats32) -> float:
     """Returns the share of answers that are the same.
 
     They are classes, decisions about labels, or numbers within a twentieth of their range.
     """
     if task is Task.NUMBER:
-        near = np.abs(found - exact) <= NUMBER_STEP * scale_of(task, exact)
+        near = np.abs(found - exact) <= NUMBER_STEP * find_scale(task, exact)
         return float(near.mean())
     return float((decide(task, found) == decide(task, exact)).mean())
