@@ -139,7 +139,7 @@ def test_vectors_in_a_bucket_are_those_that_were_written(root, s3, tmp_path):
     wanted = np.concatenate([vectors(4), vectors(4, 1)])[order]
     for reader in (store, open_vectors(root)):
         assert np.array_equal(reader.read([hashes(8)[n] for n in order]), wanted)
-        assert reader.claims_folder is None
+        assert reader.locks_folder is None
     assert len(keys(s3)) == 3
     assert [path.name for path in root.rglob("*") if path.is_file()] == ["elsewhere.json"]
 

@@ -16,7 +16,7 @@ from recorder import Recorder
 from vectors.test_store import LENGTH, SPACE, hashes, open_store, vectors
 
 from topwork.core.errors import StoreError
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.vectors import maintenance as upkeep
 from topwork.vectors.store import VectorStore
 
@@ -120,8 +120,8 @@ def test_readers_and_writers_of_before_survive_it(tmp_path):
 
 def test_two_do_not_compact_at_once(tmp_path):
     store = fill(tmp_path)
-    with Claims(store.claims_folder) as claims:
-        claims.take("compaction")
+    with Locks(store.locks_folder) as locks:
+        locks.take("compaction")
         assert upkeep.compact(open_store(tmp_path), SMALL) == 0
     assert len(sizes(tmp_path)) == 14
     assert upkeep.compact(open_store(tmp_path), SMALL) == 11

@@ -29,7 +29,7 @@ from vectors.test_embed import (
 )
 from vectors.test_store import SPACE
 
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.data.dataset import Dataset
 from topwork.vectors import embed_job as backlog
 from topwork.vectors.embed import embed
@@ -171,11 +171,11 @@ def test_where_one_is_killed_the_other_finishes_everything(folder, tmp_path, sta
 QUICK = Pace(stretch=4, poll_s=0.01)
 
 
-def claim_some(store, hashes, claims):
-    """Claims every other stretch of images, and returns their places."""
+def lock_some(store, hashes, locks):
+    """Locks every other stretch of images, and returns their places."""
     stretches = backlog.plan(hashes, store, QUICK.stretch)[::2]
     for stretch in stretches:
-        assert claims.take(stretch.name)
+        assert locks.take(stretch.name)
     return np.concatenate([stretch.places for stretch in stretches])
 
 
@@ -184,8 +184,8 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images):
     dataset = Dataset.from_sources(images)
     hashes = [sha256(image).hexdigest() for image in images]
     store, other, engine, steps = open_store(tmp_path), open_store(tmp_path), FakeEngine(), []
-    with Claims(other.claims_folder) as claims:
-        places = claim_some(other, hashes, claims)
+    with Locks(other.locks_folder) as locks:
+        places = lock_some(other, hashes, locks)
         mine = len(images) - len(places)
 
         def hear(progress):
@@ -210,8 +210,8 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images):
     pace = replace(QUICK, patience_s=0.05)
     hashes = [sha256(image).hexdigest() for image in images]
     store, engine, steps = open_store(tmp_path), FakeEngine(), []
-    with Claims(store.claims_folder) as claims:
-        claim_some(store, hashes, claims)
+    with Locks(store.locks_folder) as locks:
+        lock_some(store, hashes, locks)
         _, vectors = embed(
             Dataset.from_sources(images),
             store,
@@ -224,7 +224,7 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images):
     check_progress(steps)
 
 
-def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images):
+def test_locks_are_released_by_a_run_that_ends_early(tmp_path, images):
     store = open_store(tmp_path)
     with pytest.raises(ZeroDivisionError):
         embed(
@@ -233,7 +233,7 @@ def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images):
             FakeEngine(breaks_at=50, error=ZeroDivisionError),
             pace=QUICK,
         )
-    assert not [*store.claims_folder.iterdir()]
+    assert not [*store.locks_folder.iterdir()]
     _, vectors = embed(Dataset.from_sources(images), open_store(tmp_path), FakeEngine(), pace=QUICK)
     assert vectors.reused == 50
 

@@ -20,7 +20,7 @@ from topwork.bases.engines import Engine
 from topwork.core import warm_up
 from topwork.core.callbacks import Callback
 from topwork.core.errors import ImageError
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.core.parallel import AHEAD, in_processes, in_threads
 from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 PART_VECTORS = 1024
 PART_AGE_S = 5.0
 
-# Images that one process claims at a time, on average.
+# Images that one process locks at a time, on average.
 STRETCH = 128
 # Images that a thread decodes at a time.
 TOGETHER = 4
@@ -145,14 +145,14 @@ def plan(hashes: Sequence[str], store: VectorStore, stretch: int = STRETCH) -> l
 class Job:
     """Runs the base over the images that are missing, and writes parts as they fill.
 
-    Other processes may be at the same: each claims a stretch of images, looks again what the
+    Other processes may be at the same: each locks a stretch of images, looks again what the
     store has by now, and gives it back when its vectors are written.
 
     Attributes:
         embedded: hashes that were run through the base.
         failed: reasons by hash, of images that cannot be used.
         gone: reasons by place, of files that are not what they were; an equal one may be.
-        claims: the stretches that are worked on.
+        locks: the stretches that are worked on.
         pace: how much is done at a time.
     """
 
@@ -166,7 +166,7 @@ class Job:
     failed: dict[str, str] = field(default_factory=dict)
     gone: dict[int, str] = field(default_factory=dict)
     progress: Progress = Progress(0, 0, 0)
-    claims: Claims = field(default_factory=lambda: Claims(None))
+    locks: Locks = field(default_factory=lambda: Locks(None))
     pace: Pace = PACE
 
     @property
@@ -217,7 +217,7 @@ class Job:
     def _run(self, work: list[Stretch], engine: Engine) -> None:
         count = sum(len(stretch.places) for stretch in work)
         heard = time.monotonic()
-        with Claims(self.store.claims_folder) as self.claims:
+        with Locks(self.store.locks_folder) as self.locks:
             while work:
                 before = count
                 work = self._pass(work, engine)
@@ -226,7 +226,7 @@ class Job:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > self.pace.patience_s:
                     # Whoever claimed them does nothing; what is done twice is harmless.
-                    self.claims.shared = False
+                    self.locks.shared = False
                 elif work:
                     time.sleep(self.pace.poll_s)
                     self.store.refresh()
@@ -237,7 +237,7 @@ class Job:
         finished: list[tuple[int, Floats]] = []
         written = time.monotonic()
         try:
-            places = self._claim(work, left)
+            places = self._lock_free(work, left)
             for place, vector in engine.run(self._pixels(places, engine)):
                 if not np.isfinite(vector).all():
                     self._fail(place, ImageError("the base answers it with NaN or infinity"))
@@ -254,22 +254,22 @@ class Job:
                 self._write(finished)
         return left
 
-    def _claim(self, work: list[Stretch], left: list[Stretch]) -> Iterator[int]:
+    def _lock_free(self, work: list[Stretch], left: list[Stretch]) -> Iterator[int]:
         """Yields the places of the images to run; stretches of others are added to `left`."""
         for stretch in work:
             places = stretch.places.tolist()
-            if not self.claims.take(stretch.name, places):
+            if not self.locks.take(stretch.name, places):
                 missing = self.store.missing([self.hashes[place] for place in places])
                 stretch.places = stretch.places[missing]
                 self._step(len(places) - len(stretch.places), reused=True)
                 if len(stretch.places):
                     left.append(stretch)
                 continue
-            if self.claims.shared:
+            if self.locks.shared:
                 self.store.refresh()
                 missing = self.store.missing([self.hashes[place] for place in places])
                 found = [place for place, lacks in zip(places, missing, strict=True) if not lacks]
-                self.claims.finish(found)
+                self.locks.finish(found)
                 self._step(len(found), reused=True)
                 places = stretch.places[missing].tolist()
             yield from places
@@ -279,7 +279,7 @@ class Job:
         images = [self.hashes[place] for place in places]
         self.store.write(images, np.stack(vectors))
         self.embedded.update(images)
-        self.claims.finish(places)
+        self.locks.finish(places)
 
     def _pixels(self, places: Iterable[int], engine: Engine) -> Iterator[tuple[int, Pixels]]:
         warm_up.pictures()
@@ -302,7 +302,7 @@ class Job:
             self.gone[place] = str(error)
         else:
             self.failed[self.hashes[place]] = str(error)
-        self.claims.finish([place])
+        self.locks.finish([place])
         self._step()
 
     def _step(self, count: int = 1, *, reused: bool = False) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import StoreError
 from topwork.core.leftovers import is_temporary
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.vectors.backends import Folder, open_folder
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.parquet import DAMAGED, BrokenError, count_vectors, is_part
@@ -89,8 +89,8 @@ def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
     Raises:
         StoreError: a part cannot be read, written or removed.
     """
-    with Claims(store.claims_folder) as claims:
-        if not claims.take("compaction"):
+    with Locks(store.locks_folder) as locks:
+        if not locks.take("compaction"):
             return 0
         store.refresh()
         before = len(store.part_sizes)

@@ -112,7 +112,7 @@ class VectorStore:
         self._numbers: dict[str, int] = {}
 
     @property
-    def claims_folder(self) -> Path | None:
+    def locks_folder(self) -> Path | None:
         """Where processes on this machine say what they work on; None if they need not."""
         return self._files.local and self._files.local / "claims"
 
