@@ -25,10 +25,10 @@ from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_bytes
 from topwork.vectors.cluster import Cluster
-from topwork.vectors.embed import embed
+from topwork.vectors.embed import embed_images
 from topwork.vectors.embed_job import Progress
 from topwork.vectors.errands import Errand
-from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.vectors.extractors import FeatureExtractor, make_space, prepare_networks
 from topwork.vectors.store import VectorStore
 
 Times = list[tuple[float, int]]
@@ -69,7 +69,8 @@ def main() -> None:
             return OpenVINOEngine(network.openvino_path, network.image_size, precision)
 
         store = VectorStore(folder, space, network.vector_length)
-        embed(dataset, store, open_engine, hashes=hashes, callback=Notes())
+        extractor = FeatureExtractor(store, open_engine)
+        embed_images(dataset, [extractor], hashes=hashes, callback=Notes())
         return [pair for pair in times if pair[1]]
 
     def run_cluster(folder: Path, workers: int) -> Times:

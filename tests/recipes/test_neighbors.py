@@ -138,15 +138,15 @@ class TestModelGallery:
 
     def test_images_whose_vectors_are_gone_are_not_in_it(self, trained, saved, tmp_path, store):
         model = load_model(saved)
-        (column,) = model.columns(tmp_path)
-        (there,) = model.columns(store)
+        (extractor,) = model.extractors(tmp_path)
+        (there,) = model.extractors(store)
         there.store.refresh()
         training = [
             image
             for image, split in zip(model.images.hashes, model.images.splits, strict=True)
             if split == "train"
         ]
-        column.store.write(training[:5], there.store.read(training[:5]))
+        extractor.store.write(training[:5], there.store.read(training[:5]))
         assert {*open_model_gallery(model, tmp_path).hashes} == {*training[:5]}
 
     def test_without_vectors_it_says_what_to_do(self, saved, tmp_path):

@@ -18,7 +18,7 @@ from topwork.recipes.neighbors import open_gallery
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
 from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
 from topwork.vectors.on_disk import StoredVectors, _put_down
 
@@ -26,7 +26,7 @@ from topwork.vectors.on_disk import StoredVectors, _put_down
 @pytest.fixture
 def stored(monkeypatch):
     monkeypatch.setitem(examples.prepare_examples.__kwdefaults__, "held_bytes", 0)
-    monkeypatch.setitem(vectors.embed_columns.__kwdefaults__, "held_bytes", 0)
+    monkeypatch.setitem(vectors.embed_images.__kwdefaults__, "held_bytes", 0)
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,14 @@ def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, 
 
 
 def test_a_damaged_part_is_computed_again_in_the_same_run(dataset, small, other_store):
-    columns = make_columns(prepare_networks(small, other_store), small, other_store)
-    _, before = vectors.embed_columns(dataset, columns)
-    (part,) = columns[0].store.folder.glob("part-*")
+    extractors = make_extractors(prepare_networks(small, other_store), small, other_store)
+    _, before = vectors.embed_images(dataset, extractors)
+    (part,) = extractors[0].store.folder.glob("part-*")
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 255
     part.write_bytes(data)
-    again = make_columns(prepare_networks(small, other_store), small, other_store)
-    _, after = vectors.embed_columns(dataset, again, held_bytes=0)
+    again = make_extractors(prepare_networks(small, other_store), small, other_store)
+    _, after = vectors.embed_images(dataset, again, held_bytes=0)
     assert isinstance(after.values, StoredVectors)
     assert after.embedded == len(dataset)
     np.testing.assert_allclose(after.values[:], before.values, rtol=1e-5, atol=1e-6)
@@ -165,18 +165,18 @@ class TestPairs:
             np.testing.assert_array_equal(mine, other)
 
     def test_copies_are_found(self, dataset, small, store, tmp_path):
-        columns = make_columns(prepare_networks(small, store), small, store)
+        extractors = make_extractors(prepare_networks(small, store), small, store)
         data = Dataset.from_sources([*dataset.sources, dataset.sources[0], dataset.sources[3]])
         found = {}
         for held_bytes in (np.inf, 0):
-            some, seen = vectors.embed_columns(data, columns, held_bytes=held_bytes)
+            some, seen = vectors.embed_images(data, extractors, held_bytes=held_bytes)
             found[held_bytes] = find_duplicates(seen.hashes, seen.values, some.sources)
         assert found[0] == found[np.inf] != []
 
     def test_of_too_many_images_only_equal_bytes(self, dataset, small, store, tmp_path):
-        columns = make_columns(prepare_networks(small, store), small, store)
+        extractors = make_extractors(prepare_networks(small, store), small, store)
         data = Dataset.from_sources([*dataset.sources, dataset.sources[0]])
-        data, seen = vectors.embed_columns(data, columns, held_bytes=0)
+        data, seen = vectors.embed_images(data, extractors, held_bytes=0)
         count = len(dataset)
 
         def find(most):

@@ -22,6 +22,7 @@ from vectors.test_embed import (
     SIZE,
     FakeEngine,
     check_progress,
+    embed,
     one_by_one,
     open_store,
     parts,
@@ -32,7 +33,6 @@ from vectors.test_store import SPACE
 from topwork.core.locks import Locks
 from topwork.data.dataset import Dataset
 from topwork.vectors import embed_job as backlog
-from topwork.vectors.embed import embed
 from topwork.vectors.embed_job import Pace
 from topwork.vectors.index import parse_digests
 from topwork.vectors.store import VectorStore
@@ -45,8 +45,7 @@ from pathlib import Path
 from topwork.vectors import embed_job as backlog
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
-from topwork.vectors import embed
-from vectors.test_embed import FakeEngine, open_store
+from vectors.test_embed import FakeEngine, embed, open_store
 
 # However many cores there are, one must not take everything.
 in_threads = backlog.in_threads

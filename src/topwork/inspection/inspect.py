@@ -32,8 +32,8 @@ from topwork.inspection.label_issues import cross_predict, rank_classes, rank_la
 from topwork.inspection.outliers import find_alike, find_outliers, find_shifts
 from topwork.reports.inspection_page import render_page
 from topwork.vectors.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
 
 FOLDS = 5
@@ -300,9 +300,9 @@ def inspect(
     stack = prepare_networks(settings, store)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset = hash_images(fitted.dataset, settings.strict, callback)
-    dataset, vectors = embed_columns(
+    dataset, vectors = embed_images(
         dataset,
-        make_columns(fitted.stack, fitted.settings, store),
+        make_extractors(fitted.stack, fitted.settings, store),
         strict=settings.strict,
         # Neighbours and held-out heads look at all of them, again and again.
         held_bytes=math.inf,

@@ -23,7 +23,7 @@ from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite, make_report
 from topwork.models.model import Model, Predictions
 from topwork.models.predictions import Answers
-from topwork.vectors.embed import embed_columns
+from topwork.vectors.embed import embed_images
 from topwork.vectors.on_disk import map_rows, select
 
 PREDICT_CHUNK = 512
@@ -138,9 +138,9 @@ def evaluate(
         dataset = _choose(dataset, dataset.splits == split, split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    dataset, vectors = embed_columns(
+    dataset, vectors = embed_images(
         dataset,
-        model.columns(store),
+        model.extractors(store),
         strict=strict,
         callback=callback,
     )
@@ -319,7 +319,7 @@ def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) 
         found = model.predict(dataset.sources)
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
-    usable, vectors = embed_columns(dataset, model.columns(store))
+    usable, vectors = embed_images(dataset, model.extractors(store))
     _refuse_any(usable.skipped[len(dataset.skipped) :])
     return map_rows(model.head.logits, vectors.values)
 

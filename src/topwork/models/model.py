@@ -40,7 +40,7 @@ from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.vectors.embed_job import Column
+from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.store import Space, VectorStore
 
 Pixels = NDArray[np.uint8]
@@ -308,10 +308,10 @@ class Model:
             for member, file in zip(self.members, self.networks, strict=True)
         )
 
-    def columns(self, store: Path) -> list[Column]:
+    def extractors(self, store: Path) -> list[FeatureExtractor]:
         """Returns where the members' vectors are kept in a store, and how they are made."""
         return [
-            Column(
+            FeatureExtractor(
                 VectorStore(store, member.local_space, member.vector_length),
                 lambda place=place: self.engines[place],  # type: ignore[misc]
             )

@@ -24,8 +24,8 @@ from topwork.vectors.duplicates import (
     group_duplicates,
     recall_duplicates,
 )
-from topwork.vectors.embed import Vectors, embed_columns
-from topwork.vectors.extractors import make_columns
+from topwork.vectors.embed import Vectors, embed_images
+from topwork.vectors.extractors import make_extractors
 from topwork.vectors.on_disk import HELD_BYTES, Rows, lay, select
 
 
@@ -75,13 +75,13 @@ def prepare_examples(
         DatasetError: no image can be used, or none of some class.
         StoreError: vectors cannot be written.
     """
-    columns = make_columns(stack, settings, store)
+    extractors = make_extractors(stack, settings, store)
     whole = dataset
     # What is held is so for all views together.
     held_bytes /= 1 + settings.views
-    dataset, vectors = embed_columns(
+    dataset, vectors = embed_images(
         dataset,
-        columns,
+        extractors,
         strict=settings.strict,
         held_bytes=held_bytes,
         callback=callback,
@@ -109,9 +109,9 @@ def prepare_examples(
     values, rows = [vectors.values], [training]
     embedded, reused = vectors.embedded, vectors.reused
     for number in range(1, settings.views + 1):
-        columns = make_columns(stack, settings, store, view_name(number))
-        _, found = embed_columns(
-            images, columns, hashes=hashes, held_bytes=held_bytes, callback=callback
+        extractors = make_extractors(stack, settings, store, view_name(number))
+        _, found = embed_images(
+            images, extractors, hashes=hashes, held_bytes=held_bytes, callback=callback
         )
         rows.append(sum(map(len, values)) + np.arange(len(training), dtype=np.int32))
         values.append(_fill(hashes, found, select(vectors.values, training)))

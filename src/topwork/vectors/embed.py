@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.bases.engines import Engine
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import StoreError
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
-from topwork.vectors.embed_job import PACE, Column, Job, Pace
+from topwork.vectors.embed_job import PACE, Job, Pace
+from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.on_disk import HELD_BYTES, Rows, lay_out
-from topwork.vectors.store import DamagedPartError, VectorStore
+from topwork.vectors.store import DamagedPartError
 
 # How often damaged parts are set aside and computed again before giving up.
 ATTEMPTS = 3
@@ -38,43 +38,9 @@ class Vectors:
     reused: int
 
 
-def embed(
+def embed_images(
     dataset: Dataset,
-    store: VectorStore,
-    open_engine: Callable[[], Engine],
-    *,
-    pace: Pace = PACE,
-    hashes: Sequence[str] | None = None,
-    strict: bool = False,
-    callback: Callback = SILENT,
-) -> tuple[Dataset, Vectors]:
-    """Returns every image's vector by one network; see `embed_columns`.
-
-    Args:
-        dataset: as for `embed_columns`; so are those that are not named here.
-        store: where vectors of this base, size and preprocessing are kept.
-        open_engine: compiles the base; called only if a vector is missing.
-        pace: how many images are run at a time.
-        hashes: of the images.
-        strict: raise at the first image that cannot be used.
-        callback: hears how many images were read, and how many were run.
-
-    Raises:
-        DatasetError, StoreError: as for `embed_columns`.
-    """
-    return embed_columns(
-        dataset,
-        [Column(store, open_engine)],
-        pace=pace,
-        hashes=hashes,
-        strict=strict,
-        callback=callback,
-    )
-
-
-def embed_columns(
-    dataset: Dataset,
-    columns: Sequence[Column],
+    extractors: Sequence[FeatureExtractor],
     *,
     pace: Pace = PACE,
     hashes: Sequence[str] | None = None,
@@ -86,7 +52,7 @@ def embed_columns(
 
     Args:
         dataset: the images.
-        columns: the networks, at least one, whose values lie side by side in this order.
+        extractors: of the networks, at least one, whose values lie side by side in this order.
         pace: how many images are run at a time.
         hashes: SHA-256 of each image's bytes, if they are known already.
         strict: raise at the first image that cannot be used.
@@ -107,11 +73,11 @@ def embed_columns(
     if hashes is None:
         dataset = hash_images(dataset, strict, callback)
         hashes = dataset.hashes or ()
-    stores = [column.store for column in columns]
+    stores = [extractor.store for extractor in extractors]
     length = sum(store.vector_length for store in stores)
-    made = [0] * len(columns)
+    made = [0] * len(extractors)
     for _ in range(ATTEMPTS):
-        dataset, hashes = _complete(dataset, hashes, columns, made, pace, strict, callback)
+        dataset, hashes = _complete(dataset, hashes, extractors, made, pace, strict, callback)
         try:
             if 4 * len(hashes) * length > held_bytes:
                 values: Rows = lay_out(stores, hashes)
@@ -132,7 +98,7 @@ def embed_columns(
 def _complete(
     dataset: Dataset,
     hashes: Sequence[str],
-    columns: Sequence[Column],
+    extractors: Sequence[FeatureExtractor],
     made: list[int],
     pace: Pace,
     strict: bool,
@@ -145,11 +111,11 @@ def _complete(
     left = list(hashes)
     while True:
         count = len(left)
-        for place, column in enumerate(columns):
-            job = Job(dataset, left, column, strict, callback, pace=pace)
+        for place, extractor in enumerate(extractors):
+            job = Job(dataset, left, extractor, strict, callback, pace=pace)
             job.complete()
             dataset, left = job.dataset, job.hashes
             made[place] += len(job.embedded)
         # An image that a later network could not use leaves the earlier ones too.
-        if len(left) == count or len(columns) == 1:
+        if len(left) == count or len(extractors) == 1:
             return dataset, left

@@ -7,7 +7,7 @@ in parts. Killed at any moment, the next run goes on after the last part.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,8 @@ from topwork.core.parallel import AHEAD, in_processes, in_threads
 from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import leave_out, refuse
-from topwork.vectors.errands import Errand, GoneError, Outcome, can_travel, load
+from topwork.vectors.errands import Errand, GoneError, can_travel, load
+from topwork.vectors.extractors import FeatureExtractor, RunRemotely
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.maintenance import tidy
 from topwork.vectors.store import VectorStore
@@ -68,9 +69,6 @@ class Pace:
 
 PACE = Pace()
 
-# Lets others run images, who write their vectors to the store, and says how each went.
-Send = Callable[[Sequence[Errand]], Generator[Outcome]]
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -85,21 +83,6 @@ class Progress:
     done: int
     total: int
     reused: int
-
-
-@dataclass(frozen=True)
-class Column:
-    """One network's share of a vector.
-
-    Attributes:
-        store: where its vectors are kept.
-        open_engine: compiles the network.
-        send: lets others run images instead; None if nobody does.
-    """
-
-    store: VectorStore
-    open_engine: Callable[[], Engine]
-    send: Send | None = None
 
 
 @dataclass
@@ -158,7 +141,7 @@ class Job:
 
     dataset: Dataset
     hashes: list[str]
-    column: Column
+    extractor: FeatureExtractor
     strict: bool
     callback: Callback
     engine: Engine | None = None
@@ -172,7 +155,7 @@ class Job:
     @property
     def store(self) -> VectorStore:
         """Where the vectors are kept."""
-        return self.column.store
+        return self.extractor.store
 
     def complete(self) -> None:
         """Goes on until every image has a vector in the store or was left out."""
@@ -183,10 +166,10 @@ class Job:
             if not work:
                 break
             self._begin(work)
-            if self.column.send is not None:
-                self._send(work, self.column.send)
+            if self.extractor.run_remotely is not None:
+                self._run_remotely(work, self.extractor.run_remotely)
             else:
-                self.engine = self.engine or self.column.open_engine()
+                self.engine = self.engine or self.extractor.open_engine()
                 self._run(work, self.engine)
             bad = {n: self.failed[h] for n, h in enumerate(self.hashes) if h in self.failed}
             again = bool(self.gone)
@@ -202,11 +185,11 @@ class Job:
         self.progress = Progress(self.progress.done, self.progress.done + count, there)
         self.callback.on_run(self.progress)
 
-    def _send(self, work: list[Stretch], send: Send) -> None:
+    def _run_remotely(self, work: list[Stretch], run_remotely: RunRemotely) -> None:
         """Lets others run the images, who write the vectors themselves."""
         places = [place for stretch in work for place in stretch.places.tolist()]
         errands = [Errand(n, self.hashes[n], self.dataset.sources[n]) for n in places]
-        with closing(send(errands)) as outcomes:
+        with closing(run_remotely(errands)) as outcomes:
             for place, error in outcomes:
                 if error is not None:
                     self._fail(place, error)

@@ -27,8 +27,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
 from topwork.images.decode import read_pixels
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import choose_precision, make_columns
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import choose_precision, make_extractors
 
 Floats = NDArray[np.float32]
 
@@ -145,13 +145,13 @@ def fit_networks(
         fitting = [
             pool.submit(_fit, network, sample, dataset, settings) for network in stack.networks
         ]
-        columns = make_columns(stack, usual, store)
-        sample, wanted = embed_columns(sample, columns, callback=callback)
+        extractors = make_extractors(stack, usual, store)
+        sample, wanted = embed_images(sample, extractors, callback=callback)
         callback.on_wait(f"fitting {settings.base} to int8")
         fitted = replace(stack, networks=tuple(fit.result() for fit in fitting))
-    sample, found = embed_columns(
+    sample, found = embed_images(
         sample,
-        make_columns(fitted, settings, store),
+        make_extractors(fitted, settings, store),
         hashes=wanted.hashes,
         callback=callback,
     )
