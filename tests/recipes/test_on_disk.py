@@ -82,12 +82,12 @@ def test_a_view_that_an_image_lacks_is_the_image_itself():
     values, view = rng.normal(size=(2, 5, 3)).astype(np.float32)
     hashes = [hashlib.sha256(bytes([n])).hexdigest() for n in range(5)]
     there = [0, 2, 3]
-    found = vectors.Vectors(view[there], tuple(hashes[n] for n in there), 3, 0)
+    found = vectors.Embedding(view[there], tuple(hashes[n] for n in there), 3, 0)
     filled = examples._fill(hashes, found, values)
     wanted = values.copy()
     wanted[there] = view[there]
     np.testing.assert_array_equal(filled, wanted)
-    whole = vectors.Vectors(view, tuple(hashes), 5, 0)
+    whole = vectors.Embedding(view, tuple(hashes), 5, 0)
     assert examples._fill(hashes, whole, values) is view
 
 

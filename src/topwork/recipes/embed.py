@@ -16,7 +16,7 @@ from topwork.core.files import write_file
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import make_writable
-from topwork.vectors.embed import Vectors, embed_images
+from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
 from topwork.vectors.store import Space
@@ -37,7 +37,7 @@ class Embedded:
     """
 
     dataset: Dataset
-    vectors: Vectors
+    vectors: Embedding
     extractors: tuple[FeatureExtractor, ...]
 
     @property

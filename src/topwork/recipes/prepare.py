@@ -24,7 +24,7 @@ from topwork.vectors.duplicates import (
     group_duplicates,
     recall_duplicates,
 )
-from topwork.vectors.embed import Vectors, embed_images
+from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import make_extractors
 from topwork.vectors.on_disk import HELD_BYTES, Rows, lay, select
 
@@ -42,7 +42,7 @@ class Prepared:
     """
 
     dataset: Dataset
-    vectors: Vectors
+    vectors: Embedding
     examples: Labelled
     part: Part
     pairs: tuple[Pair, ...]
@@ -128,7 +128,7 @@ def prepare_examples(
     )
 
 
-def _fill(hashes: Sequence[str], found: Vectors, otherwise: Rows) -> Rows:
+def _fill(hashes: Sequence[str], found: Embedding, otherwise: Rows) -> Rows:
     """Returns a view's vectors for all images; one that has none keeps that of the image itself."""
     if len(found.hashes) == len(hashes):
         return found.values

@@ -36,7 +36,7 @@ from topwork.recipes.result import Trained
 from topwork.reports.trial_plot import describe_recipe
 from topwork.vectors import embed_job as backlog
 from topwork.vectors.duplicates import Pair
-from topwork.vectors.embed import Vectors
+from topwork.vectors.embed import Embedding
 from topwork.vectors.quantize import LEAST_KEPT, Quantization
 
 WIDTH = 80
@@ -132,7 +132,7 @@ class Screen(Callback):
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
         self._embedding_s = self._clock() - self._began
 
-    def on_embedded(self, dataset: Dataset, vectors: Vectors) -> None:
+    def on_embedded(self, dataset: Dataset, vectors: Embedding) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         count = vectors.embedded + vectors.reused

@@ -21,8 +21,8 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """The vectors of a dataset's images.
+class Embedding:
+    """The vectors of a dataset's images, one of each.
 
     Attributes:
         values: (N, D) float32, in the order of the dataset's images; held, or stored where they
@@ -47,7 +47,7 @@ def embed_images(
     strict: bool = False,
     held_bytes: float = HELD_BYTES,
     callback: Callback = SILENT,
-) -> tuple[Dataset, Vectors]:
+) -> tuple[Dataset, Embedding]:
     """Returns every image's vectors, from the stores where they have them, else from the networks.
 
     Args:
@@ -88,7 +88,7 @@ def embed_images(
             continue
         # Some of what was made may be of images that were left out after all.
         reused = sum(max(len(dataset) - count, 0) for count in made)
-        return dataset, Vectors(values, tuple(hashes), sum(made), reused)
+        return dataset, Embedding(values, tuple(hashes), sum(made), reused)
     raise StoreError(
         f"vectors in {' and '.join(store.address for store in stores)} are damaged as soon as "
         "they are written; check the disk or choose another place with --store"
