@@ -20,7 +20,7 @@ from topwork.vectors import embed as vectors
 from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
 from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
-from topwork.vectors.on_disk import StoredVectors, _put_down
+from topwork.vectors.on_disk import VectorsOnDisk, write_rows
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
     assert found.model.images == trained.model.images
 
 
-def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, store):
+def test_views_and_networks_side_by_side_are_the_same_on_disk_as_in_memory(dataset, store):
     settings = Settings.create(
         base="efficientnet-lite0@64,efficientnet-lite0@32", views=1, precision="f32"
     )
     held = prepare(dataset, settings, store)
     found = prepare(dataset, settings, store, held_bytes=0)
     assert isinstance(held.examples.vectors, np.ndarray)
-    assert isinstance(found.examples.vectors, StoredVectors)
+    assert isinstance(found.examples.vectors, VectorsOnDisk)
     np.testing.assert_array_equal(found.examples.vectors[:], held.examples.vectors)
     np.testing.assert_array_equal(found.vectors.values[:], held.vectors.values)
     np.testing.assert_array_equal(found.part.training, held.part.training)
@@ -72,7 +72,7 @@ def test_a_damaged_part_is_computed_again_in_the_same_run(dataset, small, other_
     part.write_bytes(data)
     again = make_extractors(prepare_networks(small, other_store), small, other_store)
     _, after = vectors.embed_images(dataset, again, held_bytes=0)
-    assert isinstance(after.values, StoredVectors)
+    assert isinstance(after.values, VectorsOnDisk)
     assert after.embedded == len(dataset)
     np.testing.assert_allclose(after.values[:], before.values, rtol=1e-5, atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_evaluation_and_its_choice_of_a_split(flat, flat_trained, store, stored)
 
 def test_the_table_is_the_same_in_several_groups(dataset, small, store, tmp_path, stored):
     found = embedding.embed(dataset, small, store)
-    assert isinstance(found.vectors.values, StoredVectors)
+    assert isinstance(found.vectors.values, VectorsOnDisk)
     embedding.write_vectors(tmp_path / "v.parquet", found, row_group=7)
     file = pq.ParquetFile(tmp_path / "v.parquet")
     assert file.num_row_groups == -(-len(dataset) // 7)
@@ -136,7 +136,7 @@ def test_a_search_goes_over_folds_and_on_from_its_journal(dataset, small, store,
 
 def test_neighbours_are_found(dataset, small, store, stored):
     gallery = open_gallery(dataset, small, store)
-    assert isinstance(gallery.vectors, StoredVectors)
+    assert isinstance(gallery.vectors, VectorsOnDisk)
     found = dict(gallery.find(dataset.sources[:2], 3))
     assert [len(others) for others in found.values()] == [3, 3]
 
@@ -151,7 +151,7 @@ def make_alike():
 class TestPairs:
     def test_they_are_those_of_vectors_in_memory(self, tmp_path):
         values = make_alike()
-        stored = _put_down(values, tmp_path)
+        stored = write_rows(values, tmp_path)
         for start in (10_000, 100):
             sizes = Sizes(block=50, sketch_from=start)
             wanted = similar_pairs(values, 0.95, sizes=sizes)

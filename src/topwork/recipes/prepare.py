@@ -26,7 +26,7 @@ from topwork.vectors.duplicates import (
 )
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import make_extractors
-from topwork.vectors.on_disk import HELD_BYTES, Rows, lay, select
+from topwork.vectors.on_disk import HELD_BYTES, Rows, concatenate_rows, select
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def prepare_examples(
         embedded, reused = embedded + found.embedded, reused + found.reused
     everything = np.concatenate([np.arange(len(dataset)), *(training for _ in rows[1:])])
     weights = None if dataset.weights is None else dataset.weights[everything]
-    laid = lay(values) if rows[1:] else vectors.values
+    laid = concatenate_rows(values) if rows[1:] else vectors.values
     return Prepared(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
@@ -135,7 +135,7 @@ def _fill(hashes: Sequence[str], found: Embedding, otherwise: Rows) -> Rows:
     place = {image: row for row, image in enumerate(found.hashes)}
     count = len(found.hashes)
     rows = [place.get(image, count + row) for row, image in enumerate(hashes)]
-    return select(lay([found.values, otherwise]), rows)
+    return select(concatenate_rows([found.values, otherwise]), rows)
 
 
 def check_usable(given: Dataset, left: Dataset) -> None:

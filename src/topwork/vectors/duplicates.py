@@ -120,7 +120,7 @@ def find_duplicates(
 
     Args:
         hashes: SHA-256 of each image's bytes, hex; N.
-        vectors: (N, D) float32 of the same images, held or stored.
+        vectors: (N, D) float32 of the same images, in memory or on disk.
         sources: where the bytes of each come from.
         least_cosine: pairs whose vectors are less alike are not looked at.
         fine_lot: pairs whose pictures are compared closely at once.

@@ -13,7 +13,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.vectors.embed_job import PACE, Job, Pace
 from topwork.vectors.extractors import FeatureExtractor
-from topwork.vectors.on_disk import HELD_BYTES, Rows, lay_out
+from topwork.vectors.on_disk import HELD_BYTES, Rows, copy_to_disk
 from topwork.vectors.store import DamagedPartError
 
 # How often damaged parts are set aside and computed again before giving up.
@@ -25,7 +25,7 @@ class Embedding:
     """The vectors of a dataset's images, one of each.
 
     Attributes:
-        values: (N, D) float32, in the order of the dataset's images; held, or stored where they
+        values: (N, D) float32, in the order of the images; in memory, or on disk where they
             are many.
         hashes: SHA-256 of each image's bytes, hex.
         embedded: images that were run through the base for this.
@@ -80,7 +80,7 @@ def embed_images(
         dataset, hashes = _complete(dataset, hashes, extractors, made, pace, strict, callback)
         try:
             if 4 * len(hashes) * length > held_bytes:
-                values: Rows = lay_out(stores, hashes)
+                values: Rows = copy_to_disk(stores, hashes)
             else:
                 found = [store.read(hashes) for store in stores]
                 values = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
