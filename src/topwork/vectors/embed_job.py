@@ -28,7 +28,7 @@ from topwork.data.hashing import leave_out, refuse
 from topwork.vectors.errands import Errand, GoneError, can_travel, load
 from topwork.vectors.extractors import FeatureExtractor, RunRemotely
 from topwork.vectors.index import find_firsts, parse_digests
-from topwork.vectors.maintenance import tidy
+from topwork.vectors.maintenance import compact_if_many
 from topwork.vectors.store import VectorStore
 
 Floats = NDArray[np.float32]
@@ -176,7 +176,7 @@ class Job:
             self.dataset, self.hashes = leave_out(self.dataset, self.hashes, self.gone | bad)
             self.gone = {}
         if self.embedded:
-            tidy(self.store)
+            compact_if_many(self.store)
 
     def _begin(self, work: list[Stretch]) -> None:
         has = ~self.store.missing(self.hashes)

@@ -6,7 +6,7 @@ Parts of one space lie in one folder, beside a `space.json` that says what they 
                                        part-5b1e….parquet
 
 A part never changes, and its name is the hash of its content, so runs that share a store cannot
-clash. Small parts may be replaced by a larger one with the same vectors; see `upkeep`.
+clash. Small parts may be replaced by a larger one with the same vectors; see `maintenance`.
 """
 
 from __future__ import annotations
