@@ -27,8 +27,8 @@ from topwork.images.decode import image_hash, read_bytes
 from topwork.vectors.cluster import Cluster
 from topwork.vectors.embed import embed_images
 from topwork.vectors.embed_job import Progress
-from topwork.vectors.errands import Errand
 from topwork.vectors.extractors import FeatureExtractor, make_space, prepare_networks
+from topwork.vectors.image_tasks import ImageTask
 from topwork.vectors.store import VectorStore
 
 Times = list[tuple[float, int]]
@@ -52,9 +52,9 @@ def main() -> None:
     dataset = dataset.select(np.isin(np.arange(len(dataset)), places))
     hashes = [image_hash(read_bytes(source)) for source in dataset.sources]
     firsts = {image: place for place, image in reversed(list(enumerate(hashes)))}
-    errands = [Errand(place, image, dataset.sources[place]) for image, place in firsts.items()]
+    tasks = [ImageTask(place, image, dataset.sources[place]) for image, place in firsts.items()]
     print(f"{network.spec.name}, {network.image_size} px, {space.precision}, {cores()} cores")
-    print(f"{len(errands)} photographs, {args.rounds} rounds\n")
+    print(f"{len(tasks)} photographs, {args.rounds} rounds\n")
 
     def run_alone(folder: Path) -> Times:
         times: Times = []
@@ -77,7 +77,7 @@ def main() -> None:
         cluster = Cluster(args.address, cores_per_worker=max(1, cores() // workers))
         started = time.perf_counter()
         times: Times = []
-        outcomes = cluster.run(errands, folder, space, network.vector_length, network.vectors_path)
+        outcomes = cluster.run(tasks, folder, space, network.vector_length, network.vectors_path)
         for count, (_, error) in enumerate(outcomes, 1):
             if error:
                 raise error

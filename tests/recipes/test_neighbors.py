@@ -8,7 +8,7 @@ from topwork.core.errors import DatasetError, SettingsError
 from topwork.data.dataset import Dataset
 from topwork.recipes.embed import embed
 from topwork.recipes.neighbors import open_gallery, open_model_gallery
-from topwork.vectors import embed_job as backlog
+from topwork.vectors import embed_job
 
 
 def load_model(path):
@@ -159,7 +159,7 @@ class TestModelGallery:
         def refuse(*_):
             raise AssertionError
 
-        monkeypatch.setattr(backlog.Job, "_run", refuse)
+        monkeypatch.setattr(embed_job.Job, "_run", refuse)
         path = photos / "train" / "red" / "016.png"
         ((_, found),) = gallery.find([path], 3)
         assert "train/red/016.png" not in names_of(found)

@@ -18,7 +18,7 @@ from topwork.data.listing import Skipped
 from topwork.images.augment import view_name
 from topwork.images.decode import decode
 from topwork.recipes.prepare import check_classes, check_usable, prepare_examples
-from topwork.vectors import errands, extractors
+from topwork.vectors import extractors, image_tasks
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import make_extractors, make_space
 
@@ -149,7 +149,7 @@ def test_an_image_without_a_view_stands_in_for_it(
             raise ImageError("no such view")
         return decode(data, size_px, interpolation, view)
 
-    monkeypatch.setattr(errands, "decode", fail)
+    monkeypatch.setattr(image_tasks, "decode", fail)
     found = prepare_examples(dataset, stack, with_views, tmp_path)
     (row,) = np.flatnonzero(found.part.training[0] == 3)
     place = found.part.training[2, row]

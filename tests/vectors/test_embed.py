@@ -24,8 +24,7 @@ from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import decode
-from topwork.vectors import embed_job as backlog
-from topwork.vectors import errands, extractors
+from topwork.vectors import embed_job, extractors, image_tasks
 from topwork.vectors.embed import embed_images
 from topwork.vectors.embed_job import Pace
 from topwork.vectors.extractors import FeatureExtractor
@@ -420,7 +419,7 @@ def test_many_equal_bad_files_are_decoded_once(store, monkeypatch):
         tried.append(data)
         return decode(data, *args)
 
-    monkeypatch.setattr(errands, "decode", count)
+    monkeypatch.setattr(image_tasks, "decode", count)
     sources = [b"<html>not found</html>"] * 500 + [encode(picture())]
     kept, _ = embed(Dataset.from_sources(sources), store, FakeEngine())
     assert (len(kept), len(kept.skipped), len(tried)) == (1, 500, 2)
@@ -504,10 +503,10 @@ def test_the_number_of_decoded_images_in_memory_is_bounded(store, monkeypatch):
         with lock:
             alive -= 1
 
-    monkeypatch.setattr(errands, "decode", count)
+    monkeypatch.setattr(image_tasks, "decode", count)
     sources = [encode(picture(seed=n, size=(6, 5))) for n in range(600)]
     embed(Dataset.from_sources(sources), store, FakeEngine())
-    assert most <= backlog.AHEAD * cores() + 8
+    assert most <= embed_job.AHEAD * cores() + 8
     assert alive <= 1
 
 

@@ -71,15 +71,15 @@ def test_ray_runs_what_the_store_lacks(small, store, monkeypatch):
     asked = []
 
     class FakeCluster:
-        def run(self, errands, **about):
-            asked.append((errands, about))
+        def run(self, tasks, **about):
+            asked.append((tasks, about))
 
     monkeypatch.setattr(extractors, "join_cluster", lambda address: FakeCluster())
     settings = small.model_copy(update={"engine": EngineKind.RAY})
     (extractor,) = make_extractors(prepare_networks(settings, store), settings, store)
-    extractor.run_remotely(["errand"])
-    ((errands, about),) = asked
-    assert errands == ["errand"]
+    extractor.run_remotely(["task"])
+    ((tasks, about),) = asked
+    assert tasks == ["task"]
     assert about["space"] == extractor.store.space
     assert about["network"].is_file()
     assert about["root"] == store
@@ -94,14 +94,14 @@ def send_to(store, bad=()):
     """Others, who run every image but some, and write the vectors."""
     heard = []
 
-    def send(errands):
-        for errand in errands:
-            heard.append(errand.sha256)
-            if errand.place in bad:
-                yield errand.place, ImageError("damaged or cut off")
+    def send(tasks):
+        for task in tasks:
+            heard.append(task.sha256)
+            if task.image_index in bad:
+                yield task.image_index, ImageError("damaged or cut off")
             else:
-                store.write([errand.sha256], one_by_one([errand.source]))
-                yield errand.place, None
+                store.write([task.sha256], one_by_one([task.source]))
+                yield task.image_index, None
 
     return send, heard
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import StoreError
@@ -75,9 +76,10 @@ def embed_images(
         hashes = dataset.hashes or ()
     stores = [extractor.store for extractor in extractors]
     length = sum(store.vector_length for store in stores)
-    made = [0] * len(extractors)
+    made = np.zeros(len(extractors), np.int64)
     for _ in range(ATTEMPTS):
-        dataset, hashes = _complete(dataset, hashes, extractors, made, pace, strict, callback)
+        dataset, hashes, new = _complete(dataset, hashes, extractors, pace, strict, callback)
+        made += new
         try:
             if 4 * len(hashes) * length > held_bytes:
                 values: Rows = copy_to_disk(stores, hashes)
@@ -86,9 +88,9 @@ def embed_images(
                 values = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
         except DamagedPartError:
             continue
-        # Some of what was made may be of images that were left out after all.
-        reused = sum(max(len(dataset) - count, 0) for count in made)
-        return dataset, Embedding(values, tuple(hashes), sum(made), reused)
+        # Some vectors may have been made of images that were left out in the end.
+        reused = np.maximum(len(dataset) - made, 0)
+        return dataset, Embedding(values, tuple(hashes), int(made.sum()), int(reused.sum()))
     raise StoreError(
         f"vectors in {' and '.join(store.address for store in stores)} are damaged as soon as "
         "they are written; check the disk or choose another place with --store"
@@ -99,23 +101,25 @@ def _complete(
     dataset: Dataset,
     hashes: Sequence[str],
     extractors: Sequence[FeatureExtractor],
-    made: list[int],
     pace: Pace,
     strict: bool,
     callback: Callback,
-) -> tuple[Dataset, list[str]]:
-    """Goes on until every image has a vector in each store, or was left out.
+) -> tuple[Dataset, list[str], NDArray[np.int64]]:
+    """Runs images until each has a vector in every store, or was left out.
 
-    Adds to `made` how many images each network ran.
+    Returns:
+        The dataset and its hashes without the images that were left out, and how many images each
+        network ran.
     """
     left = list(hashes)
+    made = np.zeros(len(extractors), np.int64)
     while True:
         count = len(left)
-        for place, extractor in enumerate(extractors):
+        for number, extractor in enumerate(extractors):
             job = Job(dataset, left, extractor, strict, callback, pace=pace)
             job.complete()
             dataset, left = job.dataset, job.hashes
-            made[place] += len(job.embedded)
-        # An image that a later network could not use leaves the earlier ones too.
+            made[number] += len(job.embedded)
+        # An image that one network could not use is left out for all; if none was, all is done.
         if len(left) == count or len(extractors) == 1:
-            return dataset, left
+            return dataset, left, made

@@ -19,11 +19,11 @@ from topwork.core.config import EngineKind, Precision, Settings
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import RECIPE
 from topwork.vectors.cluster import join_cluster
-from topwork.vectors.errands import Errand, Outcome
+from topwork.vectors.image_tasks import ImageTask, Outcome
 from topwork.vectors.store import FLIP, Space, VectorStore
 
 # Lets other machines run images and write their vectors to the store; says how each went.
-RunRemotely = Callable[[Sequence[Errand]], Generator[Outcome]]
+RunRemotely = Callable[[Sequence[ImageTask]], Generator[Outcome]]
 
 
 @dataclass(frozen=True)
