@@ -14,7 +14,7 @@ from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
 from topwork.heads.examples import Fit, Ints, Labelled, Part
-from topwork.vectors.on_disk import Indices, VectorsOnDisk, allocate_rows
+from topwork.vectors.on_disk import AnyIndices, VectorsOnDisk, allocate_rows
 
 if TYPE_CHECKING:
     from topwork.heads.epochs import Best, Curve, Knobs
@@ -128,7 +128,7 @@ def _run_streamed(
     most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
 
-    def read_block(asked: tuple[Indices, Indices]) -> Block:
+    def read_block(asked: tuple[AnyIndices, AnyIndices]) -> Block:
         rows, order = asked
         values = vectors[rows]
         if len(rows) < size:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32 as Floats
 from topwork.inspection.image_stats import SIDE_PX, Bools, Ints, Measures
 from topwork.inspection.issues import Oddity
-from topwork.vectors.store import Floats
 
 _TURNED = {
     2: "mirrored", 3: "turned half round", 4: "mirrored", 5: "turned and mirrored",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32 as Floats
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, StoreError
@@ -23,7 +24,7 @@ from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
 from topwork.images.thumbnails import read_header
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
-from topwork.vectors.store import DamagedPartError, Floats, Space, VectorStore
+from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

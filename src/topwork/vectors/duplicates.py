@@ -21,9 +21,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Indices, Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
@@ -32,9 +32,6 @@ from topwork.core.parallel import in_threads
 from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
 from topwork.vectors.neighbors import similar_blocks, unit
 from topwork.vectors.on_disk import Rows, key_of, select
-
-Floats = NDArray[np.float32]
-Places = NDArray[np.int64]
 
 # Candidates are the pairs with the highest cosines, about so many per image, by a sample of the
 # images: what a cosine means depends on the network, and unrelated pairs grow with the square of
@@ -221,7 +218,7 @@ class _Keeper(Callback):
         self.callback.on_skipped(place, reason)
 
 
-def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
+def group_duplicates(pairs: Sequence[Pair], count: int) -> Indices:
     """Returns each image's group: images that pairs connect have the same.
 
     Args:
@@ -247,7 +244,7 @@ def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
     return np.asarray(groups, np.int64)
 
 
-def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Places]:
+def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Indices]:
     """Pairs equal images, each with the next; and returns the first place of each hash."""
     first: list[int] = []
     last: dict[str, int] = {}
@@ -271,7 +268,7 @@ def _choose_threshold(vectors: Rows, least: float = LEAST_COSINE) -> float:
 
 
 class _Comparison:
-    """Compares the pixels of pairs. Places are within the images of different bytes.
+    """Compares the pixels of pairs. Indices are within the images of different bytes.
 
     Attributes:
         pairs: those that are one picture.
@@ -284,7 +281,7 @@ class _Comparison:
 
     def __init__(
         self,
-        places: Places,
+        places: Indices,
         hashes: Sequence[str],
         sources: Sequence[Source],
         callback: Callback,
@@ -299,7 +296,7 @@ class _Comparison:
         self.made = 0
         self.fine = lru_cache(_KEPT)(self._make_fine)
 
-    def compare(self, block: Places, fine_lot: int) -> None:
+    def compare(self, block: Indices, fine_lot: int) -> None:
         """Finds the pairs of one picture among candidates, (P, 2), `fine_lot` at once."""
         for start in range(0, len(block), _LOT):
             lot = self._unconnected(block[start : start + _LOT])
@@ -318,11 +315,11 @@ class _Comparison:
             for p in self.pairs
         ]
 
-    def _unconnected(self, lot: Places) -> Places:
+    def _unconnected(self, lot: Indices) -> Indices:
         apart = self.groups[lot[:, 0]] != self.groups[lot[:, 1]]
         return np.asarray(lot[apart], np.int64)
 
-    def _meet(self, images: Places) -> None:
+    def _meet(self, images: Indices) -> None:
         """Makes the coarse pictures of images that have none yet."""
         warm_up.pictures()
         new = images[~self.met[images]]
@@ -336,14 +333,14 @@ class _Comparison:
             self.made += 1
             self.callback.on_compared(self.made, len(self.places))
 
-    def _correlate(self, lot: Places) -> Floats:
+    def _correlate(self, lot: Indices) -> Floats32:
         """Returns the correlations of coarse pictures, the higher of either way round, (P,)."""
         first = self.coarse[lot[:, 0]].astype(np.float32)
         second = self.coarse[lot[:, 1]].astype(np.float32)
         mirrored = second.reshape(-1, _COARSE, _COARSE)[:, :, ::-1].reshape(len(lot), -1)
         return np.maximum(correlate(first, second), correlate(first, mirrored))
 
-    def _confirm(self, lot: Places) -> None:
+    def _confirm(self, lot: Indices) -> None:
         """Adds the pairs whose fine pictures differ nowhere; a pair of what is connected, once."""
         images = np.unique(lot).tolist()
         pictures = dict(zip(images, in_threads(self.fine, images), strict=True))
@@ -365,7 +362,7 @@ class _Comparison:
                     self.groups[self.groups == self.groups[second]] = self.groups[first]
                     break
 
-    def _make_coarse(self, place: int) -> NDArray[np.uint8] | ImageError:
+    def _make_coarse(self, place: int) -> Pixels | ImageError:
         try:
             data = self._read(place)
             pixels = decode(data, 2 * _COARSE, Interpolation.BILINEAR)
@@ -373,7 +370,7 @@ class _Comparison:
             return error
         return np.rint(average(pixels @ _GREY, _COARSE)).astype(np.uint8)
 
-    def _make_fine(self, place: int) -> Floats | ImageError:
+    def _make_fine(self, place: int) -> Floats32 | ImageError:
         try:
             pixels = decode(self._read(place), _DECODED_PX, Interpolation.BILINEAR)
         except ImageError as error:
@@ -388,7 +385,7 @@ class _Comparison:
         return data
 
 
-def compare_pictures(one: Floats, other: Floats) -> float | None:
+def compare_pictures(one: Floats32, other: Floats32) -> float | None:
     """Decides whether two pictures are one.
 
     Args:
@@ -407,7 +404,7 @@ def compare_pictures(one: Floats, other: Floats) -> float | None:
     return similarity if similarity >= CORRELATION else None
 
 
-def correlate(left: Floats, right: Floats) -> Floats:
+def correlate(left: Floats32, right: Floats32) -> Floats32:
     """Returns the correlation of each row with its counterpart, (P,), -1..1; 0 for a flat one.
 
     Args:
@@ -421,7 +418,7 @@ def correlate(left: Floats, right: Floats) -> Floats:
     return np.asarray(products / np.sqrt(np.where(squares > 0, squares, 1)), np.float32)
 
 
-def average(pixels: Floats, cells: int) -> Floats:
+def average(pixels: Floats32, cells: int) -> Floats32:
     """Averages a square picture over the cells of a grid.
 
     Args:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from topwork.bases.engines import Engine
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.callbacks import Callback
 from topwork.core.errors import ImageError
 from topwork.core.locks import Locks
@@ -31,9 +32,6 @@ from topwork.vectors.image_tasks import NOT_FINITE, ChangedError, ImageTask, can
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.maintenance import compact_if_many
 from topwork.vectors.store import VectorStore
-
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 # A part is written when it is this large or this old: large enough that it is read fast, and
 # often enough that little is lost if the process is killed.
@@ -228,7 +226,7 @@ class Job:
 
     def _run_free(self, chunks: list[Chunk], engine: Engine) -> None:
         """Runs the chunks that no other process has locked, and writes parts as they fill."""
-        finished: list[tuple[int, Floats]] = []
+        finished: list[tuple[int, Floats32]] = []
         written = time.monotonic()
         try:
             for index, vector in engine.run(self._load(self._lock(chunks), engine)):
@@ -283,7 +281,7 @@ class Job:
             else:
                 yield task.image_index, pixels
 
-    def _write(self, finished: list[tuple[int, Floats]]) -> None:
+    def _write(self, finished: list[tuple[int, Floats32]]) -> None:
         indices, vectors = zip(*finished, strict=True)
         images = [self.hashes[index] for index in indices]
         self.store.write(images, np.stack(vectors))

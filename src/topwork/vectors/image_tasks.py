@@ -6,16 +6,12 @@ import pickle
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from topwork.core.arrays import Pixels
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import Source, decode, image_hash, read_bytes
 from topwork.vectors.store import FLIP, Space
-
-Pixels = NDArray[np.uint8]
 
 NOT_FINITE = "the base answers it with NaN or infinity"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import StoreError
 from topwork.core.leftovers import is_temporary
@@ -21,7 +22,7 @@ from topwork.core.locks import Locks
 from topwork.vectors.backends import Folder, open_folder
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.parquet import DAMAGED, BrokenError, count_vectors, is_part
-from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Floats, Space, VectorStore
+from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Space, VectorStore
 
 # The most that compaction puts into one part. Larger parts are not read faster, and to be killed
 # while one is written would cost more.
@@ -121,7 +122,7 @@ def _find_small(store: VectorStore, limits: Limits) -> dict[str, int]:
 
 def _merge(store: VectorStore, names: list[str]) -> None:
     images: list[str] = []
-    blocks: list[Floats] = []
+    blocks: list[Floats32] = []
     read: list[str] = []
     for name in names:
         try:

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32, Floats64, Indices
 from topwork.core.errors import SettingsError
 from topwork.vectors.on_disk import Rows
-
-Floats = NDArray[np.float32]
-Places = NDArray[np.int64]
 
 # From so many queries of so many vectors on, an approximate index answers, if it is installed:
 # an exact search of a million by a million takes half a day on two cores.
@@ -74,7 +71,7 @@ def nearest(
     leave_out_self: bool = False,
     index_from: int = INDEX_FROM,
     sizes: Sizes = SIZES,
-) -> tuple[Places, Floats]:
+) -> tuple[Indices, Floats32]:
     """Returns the vectors with the highest cosine to each query.
 
     Exact, unless there are `index_from` queries and vectors or more and the package usearch,
@@ -121,7 +118,7 @@ def nearest(
     return places, similarity
 
 
-def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Places:
+def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Indices:
     """Returns all pairs of vectors whose cosine reaches a threshold: none is missed.
 
     Args:
@@ -142,7 +139,7 @@ def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> P
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Iterator[Places]:
+def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Iterator[Indices]:
     """Yields what `similar_pairs` returns in parts, so that memory stays bounded.
 
     Many vectors are compared by sketches first, short vectors that are never farther apart than
@@ -162,10 +159,10 @@ def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> 
     # product of (s, -h, 1) with (s', 1, -h') is -|s - s'|²/2, which has to reach cos - 1.
     least = threshold - ROUNDING - (1 if sketch is not None else 0)
 
-    def whole(start: int) -> Floats:
+    def whole(start: int) -> Floats32:
         return _unit(vectors[start : start + block], norms[start : start + block])
 
-    def take(start: int, flip: bool) -> Floats:
+    def take(start: int, flip: bool) -> Floats32:
         if sketch is None:
             return whole(start)
         part = sketch[start : start + block]
@@ -190,7 +187,7 @@ def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> 
                 yield np.stack([first[found], second[found]], axis=1)
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats32) -> Floats32:
     """Returns vectors of length 1, or 0 where they are zeros; (N, D) float32."""
     return _unit(vectors, _norms(vectors, "vectors"))
 
@@ -201,9 +198,9 @@ class _Search:
     def __init__(
         self,
         queries: Rows,
-        asked: NDArray[np.float64],
+        asked: Floats64,
         vectors: Rows,
-        norms: NDArray[np.float64],
+        norms: Floats64,
         count: int,
         leave_out_self: bool,
         sizes: Sizes,
@@ -213,7 +210,7 @@ class _Search:
         self.count, self.leave_out_self = count, leave_out_self
         self.sizes = sizes
 
-    def exactly(self, rows: Places) -> tuple[Places, NDArray[np.float64]]:
+    def exactly(self, rows: Indices) -> tuple[Indices, Floats64]:
         """Compares queries with all vectors; (R, K) places and cosines."""
         lot = _unit(self.queries[rows], self.asked[rows])
         best = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
@@ -238,7 +235,7 @@ class _Search:
         shape = len(rows), self.count
         return best[1].reshape(shape), best[2].reshape(shape)
 
-    def through(self, index: Any, rows: Places) -> tuple[Places, NDArray[np.float64]]:
+    def through(self, index: Any, rows: Indices) -> tuple[Indices, Floats64]:
         """Asks an index, and puts what it finds in order; (R, K) places and cosines."""
         wanted = min(self.count + EXTRA, len(self.norms))
         matches = index.search(self.queries[rows], wanted)
@@ -262,11 +259,11 @@ class _Search:
 
     def _merge(
         self,
-        rows: Places,
-        best: tuple[Places, Places, NDArray[np.float64]],
-        row: Places,
-        place: Places,
-    ) -> tuple[Places, Places, NDArray[np.float64]]:
+        rows: Indices,
+        best: tuple[Indices, Indices, Floats64],
+        row: Indices,
+        place: Indices,
+    ) -> tuple[Indices, Indices, Floats64]:
         """Adds candidates to the best of each query: row of it, place, cosine, in that order."""
         pairs = self.queries, self.asked, rows[row], self.vectors, self.norms, place
         cosine = _cosines(*pairs, self.sizes.chunk)
@@ -292,9 +289,7 @@ def _make_index(vectors: Rows) -> Any | None:
     return index
 
 
-def _sketch(
-    vectors: Rows, norms: NDArray[np.float64], threshold: float, sizes: Sizes
-) -> Floats | None:
+def _sketch(vectors: Rows, norms: Floats64, threshold: float, sizes: Sizes) -> Floats32 | None:
     """Returns short vectors that are nowhere farther apart than the unit vectors are.
 
     The projection of a - m on orthonormal directions, and as one more value the length of what
@@ -339,14 +334,14 @@ def _sketch(
     return None
 
 
-def _project(vectors: Floats, middle: Floats, directions: Floats) -> Floats:
+def _project(vectors: Floats32, middle: Floats32, directions: Floats32) -> Floats32:
     moved = vectors - middle
     short = moved @ directions.T
     rest = np.linalg.norm(moved - short @ directions, axis=1)
     return np.concatenate([short, rest[:, None]], axis=1)
 
 
-def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> NDArray[np.float64]:
+def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> Floats64:
     """Returns the lengths of vectors, (N,).
 
     Raises:
@@ -367,19 +362,19 @@ def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> NDArray[np.float64]:
     return norms
 
 
-def _unit(vectors: Floats, norms: NDArray[np.float64]) -> Floats:
+def _unit(vectors: Floats32, norms: Floats64) -> Floats32:
     return (vectors / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32)
 
 
 def _cosines(
     left: Rows,
-    left_norms: NDArray[np.float64],
-    first: Places,
+    left_norms: Floats64,
+    first: Indices,
     right: Rows,
-    right_norms: NDArray[np.float64],
-    second: Places,
+    right_norms: Floats64,
+    second: Indices,
     chunk: int,
-) -> NDArray[np.float64]:
+) -> Floats64:
     """Returns the cosines of pairs of rows, (P,), each by itself in 64 bits."""
     cosines = np.zeros(len(first))
     for start in range(0, len(first), chunk):

@@ -23,12 +23,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32, Indices
 from topwork.core.errors import StoreError
 from topwork.vectors.index import Digests, parse_digests
-from topwork.vectors.store import DamagedPartError, Floats, VectorStore
+from topwork.vectors.store import DamagedPartError, VectorStore
 
-Slots = NDArray[np.int64]
-Indices = NDArray[np.integer[Any]]
+AnyIndices = NDArray[np.integer[Any]]
 
 # Vectors of fewer bytes stay in memory: 3,409 of 2,048 floats do, 34,090 of 1,280 do not.
 HELD_BYTES = 48 << 20
@@ -49,14 +49,14 @@ class VectorsOnDisk:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, files: Sequence[_File], slots: Slots, key: str, block_bytes: int = BLOCK_BYTES
+        self, files: Sequence[_File], slots: Indices, key: str, block_bytes: int = BLOCK_BYTES
     ) -> None:
         self.key = key
         self.slots = slots
         self.block_bytes = block_bytes
         self._files = tuple(files)
         self._starts = _find_starts(files)
-        self._scale: tuple[Floats, Floats] | None = None
+        self._scale: tuple[Floats32, Floats32] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class VectorsOnDisk:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def __getitem__(self, rows: Any) -> Floats:
+    def __getitem__(self, rows: Any) -> Floats32:
         """Returns the vectors (R, D) float32 of some rows, or (D,) of one.
 
         Raises:
@@ -91,14 +91,14 @@ class VectorsOnDisk:
         chosen.key = _digest(self.key, np.arange(len(self))[rows])
         return chosen
 
-    def scaled(self, mean: Floats, deviation: Floats) -> VectorsOnDisk:
+    def scaled(self, mean: Floats32, deviation: Floats32) -> VectorsOnDisk:
         """Returns these vectors standardized, when read, by a mean (D,) and a deviation (D,)."""
         scaled = copy(self)
         scaled._scale = mean, deviation
         scaled.key = _digest(self.key, mean, deviation)
         return scaled
 
-    def blocks(self, rows: Indices | None = None, size: int | None = None) -> Iterator[Slots]:
+    def blocks(self, rows: AnyIndices | None = None, size: int | None = None) -> Iterator[Indices]:
         """Divides rows into blocks that are read fast.
 
         Args:
@@ -113,7 +113,7 @@ class VectorsOnDisk:
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def _read(self, slots: Slots) -> Floats:
+    def _read(self, slots: Indices) -> Floats32:
         values = allocate_rows(len(slots), self.shape[1])
         order = np.argsort(slots)
         ascending = slots[order]
@@ -129,7 +129,7 @@ class VectorsOnDisk:
         return values
 
 
-Rows = Floats | VectorsOnDisk
+Rows = Floats32 | VectorsOnDisk
 
 
 def copy_to_disk(
@@ -171,7 +171,7 @@ def copy_to_disk(
     return VectorsOnDisk([file], slots, key, block_bytes)
 
 
-def write_rows(vectors: Floats, folder: Path, block_bytes: int = BLOCK_BYTES) -> VectorsOnDisk:
+def write_rows(vectors: Floats32, folder: Path, block_bytes: int = BLOCK_BYTES) -> VectorsOnDisk:
     """Writes vectors (N, D) from memory to disk.
 
     Args:
@@ -191,7 +191,7 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     """Concatenates vectors; the result is in memory only if all of them are."""
     first = next((part for part in parts if isinstance(part, VectorsOnDisk)), None)
     if first is None:
-        return np.concatenate([cast(Floats, part) for part in parts])
+        return np.concatenate([cast(Floats32, part) for part in parts])
     written = [
         part
         if isinstance(part, VectorsOnDisk)
@@ -216,7 +216,7 @@ def select(vectors: Rows, rows: Any) -> Rows:
 
 
 def map_rows(
-    function: Callable[[Floats], NDArray[Any]], vectors: Rows, rows: Indices | None = None
+    function: Callable[[Floats32], NDArray[Any]], vectors: Rows, rows: AnyIndices | None = None
 ) -> NDArray[Any]:
     """Applies a function that takes vectors (R, D) and returns R rows, without holding them all.
 
@@ -237,7 +237,7 @@ def map_rows(
     return function(vectors[:0]) if results is None else results
 
 
-def allocate_rows(count: int, length: int) -> Floats:
+def allocate_rows(count: int, length: int) -> Floats32:
     """Returns zeros (R, D) whose memory goes back to the system as soon as they are freed.
 
     The allocator would keep it for the thread that used it: a hundred megabytes where threads
@@ -277,7 +277,7 @@ class _File:
         self._lock = Lock()
         weakref.finalize(self, self._file.close)
 
-    def write(self, slots: Slots, values: Floats, first: int = 0) -> None:
+    def write(self, slots: Indices, values: Floats32, first: int = 0) -> None:
         """Writes values (R, K) to R slots, from column `first` on."""
         values = np.ascontiguousarray(values, np.float32)
         try:
@@ -288,7 +288,7 @@ class _File:
         except OSError as error:
             raise self._explain(error) from error
 
-    def read(self, slots: Slots, rows: Floats) -> None:
+    def read(self, slots: Indices, rows: Floats32) -> None:
         """Reads R ascending slots, consecutive ones at once, into `rows` (R, D) float32."""
         ends = np.flatnonzero(np.diff(slots, append=-1) != 1) + 1
         start = 0
@@ -314,7 +314,7 @@ class _File:
         )
 
 
-def _make_file(folder: Path, count: int, length: int) -> tuple[_File, Slots]:
+def _make_file(folder: Path, count: int, length: int) -> tuple[_File, Indices]:
     # The slots decide the order of training, which must be the same every time.
     return _File(folder, count, length), np.random.default_rng(0).permutation(count)
 

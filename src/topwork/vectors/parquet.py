@@ -16,13 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import StoreError
 from topwork.vectors.backends import Folder, Stamp
 from topwork.vectors.index import Digests, Ints, parse_digests
-
-Floats = NDArray[np.float32]
 
 PREFIX, SUFFIX, DAMAGED = "part-", ".parquet", ".damaged"
 GROUP_VECTORS = 1024
@@ -50,7 +48,7 @@ def is_part(name: str) -> bool:
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
-def write_part(folder: Folder, images: Sequence[str], vectors: Floats) -> str:
+def write_part(folder: Folder, images: Sequence[str], vectors: Floats32) -> str:
     """Writes a part and returns its name.
 
     Args:
@@ -108,7 +106,7 @@ def read_images(folder: Folder, name: str, length: int) -> Digests:
         return parse_digests(images)
 
 
-def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats:
+def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats32:
     """Returns some vectors (M, D) of a part, in the order of `rows` (M,).
 
     The first time all of the part is read and compared with its name.
@@ -142,7 +140,7 @@ def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats:
     return values
 
 
-def read_part(folder: Folder, name: str, length: int) -> tuple[list[str], Floats]:
+def read_part(folder: Folder, name: str, length: int) -> tuple[list[str], Floats32]:
     """Returns all images of a part, N hashes, and their vectors (N, D).
 
     Raises:
@@ -204,14 +202,14 @@ def _read_names(file: pq.ParquetFile) -> list[str]:
     return names
 
 
-def _read_group(file: pq.ParquetFile, group: int, shape: tuple[int, int]) -> Floats:
+def _read_group(file: pq.ParquetFile, group: int, shape: tuple[int, int]) -> Floats32:
     # Parts are read in several threads already.
     column = file.read_row_group(group, ["vector"], use_threads=False)["vector"]
     blocks = [_as_numpy(chunk) for chunk in column.chunks]
     return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).reshape(shape)
 
 
-def _as_numpy(lists: pa.FixedSizeListArray) -> Floats:
+def _as_numpy(lists: pa.FixedSizeListArray) -> Floats32:
     """Returns the values of lists without the helpers that would import half of pyarrow."""
     items, length = lists.values, lists.type.list_size
     if lists.null_count or items.null_count:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import DatasetError, ImageError
@@ -29,8 +30,6 @@ from topwork.data.listing import Split
 from topwork.images.decode import read_pixels
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import choose_precision, make_extractors
-
-Floats = NDArray[np.float32]
 
 # Images that the ranges are fitted to, and images that the vectors are compared on.
 FITTED = 128
@@ -172,7 +171,7 @@ def fit_networks(
     return Fitted(fitted, dataset, settings, quantization)
 
 
-def compare(values: Floats, others: Floats) -> float:
+def compare(values: Floats32, others: Floats32) -> float:
     """Returns what vectors keep of others: 1 minus mean squared difference over variance.
 
     Args:
@@ -186,7 +185,7 @@ def compare(values: Floats, others: Floats) -> float:
     return 1 - apart / spread
 
 
-def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None:
+def measure_cost(values: Floats32, others: Floats32, sample: Dataset) -> Cost | None:
     """Compares heads on two vectors of each image, by folds.
 
     Args:
@@ -210,7 +209,7 @@ def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None
     return Cost(float(right[0].mean()), float(right[1].mean()), error)
 
 
-def _answer_folds(vectors: Floats, labels: NDArray[Any]) -> NDArray[np.bool_]:
+def _answer_folds(vectors: Floats32, labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Returns which images a head gets right that was solved on the other folds."""
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -244,7 +243,7 @@ def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings
     hashes = np.array(sample.hashes)
     interpolation = Interpolation(settings.interpolation)
 
-    def load(place: int) -> NDArray[np.uint8] | None:
+    def load(place: int) -> Pixels | None:
         try:
             return read_pixels(sample.sources[place], network.image_size, interpolation)
         except ImageError:
@@ -259,7 +258,7 @@ def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings
     return make_int8(network, hashes[[*places]].tolist(), np.stack(pixels), settings.seed)
 
 
-def _compare_parts(values: Floats, others: Floats, stack: Stack) -> tuple[float, ...]:
+def _compare_parts(values: Floats32, others: Floats32, stack: Stack) -> tuple[float, ...]:
     ends = np.cumsum([network.vector_length for network in stack.networks])[:-1]
     pairs = zip(np.split(values, ends, axis=1), np.split(others, ends, axis=1), strict=True)
     return tuple(compare(*pair) for pair in pairs)

@@ -22,13 +22,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import StoreError
 from topwork.vectors.backends import open_folder
 from topwork.vectors.index import Digests, Ints, Locations, parse_digests
 from topwork.vectors.parquet import (
     BrokenError,
     DamagedPartError,
-    Floats,
     is_part,
     read_images,
     read_part,
@@ -37,7 +37,7 @@ from topwork.vectors.parquet import (
     write_part,
 )
 
-__all__ = ["FLIP", "DamagedPartError", "Floats", "Space", "VectorStore"]
+__all__ = ["FLIP", "DamagedPartError", "Space", "VectorStore"]
 
 # The view whose vector is the mean over an image and its mirror, left to right.
 FLIP = "flip"
@@ -174,7 +174,7 @@ class VectorStore:
             raise KeyError(digests[lacking[0]].tobytes().hex())
         return parts, rows
 
-    def read(self, images: Sequence[str] | Digests) -> Floats:
+    def read(self, images: Sequence[str] | Digests) -> Floats32:
         """Returns the vectors (N, D) float32 of N images, in their order.
 
         It is the faster the fewer the parts are that they lie in. A part that was replaced by a
@@ -202,7 +202,7 @@ class VectorStore:
                 raise DamagedPartError(lost)
         return values
 
-    def read_part(self, name: str) -> tuple[list[str], Floats]:
+    def read_part(self, name: str) -> tuple[list[str], Floats32]:
         """Returns all images of a part, N hashes, and their vectors (N, D).
 
         Raises:
@@ -216,7 +216,7 @@ class VectorStore:
             self._put_aside(name)
             raise DamagedPartError(f"{self.address}/{name}: {error}") from error
 
-    def write(self, images: Sequence[str], vectors: Floats) -> str:
+    def write(self, images: Sequence[str], vectors: Floats32) -> str:
         """Writes one part and returns its address.
 
         Args:
@@ -274,7 +274,7 @@ class VectorStore:
             return error
 
     def _read_into(
-        self, values: Floats, places: NDArray[np.intp], parts: Ints, rows: Ints
+        self, values: Floats32, places: NDArray[np.intp], parts: Ints, rows: Ints
     ) -> dict[str, NDArray[np.intp]]:
         """Reads vectors to their places, and returns the places of those whose part is gone.
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.bases.engines import Engine, OpenVINOEngine, resolve_precision
 from topwork.core import warm_up
+from topwork.core.arrays import Pixels
 from topwork.core.config import Precision
 from topwork.core.errors import ImageError, SettingsError, StoreError, TopworkError
 from topwork.core.files import open_scratch
@@ -26,8 +26,6 @@ from topwork.images.decode import RECIPE
 from topwork.vectors.backends import open_elsewhere
 from topwork.vectors.image_tasks import NOT_FINITE, ChangedError, ImageTask, Outcome, load
 from topwork.vectors.store import FLIP, Space, VectorStore
-
-Pixels = NDArray[np.uint8]
 
 # The file names of a network's OpenVINO IR on the machine that it was sent to.
 IR_FILES = ("network.xml", "network.bin")
