@@ -40,7 +40,8 @@ from topwork.core.runtime import find_version
 from topwork.core.task import Task
 from topwork.heads.dense import Floats, Head
 from topwork.images.decode import RECIPE as DECODER
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.images.decode import Source, decode, read_bytes
+from topwork.images.verify import read_unchanged
 from topwork.models.agreement import Agreement, compare_logits
 
 Pixels = NDArray[np.uint8]
@@ -229,9 +230,8 @@ class Check:
         gone: list[str] = []
         for row in chosen.tolist():
             try:
-                data = read_bytes(self._samples.sources[row])
-                if image_hash(data) != self._samples.hashes[row]:
-                    raise ImageError("it has changed since its vector was made")
+                source, sha256 = self._samples.sources[row], self._samples.hashes[row]
+                data = read_unchanged(source, sha256, "it has changed since its vector was made")
                 images.append(_decode(data, self._stack, self._interpolation))
                 rows.append(row)
             except ImageError as error:

@@ -29,7 +29,8 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.files import write_file
 from topwork.core.parallel import in_threads
-from topwork.images.decode import RECIPE, Source, decode, image_hash, read_bytes
+from topwork.images.decode import RECIPE, Source, decode
+from topwork.images.verify import read_unchanged
 from topwork.vectors.neighbors import similar_blocks, unit
 from topwork.vectors.on_disk import Rows, key_of, select
 
@@ -379,10 +380,8 @@ class _Comparison:
 
     def _read(self, place: int) -> bytes:
         image = int(self.places[place])
-        data = read_bytes(self.sources[image])
-        if image_hash(data) != self.hashes[image]:
-            raise ImageError("the file has changed since its vector was made")
-        return data
+        changed = "the file has changed since its vector was made"
+        return read_unchanged(self.sources[image], self.hashes[image], changed)
 
 
 def compare_pictures(one: Floats32, other: Floats32) -> float | None:

@@ -10,7 +10,8 @@ from topwork.core.arrays import Pixels
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.augment import ORIGINAL
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.images.decode import Source, decode
+from topwork.images.verify import read_unchanged
 from topwork.vectors.store import FLIP, Space
 
 NOT_FINITE = "the base answers it with NaN or infinity"
@@ -49,9 +50,7 @@ def load(space: Space, task: ImageTask) -> tuple[ImageTask, Pixels | ImageError]
         The task with the pixels (S, S, 3), uint8, or with the reason why there are none.
     """
     try:
-        data = read_bytes(task.source)
-        if image_hash(data) != task.sha256:
-            raise ImageError("the file changed while it was being read")
+        data = read_unchanged(task.source, task.sha256)
     except ImageError as error:
         return task, ChangedError(str(error))
     # The mirror image is made from the pixels, by the engine.

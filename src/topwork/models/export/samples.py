@@ -21,7 +21,8 @@ from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped, Split
 from topwork.heads.dense import Floats
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.images.decode import Source, decode
+from topwork.images.verify import read_unchanged
 from topwork.models.folder import RETRAIN
 from topwork.models.model import Model
 from topwork.models.predictions import Answers, load_answers
@@ -155,9 +156,7 @@ def _read(
 
 
 def _decode(source: Source, hash_: str, model: Model, sizes: dict[str, int]) -> dict[str, Pixels]:
-    data = read_bytes(source)
-    if image_hash(data) != hash_:
-        raise ImageError("changed since the model was trained")
+    data = read_unchanged(source, hash_, "changed since the model was trained")
     return {name: decode(data, size, model.interpolation) for name, size in sizes.items()}
 
 
