@@ -17,7 +17,7 @@ from topwork.recipes import train as pipeline
 from topwork.recipes.neighbors import open_gallery
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
-from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
+from topwork.vectors.duplicates import find_duplicates, find_duplicates_cached, group_duplicates
 from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
 from topwork.vectors.on_disk import VectorsOnDisk, write_rows
@@ -180,7 +180,7 @@ class TestPairs:
         count = len(dataset)
 
         def find(most):
-            return recall_duplicates(
+            return find_duplicates_cached(
                 seen.hashes, seen.values, data.sources, tmp_path, least_cosine=0.0, most=most
             )
 

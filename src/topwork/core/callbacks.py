@@ -63,8 +63,8 @@ class Callback:
     def on_compared(self, done: int, total: int) -> None:
         """An image more has been made small, to be compared with others."""
 
-    def on_skipped(self, place: int, reason: str) -> None:
-        """The image in this place could not be made small; only its bytes are compared."""
+    def on_skipped(self, index: int, reason: str) -> None:
+        """The image with this index cannot be decoded; only its bytes are compared."""
 
     def on_tried(self, done: int, total: int | None) -> None:
         """Some heads more were trained to choose from; how many will be, if that is known."""

@@ -31,7 +31,7 @@ from topwork.inspection.issues import Alike, Oddity, Outlier, Shift, Suspect
 from topwork.inspection.label_issues import cross_predict, rank_classes, rank_labels, rank_numbers
 from topwork.inspection.outliers import find_alike, find_outliers, find_shifts
 from topwork.reports.inspection_page import render_page
-from topwork.vectors.duplicates import Likeness, Pair, group_duplicates, recall_duplicates
+from topwork.vectors.duplicates import Likeness, Pair, find_duplicates_cached, group_duplicates
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
@@ -313,7 +313,7 @@ def inspect(
     hashes, values = vectors.hashes, vectors.values[:]
     measures = measure(dataset.sources, hashes, store, callback=callback)
     callback.on_wait("looking for copies")
-    pairs = recall_duplicates(hashes, values, dataset.sources, store, callback=callback)
+    pairs = find_duplicates_cached(hashes, values, dataset.sources, store, callback=callback)
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
     callback.on_wait("comparing labels with vectors")

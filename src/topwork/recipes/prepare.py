@@ -21,8 +21,8 @@ from topwork.vectors.duplicates import (
     MOST_COMPARED,
     QUICK_COSINE,
     Pair,
+    find_duplicates_cached,
     group_duplicates,
-    recall_duplicates,
 )
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import make_extractors
@@ -89,7 +89,7 @@ def prepare_examples(
     check_usable(whole, dataset)
     # What the data itself divides is only reported.
     given = bool((dataset.splits == Split.VALIDATION).any())
-    pairs = recall_duplicates(
+    pairs = find_duplicates_cached(
         vectors.hashes,
         vectors.values,
         dataset.sources,
