@@ -208,7 +208,10 @@ def _solve(
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
-    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+    with (
+        warm_up.blas().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(cores()) as pool,
+    ):
         return list(pool.map(solve_one, recipes))
 
 

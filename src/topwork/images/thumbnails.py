@@ -139,7 +139,7 @@ class Pictures:
         Args:
             callback: hears, in the caller's thread, how many are made, and of how many.
         """
-        warm_up.pictures()
+        warm_up.decoding()
         places = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
             for done, uri in enumerate(pool.map(self._encode, places), 1):

@@ -210,7 +210,7 @@ def _complete(
         if missing[place] and image not in failed:
             places.setdefault(image, []).append(place)
     work = list(places.items())
-    warm_up.pictures()
+    warm_up.decoding()
     finished: list[tuple[str, Floats]] = []
 
     def look(item: tuple[str, list[int]]) -> Floats | ImageError:

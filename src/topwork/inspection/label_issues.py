@@ -326,7 +326,10 @@ def _cross(
         answers[held] = probabilities(task, head.logits(scaled[held]))
 
     # A thread for each fold: the products of one are too small for several.
-    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+    with (
+        warm_up.blas().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(cores()) as pool,
+    ):
         list(pool.map(judge, fold_out(stratum, groups, folds, seed)))
     return answers
 

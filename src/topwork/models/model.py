@@ -332,7 +332,7 @@ class Model:
         Returns:
             Logits and probabilities; an image that cannot be read is in `failed` instead.
         """
-        warm_up.networks()
+        warm_up.running_networks()
         failed: dict[int, str] = {}
         engines = self.engines_for(len(sources))
         parts = [self._run(place, engine, sources, failed) for place, engine in enumerate(engines)]

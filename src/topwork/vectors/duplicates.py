@@ -315,7 +315,7 @@ class _Comparison:
 
     def _add_coarse(self, images: Indices) -> None:
         """Makes the coarse pictures of images that have none yet."""
-        warm_up.pictures()
+        warm_up.decoding()
         new = images[~self.seen[images]]
         self.seen[new] = True
         for number, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):

@@ -266,7 +266,7 @@ class Job:
 
     def _load(self, indices: Iterable[int], engine: Engine) -> Iterator[tuple[int, Pixels]]:
         """Reads and decodes images ahead of the engine; yields those that can be used."""
-        warm_up.pictures()
+        warm_up.decoding()
         load_task = partial(load, self.store.space)
         tasks = self._make_tasks(indices)
         ahead = max(engine.ahead, AHEAD * cores())

@@ -136,7 +136,7 @@ def fit_networks(
         return Fitted(stack, dataset, settings)
     check_int8()
     dataset = hash_images(dataset, settings.strict, callback)
-    warm_up.fitting()
+    warm_up.quantizing()
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
     # NNCF has a process of its own, and leaves most of one core to the usual vectors.
@@ -150,20 +150,20 @@ def fit_networks(
         fitted = replace(stack, networks=tuple(fit.result() for fit in fitting))
     extractors = make_extractors(fitted, settings, store)
     sample, found = embed_images(sample, extractors, hashes=wanted.hashes, callback=callback)
-    quantization = _compare(sample, found, wanted, fitted, choose_precision(usual))
+    quantization = _measure(sample, found, wanted, fitted, choose_precision(usual))
     callback.on_quantized(quantization)
     if not quantization.kept:
         return Fitted(stack, dataset, usual, quantization)
     return Fitted(fitted, dataset, settings, quantization)
 
 
-def _compare(
+def _measure(
     sample: Dataset, found: Embedding, wanted: Embedding, stack: Stack, precision: Precision
 ) -> Quantization:
     """Compares the vectors of a sample in int8 with those in the usual arithmetic."""
     in_both = np.isin(wanted.hashes, found.hashes)
     values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[in_both]
-    agreement = _compare_parts(values, others, stack)
+    agreement = _measure_agreements(values, others, stack)
     return Quantization(
         images=len(sample),
         fitted=min(FITTED, len(sample)),
@@ -174,7 +174,7 @@ def _compare(
     )
 
 
-def compare(values: Floats32, others: Floats32) -> float:
+def measure_agreement(values: Floats32, others: Floats32) -> float:
     """Returns what vectors keep of others: 1 minus mean squared difference over variance.
 
     Args:
@@ -261,7 +261,7 @@ def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings
     return make_int8(network, hashes[[*indices]].tolist(), np.stack(pixels), settings.seed)
 
 
-def _compare_parts(values: Floats32, others: Floats32, stack: Stack) -> tuple[float, ...]:
+def _measure_agreements(values: Floats32, others: Floats32, stack: Stack) -> tuple[float, ...]:
     ends = np.cumsum([network.vector_length for network in stack.networks])[:-1]
     pairs = zip(np.split(values, ends, axis=1), np.split(others, ends, axis=1), strict=True)
-    return tuple(compare(*pair) for pair in pairs)
+    return tuple(measure_agreement(*pair) for pair in pairs)

@@ -122,7 +122,7 @@ def _read(
     callback: Callback,
     what: str,
 ) -> Samples:
-    warm_up.networks()
+    warm_up.running_networks()
     sources = dataset.sources_by_name
     sizes = model.inputs
 

@@ -164,7 +164,7 @@ class Worker:
         outcomes: list[Outcome] = []
 
         def read() -> Iterator[tuple[ImageTask, Pixels]]:
-            warm_up.pictures()
+            warm_up.decoding()
             load_task = partial(load, self._config.space)
             for task, result in in_threads(load_task, tasks, engine.ahead):
                 if isinstance(result, ImageError):
