@@ -116,7 +116,7 @@ def test_where_no_file_of_a_batch_is_there_the_reason_says_where_they_must_be(wo
     assert not (work.root / "vectors").exists()
 
 
-def test_bytes_that_came_with_the_errand_are_never_missing_on_this_machine(work):
+def test_bytes_that_came_with_the_task_are_never_missing_on_this_machine(work):
     (outcomes,) = ask(make_worker(work), [ImageTask(0, "0" * 64, b"")])
     assert str(outcomes[0][1]) == "the file is empty (0 bytes)"
 
