@@ -25,8 +25,8 @@ from topwork.heads.examples import Labelled, Part
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Tuner, search_auto
 from topwork.heads.tuning.trials import rank
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 
 CANDIDATES = (
     "efficientnet-lite0@160",
@@ -64,8 +64,8 @@ def main() -> None:
             flip=args.flip,
         )
         stack = prepare_networks(settings, default_store())
-        columns = make_columns(stack, settings, default_store())
-        usable, vectors = embed_columns(dataset, columns)
+        extractors = make_extractors(stack, settings, default_store())
+        usable, vectors = embed_images(dataset, extractors)
         part = Part(np.arange(len(usable), dtype=np.int32)[None], np.array([], np.int32))
         replicates = [
             replicate
@@ -91,12 +91,12 @@ def _time(dataset: Dataset, settings: Settings) -> float:
     chosen = np.arange(len(dataset)) < TIMED
     with tempfile.TemporaryDirectory() as folder:
         stack = prepare_networks(settings, default_store())
-        columns = make_columns(stack, settings, Path(folder))
-        engines = [column.open_engine() for column in columns]
+        extractors = make_extractors(stack, settings, Path(folder))
+        engines = [extractor.open_engine() for extractor in extractors]
         started = time.perf_counter()
-        for column, engine in zip(columns, engines, strict=True):
-            opened = type(column)(column.store, repeat(engine).__next__)
-            embed_columns(dataset.select(chosen), [opened])
+        for extractor, engine in zip(extractors, engines, strict=True):
+            opened = FeatureExtractor(extractor.store, repeat(engine).__next__)
+            embed_images(dataset.select(chosen), [opened])
         return (time.perf_counter() - started) / float(chosen.sum())
 
 

@@ -26,10 +26,10 @@ from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_bytes
 from topwork.vectors.cluster import Cluster
-from topwork.vectors.embed import embed
+from topwork.vectors.embed import embed_images
 from topwork.vectors.embed_job import Progress
-from topwork.vectors.errands import Errand
-from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.vectors.extractors import FeatureExtractor, make_space, prepare_networks
+from topwork.vectors.image_tasks import ImageTask
 from topwork.vectors.store import VectorStore
 
 Times = list[tuple[float, int]]
@@ -53,9 +53,9 @@ def main() -> None:
     dataset = dataset.select(np.isin(np.arange(len(dataset)), places))
     hashes = [image_hash(read_bytes(source)) for source in dataset.sources]
     firsts = {image: place for place, image in reversed(list(enumerate(hashes)))}
-    errands = [Errand(place, image, dataset.sources[place]) for image, place in firsts.items()]
+    tasks = [ImageTask(place, image, dataset.sources[place]) for image, place in firsts.items()]
     print(f"{network.spec.name}, {network.image_size} px, {space.precision}, {cores()} cores")
-    print(f"{len(errands)} photographs, {args.rounds} rounds\n")
+    print(f"{len(tasks)} photographs, {args.rounds} rounds\n")
 
     def run_alone(folder: Path) -> Times:
         times: Times = []
@@ -70,14 +70,15 @@ def main() -> None:
             return OpenVINOEngine(network.openvino_path, network.image_size, precision)
 
         store = VectorStore(folder, space, network.vector_length)
-        embed(dataset, store, open_engine, hashes=hashes, callback=Notes())
+        extractor = FeatureExtractor(store, open_engine)
+        embed_images(dataset, [extractor], hashes=hashes, callback=Notes())
         return [pair for pair in times if pair[1]]
 
     def run_cluster(folder: Path, workers: int) -> Times:
         cluster = Cluster(args.address, cores_per_worker=max(1, cores() // workers))
         started = time.perf_counter()
         times: Times = []
-        outcomes = cluster.run(errands, folder, space, network.vector_length, network.vectors_path)
+        outcomes = cluster.run(tasks, folder, space, network.vector_length, network.vectors_path)
         for count, (_, error) in enumerate(outcomes, 1):
             if error:
                 raise error

@@ -21,8 +21,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.examples import Labelled
 from topwork.heads.train import train_head
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, prepare_networks
 
 FOLDS = 5
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _embed(dataset: Dataset, settings: Settings) -> tuple[Dataset, np.ndarray]:
     stack = prepare_networks(settings, default_store())
-    usable, vectors = embed_columns(dataset, make_columns(stack, settings, default_store()))
+    usable, vectors = embed_images(dataset, make_extractors(stack, settings, default_store()))
     return usable, np.asarray(vectors.values)
 
 

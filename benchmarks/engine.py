@@ -29,8 +29,8 @@ from topwork.core.config import Interpolation, Precision, Settings, default_stor
 from topwork.core.runtime import cores, hide
 from topwork.data.dataset import Dataset
 from topwork.images.decode import decode, image_hash, read_bytes
-from topwork.vectors.embed import embed
-from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import FeatureExtractor, make_space, prepare_networks
 from topwork.vectors.quantize import fit_networks
 from topwork.vectors.store import Space, VectorStore
 
@@ -185,7 +185,7 @@ def _embed(case: Case, engine: OpenVINOEngine, dataset: Dataset) -> float:
     with tempfile.TemporaryDirectory() as folder:
         store = VectorStore(Path(folder), case.space, case.vector_length)
         started = time.perf_counter()
-        embed(dataset, store, lambda: engine)
+        embed_images(dataset, [FeatureExtractor(store, lambda: engine)])
         return len(dataset) / (time.perf_counter() - started)
 
 

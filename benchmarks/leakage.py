@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset
 from topwork.vectors.duplicates import Likeness, find_duplicates, group_duplicates
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, prepare_networks
 
 PLANTED = 20
 CHANGED = 5
@@ -101,8 +101,8 @@ def _find(
 ) -> tuple[list[tuple[frozenset[str], Likeness]], dict[str, int], float]:
     """Returns the pairs by name and how they are alike, each image's group, and the seconds."""
     settings = Settings.create()
-    columns = make_columns(prepare_networks(settings, store), settings, store)
-    dataset, vectors = embed_columns(Dataset.from_folder(data), columns)
+    extractors = make_extractors(prepare_networks(settings, store), settings, store)
+    dataset, vectors = embed_images(Dataset.from_folder(data), extractors)
     started = time.perf_counter()
     pairs = find_duplicates(vectors.hashes, vectors.values, dataset.sources)
     seconds = time.perf_counter() - started

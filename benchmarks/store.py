@@ -41,8 +41,8 @@ opened = time.perf_counter()
 work = plan(hashes, store)
 planned = time.perf_counter()
 most = peak() - before
-found = sum(len(stretch.places) for stretch in work)
-assert found == new and all(stretch.places.min() >= count - new for stretch in work), found
+found = sum(len(chunk.indices) for chunk in work)
+assert found == new and all(chunk.indices.min() >= count - new for chunk in work), found
 some, reads = hashes[:3409], []
 for _ in range(7):
     began = time.perf_counter()

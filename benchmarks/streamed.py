@@ -26,7 +26,7 @@ from topwork.core.config import Settings
 from topwork.heads.examples import Labelled, Part
 from topwork.heads.train import train_heads
 from topwork.vectors.embed_job import PART_VECTORS
-from topwork.vectors.on_disk import Rows, lay_out
+from topwork.vectors.on_disk import Rows, copy_to_disk
 from topwork.vectors.store import Space, VectorStore
 
 SPACE = Space("synthetic", "0" * 64, 224, "1", "1", "bilinear", "f32")
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, *, held: bool) -> dict[str, Any]:
     started = time.perf_counter()
     store.refresh()
     opened = time.perf_counter()
-    vectors: Rows = store.read(hashes) if held else lay_out([store], hashes)
+    vectors: Rows = store.read(hashes) if held else copy_to_disk([store], hashes)
     laid = time.perf_counter()
     rows = np.arange(args.images, dtype=np.int32)
     part = Part(rows[None, rows % HELD_OUT > 0], rows[rows % HELD_OUT == 0])

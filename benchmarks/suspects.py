@@ -29,8 +29,8 @@ from topwork.heads.examples import Labelled
 from topwork.heads.train import train_head
 from topwork.inspection.label_issues import cross_predict, rank_classes, score_labels
 from topwork.recipes.train import train
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, prepare_networks
 
 SHARE = 0.05
 ROUNDS = 3
@@ -48,11 +48,11 @@ def main() -> None:
     args = parser.parse_args()
     settings = Settings.create(image_size=args.image_size)
     dataset = Dataset.from_folder(args.data).with_validation(0.2, 0)
-    columns = make_columns(prepare_networks(settings, args.store), settings, args.store)
-    dataset, _ = embed_columns(dataset, columns)
+    extractors = make_extractors(prepare_networks(settings, args.store), settings, args.store)
+    dataset, _ = embed_images(dataset, extractors)
     started = time.perf_counter()
-    columns = make_columns(prepare_networks(settings, args.store), settings, args.store)
-    _, vectors = embed_columns(dataset, columns)
+    extractors = make_extractors(prepare_networks(settings, args.store), settings, args.store)
+    _, vectors = embed_images(dataset, extractors)
     print(f"reading {len(dataset)} images and their vectors  {time.perf_counter() - started:.1f} s")
     values = np.asarray(vectors.values)
     _measure_time(dataset, values)

@@ -570,7 +570,7 @@ def test_ctrl_c_says_that_nothing_is_lost(run, here, monkeypatch):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("topwork.recipes.prepare.embed_columns", interrupt)
+    monkeypatch.setattr("topwork.recipes.prepare.embed_images", interrupt)
     code, _, err = run("train", "photos", *SMALL)
     assert code == cli.INTERRUPTED
     assert err == "topwork: interrupted; finished vectors are kept, run again to go on\n"
@@ -580,7 +580,7 @@ def test_a_bug_is_not_hidden(run, here, monkeypatch):
     def break_down(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("topwork.recipes.prepare.embed_columns", break_down)
+    monkeypatch.setattr("topwork.recipes.prepare.embed_images", break_down)
     with pytest.raises(ZeroDivisionError):
         run("train", "photos", *SMALL)
 

@@ -177,18 +177,18 @@ def test_it_never_hangs_under_stress(command, runs):
 def test_a_missing_package_is_no_error(monkeypatch):
     warm_up._load.cache_clear()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    warm_up.pictures()
+    warm_up.decoding()
     warm_up._load.cache_clear()
 
 
 def test_garbage_is_collected_again_only_where_it_was_before():
     assert gc.isenabled()
-    with warm_up._collecting_later():
+    with warm_up._without_garbage_collection():
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with warm_up._collecting_later():
+        with warm_up._without_garbage_collection():
             pass
         assert not gc.isenabled()
     finally:

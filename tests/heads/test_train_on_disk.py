@@ -9,7 +9,7 @@ from topwork.core.config import HeadKind, Settings
 from topwork.core.task import Task
 from topwork.heads.examples import Labelled, Part
 from topwork.heads.train import check_vectors, train_heads
-from topwork.vectors.on_disk import StoredVectors, _put_down
+from topwork.vectors.on_disk import VectorsOnDisk, write_rows
 
 OUTPUTS = {Task.CLASSES: 6, Task.BINARY: 1, Task.LABELS: 4, Task.NUMBER: 2}
 TRAIN, HELD_OUT, LENGTH = 300, 90, 24
@@ -47,7 +47,7 @@ def make(task, *, seed=0, views=1, weights=False, noise=1.0):
 
 def store(examples, folder, rows=10_000):
     """Lays down vectors, to be read so many rows at a time."""
-    return replace(examples, vectors=_put_down(examples.vectors, folder, 4 * LENGTH * rows))
+    return replace(examples, vectors=write_rows(examples.vectors, folder, 4 * LENGTH * rows))
 
 
 def recipe(**options):
@@ -184,14 +184,14 @@ def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path):
 
 def test_training_never_reads_more_than_a_block(tmp_path, monkeypatch):
     examples, part = make(Task.CLASSES, views=2)
-    read, sizes = StoredVectors.__getitem__, []
+    read, sizes = VectorsOnDisk.__getitem__, []
 
     def watch(self, rows):
         found = read(self, rows)
         sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(StoredVectors, "__getitem__", watch)
+    monkeypatch.setattr(VectorsOnDisk, "__getitem__", watch)
     given = store(examples, tmp_path, 32)
     for options in ({"normalize": True}, {"head": HeadKind.LOGISTIC, "penalty": 0.1}):
         train_heads(given, part, [recipe(**options)], 6)

@@ -341,14 +341,14 @@ def test_names_and_numbers_must_fit():
 def test_most_flipped_labels_of_the_reference_rank_first(store):
     from topwork.core.config import Settings
     from topwork.data.dataset import Dataset
-    from topwork.vectors.embed import embed_columns
-    from topwork.vectors.extractors import make_columns, prepare_networks
+    from topwork.vectors.embed import embed_images
+    from topwork.vectors.extractors import make_extractors, prepare_networks
 
     dataset = Dataset.from_folder(SHARED / "data" / "clothing-dataset-small")
     dataset = dataset.select(dataset.splits == "train")
     chosen = Settings.create(image_size=224)
-    columns = make_columns(prepare_networks(chosen, store), chosen, store)
-    dataset, vectors = embed_columns(dataset, columns)
+    extractors = make_extractors(prepare_networks(chosen, store), chosen, store)
+    dataset, vectors = embed_images(dataset, extractors)
     generator = np.random.default_rng(0)
     flipped, labels = generator.choice(3068, 153, replace=False), dataset.labels.copy()
     labels[flipped] = (labels[flipped] + generator.integers(1, 10, 153)) % 10

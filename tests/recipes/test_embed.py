@@ -12,8 +12,8 @@ from topwork.core.errors import DatasetError, SettingsError, StoreError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.recipes.embed import Embedded, check_table, embed, find_labels, write_vectors
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, make_space, prepare_networks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, make_space, prepare_networks
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ class _Vectors:
 class TestEmbed:
     def test_all_splits_have_the_vectors_that_training_has(self, embedded, dataset, small, store):
         stack = prepare_networks(small, store)
-        _, wanted = embed_columns(dataset, make_columns(stack, small, store))
+        _, wanted = embed_images(dataset, make_extractors(stack, small, store))
         np.testing.assert_array_equal(embedded.vectors.values, wanted.values)
         assert embedded.dataset.split_sizes() == {"train": 24, "validation": 12, "test": 12}
         assert embedded.spaces == (make_space(stack.networks[0], small),)

@@ -8,7 +8,7 @@ from topwork.core.errors import DatasetError, SettingsError
 from topwork.data.dataset import Dataset
 from topwork.recipes.embed import embed
 from topwork.recipes.neighbors import open_gallery, open_model_gallery
-from topwork.vectors import embed_job as backlog
+from topwork.vectors import embed_job
 
 
 def load_model(path):
@@ -138,15 +138,15 @@ class TestModelGallery:
 
     def test_images_whose_vectors_are_gone_are_not_in_it(self, trained, saved, tmp_path, store):
         model = load_model(saved)
-        (column,) = model.columns(tmp_path)
-        (there,) = model.columns(store)
+        (extractor,) = model.extractors(tmp_path)
+        (there,) = model.extractors(store)
         there.store.refresh()
         training = [
             image
             for image, split in zip(model.images.hashes, model.images.splits, strict=True)
             if split == "train"
         ]
-        column.store.write(training[:5], there.store.read(training[:5]))
+        extractor.store.write(training[:5], there.store.read(training[:5]))
         assert {*open_model_gallery(model, tmp_path).hashes} == {*training[:5]}
 
     def test_without_vectors_it_says_what_to_do(self, saved, tmp_path):
@@ -159,7 +159,7 @@ class TestModelGallery:
         def refuse(*_):
             raise AssertionError
 
-        monkeypatch.setattr(backlog.Job, "_run", refuse)
+        monkeypatch.setattr(embed_job.Job, "_run", refuse)
         path = photos / "train" / "red" / "016.png"
         ((_, found),) = gallery.find([path], 3)
         assert "train/red/016.png" not in names_of(found)

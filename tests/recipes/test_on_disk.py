@@ -17,16 +17,16 @@ from topwork.recipes import train as pipeline
 from topwork.recipes.neighbors import open_gallery
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
-from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.duplicates import find_duplicates, find_duplicates_cached, group_duplicates
+from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
-from topwork.vectors.on_disk import StoredVectors, _put_down
+from topwork.vectors.on_disk import VectorsOnDisk, write_rows
 
 
 @pytest.fixture
 def stored(monkeypatch):
     monkeypatch.setitem(examples.prepare_examples.__kwdefaults__, "held_bytes", 0)
-    monkeypatch.setitem(vectors.embed_columns.__kwdefaults__, "held_bytes", 0)
+    monkeypatch.setitem(vectors.embed_images.__kwdefaults__, "held_bytes", 0)
 
 
 @pytest.fixture(scope="module")
@@ -52,29 +52,29 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
     assert found.model.images == trained.model.images
 
 
-def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, store):
+def test_views_and_networks_side_by_side_are_the_same_on_disk_as_in_memory(dataset, store):
     settings = Settings.create(
         base="efficientnet-lite0@64,efficientnet-lite0@32", views=1, precision="f32"
     )
     held = prepare(dataset, settings, store)
     found = prepare(dataset, settings, store, held_bytes=0)
     assert isinstance(held.examples.vectors, np.ndarray)
-    assert isinstance(found.examples.vectors, StoredVectors)
+    assert isinstance(found.examples.vectors, VectorsOnDisk)
     np.testing.assert_array_equal(found.examples.vectors[:], held.examples.vectors)
     np.testing.assert_array_equal(found.vectors.values[:], held.vectors.values)
     np.testing.assert_array_equal(found.part.training, held.part.training)
 
 
 def test_a_damaged_part_is_computed_again_in_the_same_run(dataset, small, other_store):
-    columns = make_columns(prepare_networks(small, other_store), small, other_store)
-    _, before = vectors.embed_columns(dataset, columns)
-    (part,) = columns[0].store.folder.glob("part-*")
+    extractors = make_extractors(prepare_networks(small, other_store), small, other_store)
+    _, before = vectors.embed_images(dataset, extractors)
+    (part,) = extractors[0].store.folder.glob("part-*")
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 255
     part.write_bytes(data)
-    again = make_columns(prepare_networks(small, other_store), small, other_store)
-    _, after = vectors.embed_columns(dataset, again, held_bytes=0)
-    assert isinstance(after.values, StoredVectors)
+    again = make_extractors(prepare_networks(small, other_store), small, other_store)
+    _, after = vectors.embed_images(dataset, again, held_bytes=0)
+    assert isinstance(after.values, VectorsOnDisk)
     assert after.embedded == len(dataset)
     np.testing.assert_allclose(after.values[:], before.values, rtol=1e-5, atol=1e-6)
 
@@ -84,12 +84,12 @@ def test_a_view_that_an_image_lacks_is_the_image_itself():
     values, view = rng.normal(size=(2, 5, 3)).astype(np.float32)
     hashes = [hashlib.sha256(bytes([n])).hexdigest() for n in range(5)]
     there = [0, 2, 3]
-    found = vectors.Vectors(view[there], tuple(hashes[n] for n in there), 3, 0)
+    found = vectors.Embedding(view[there], tuple(hashes[n] for n in there), 3, 0)
     filled = examples._fill(hashes, found, values)
     wanted = values.copy()
     wanted[there] = view[there]
     np.testing.assert_array_equal(filled, wanted)
-    whole = vectors.Vectors(view, tuple(hashes), 5, 0)
+    whole = vectors.Embedding(view, tuple(hashes), 5, 0)
     assert examples._fill(hashes, whole, values) is view
 
 
@@ -106,7 +106,7 @@ def test_evaluation_and_its_choice_of_a_split(flat, flat_trained, store, stored)
 
 def test_the_table_is_the_same_in_several_groups(dataset, small, store, tmp_path, stored):
     found = embedding.embed(dataset, small, store)
-    assert isinstance(found.vectors.values, StoredVectors)
+    assert isinstance(found.vectors.values, VectorsOnDisk)
     embedding.write_vectors(tmp_path / "v.parquet", found, row_group=7)
     file = pq.ParquetFile(tmp_path / "v.parquet")
     assert file.num_row_groups == -(-len(dataset) // 7)
@@ -138,7 +138,7 @@ def test_a_search_goes_over_folds_and_on_from_its_journal(dataset, small, store,
 
 def test_neighbours_are_found(dataset, small, store, stored):
     gallery = open_gallery(dataset, small, store)
-    assert isinstance(gallery.vectors, StoredVectors)
+    assert isinstance(gallery.vectors, VectorsOnDisk)
     found = dict(gallery.find(dataset.sources[:2], 3))
     assert [len(others) for others in found.values()] == [3, 3]
 
@@ -153,7 +153,7 @@ def make_alike():
 class TestPairs:
     def test_they_are_those_of_vectors_in_memory(self, tmp_path):
         values = make_alike()
-        stored = _put_down(values, tmp_path)
+        stored = write_rows(values, tmp_path)
         for start in (10_000, 100):
             sizes = Sizes(block=50, sketch_from=start)
             wanted = similar_pairs(values, 0.95, sizes=sizes)
@@ -167,22 +167,22 @@ class TestPairs:
             np.testing.assert_array_equal(mine, other)
 
     def test_copies_are_found(self, dataset, small, store, tmp_path):
-        columns = make_columns(prepare_networks(small, store), small, store)
+        extractors = make_extractors(prepare_networks(small, store), small, store)
         data = Dataset.from_sources([*dataset.sources, dataset.sources[0], dataset.sources[3]])
         found = {}
         for held_bytes in (np.inf, 0):
-            some, seen = vectors.embed_columns(data, columns, held_bytes=held_bytes)
+            some, seen = vectors.embed_images(data, extractors, held_bytes=held_bytes)
             found[held_bytes] = find_duplicates(seen.hashes, seen.values, some.sources)
         assert found[0] == found[np.inf] != []
 
     def test_of_too_many_images_only_equal_bytes(self, dataset, small, store, tmp_path):
-        columns = make_columns(prepare_networks(small, store), small, store)
+        extractors = make_extractors(prepare_networks(small, store), small, store)
         data = Dataset.from_sources([*dataset.sources, dataset.sources[0]])
-        data, seen = vectors.embed_columns(data, columns, held_bytes=0)
+        data, seen = vectors.embed_images(data, extractors, held_bytes=0)
         count = len(dataset)
 
         def find(most):
-            return recall_duplicates(
+            return find_duplicates_cached(
                 seen.hashes, seen.values, data.sources, tmp_path, least_cosine=0.0, most=most
             )
 

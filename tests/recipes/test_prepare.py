@@ -18,10 +18,9 @@ from topwork.data.listing import Skipped
 from topwork.images.augment import view_name
 from topwork.images.decode import decode
 from topwork.recipes.prepare import check_classes, check_usable, prepare_examples
-from topwork.vectors import errands
-from topwork.vectors import extractors as columns
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, make_space
+from topwork.vectors import extractors, image_tasks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, make_space
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     more = prepare_examples(dataset, stack, with_views.model_copy(update={"views": 3}), tmp_path)
     assert (more.vectors.embedded, more.vectors.reused) == (24, 36 + 2 * 24)
-    monkeypatch.setattr(columns, "OpenVINOEngine", None)
+    monkeypatch.setattr(extractors, "OpenVINOEngine", None)
     again = prepare_examples(dataset, stack, with_views, tmp_path)
     assert (again.vectors.embedded, again.vectors.reused) == (0, 36 + 2 * 24)
     assert np.array_equal(again.examples.vectors, first.examples.vectors)
@@ -150,7 +149,7 @@ def test_an_image_without_a_view_stands_in_for_it(
             raise ImageError("no such view")
         return decode(data, size_px, interpolation, view)
 
-    monkeypatch.setattr(errands, "decode", fail)
+    monkeypatch.setattr(image_tasks, "decode", fail)
     found = prepare_examples(dataset, stack, with_views, tmp_path)
     (row,) = np.flatnonzero(found.part.training[0] == 3)
     place = found.part.training[2, row]
@@ -166,13 +165,13 @@ def test_networks_side_by_side_reuse_what_each_has_stored(dataset, stack, small,
     # The same file, but for the store another base.
     pair = replace(stack, networks=(replace(network, weights_sha256="other"), network), flip=True)
     parts = [replace(pair, networks=(one,)) for one in pair.networks]
-    second = embed_columns(dataset, make_columns(parts[1], settings, tmp_path))[1]
+    second = embed_images(dataset, make_extractors(parts[1], settings, tmp_path))[1]
     assert (second.embedded, second.reused) == (36, 0)
     found = prepare_examples(dataset, pair, settings, tmp_path)
     assert (found.vectors.embedded, found.vectors.reused) == (36, 36)
     assert [*stored(tmp_path)] == [("flip", 32)]
     assert len([*tmp_path.glob("vectors/*")]) == 2
-    first = embed_columns(dataset, make_columns(parts[0], settings, tmp_path))[1]
+    first = embed_images(dataset, make_extractors(parts[0], settings, tmp_path))[1]
     assert (first.embedded, first.reused) == (0, 36)
     values = np.concatenate([first.values, second.values], axis=1)
     assert np.array_equal(found.examples.vectors, values)

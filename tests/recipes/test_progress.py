@@ -30,7 +30,7 @@ from topwork.recipes.progress import (
     verdict,
 )
 from topwork.vectors.duplicates import Likeness, Pair
-from topwork.vectors.embed import Vectors
+from topwork.vectors.embed import Embedding
 from topwork.vectors.embed_job import Progress
 
 
@@ -138,7 +138,7 @@ def test_each_network_and_view_counts_from_the_start(clock):
             for done in range(count + 1):
                 clock.now += seconds
                 screen.on_run(Progress(done, count, 0))
-        screen.on_embedded(DATASET, Vectors(np.zeros((90, 3), np.float32), ("a",) * 90, 180, 0))
+        screen.on_embedded(DATASET, Embedding(np.zeros((90, 3), np.float32), ("a",) * 90, 180, 0))
     assert file.getvalue().splitlines() == [
         "vectors 80 of 150, 8 images/s, 9 s left, 0 reused",
         "vectors 20 of 30, 2 images/s, 5 s left, 0 reused",
@@ -423,7 +423,7 @@ def test_ranges_are_said_as_wide_as_they_are():
 def test_what_came_from_other_machines_is_said_with_the_vectors():
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80))
-    vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 0, 2)
+    vectors = Embedding(np.zeros((2, 3), np.float32), ("a", "b"), 0, 2)
     dataset = Dataset.from_sources([b"1", b"2"])
     screen.on_embedded(dataset, vectors)
     screen.on_received(8_400_000)
@@ -440,6 +440,6 @@ def test_the_rate_is_that_of_the_vectors_though_images_were_compared_since():
     for done in range(3):
         screen.on_run(Progress(done, 2, 0))
     screen.on_compared(2, 2)
-    vectors = Vectors(np.zeros((2, 3), np.float32), ("a", "b"), 2, 0)
+    vectors = Embedding(np.zeros((2, 3), np.float32), ("a", "b"), 2, 0)
     screen.on_embedded(Dataset.from_sources([b"1", b"2"]), vectors)
     assert re.fullmatch(r"2 vectors: 2 new, 0 reused, \d+ images/s\n", file.getvalue())

@@ -23,7 +23,7 @@ import sys, time
 from topwork import vectors
 from topwork.vectors.embed_job import Pace
 from topwork.bases.engines import OpenVINOEngine
-vectors.embed_columns.__kwdefaults__["pace"] = Pace(part_vectors=16)
+vectors.embed_images.__kwdefaults__["pace"] = Pace(part_vectors=16)
 run = OpenVINOEngine.run
 def run_slowly(engine, images):
     for result in run(engine, images):

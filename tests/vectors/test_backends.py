@@ -14,7 +14,7 @@ from vectors.test_store import LENGTH, SPACE, hashes, vectors
 from topwork.core.config import default_store
 from topwork.core.errors import SettingsError, StoreError
 from topwork.vectors import backends as folders_module
-from topwork.vectors import maintenance as upkeep
+from topwork.vectors import maintenance
 from topwork.vectors.backends import (
     BucketFolder,
     LocalFolder,
@@ -139,7 +139,7 @@ def test_vectors_in_a_bucket_are_those_that_were_written(root, s3, tmp_path):
     wanted = np.concatenate([vectors(4), vectors(4, 1)])[order]
     for reader in (store, open_vectors(root)):
         assert np.array_equal(reader.read([hashes(8)[n] for n in order]), wanted)
-        assert reader.claims_folder is None
+        assert reader.locks_folder is None
     assert len(keys(s3)) == 3
     assert [path.name for path in root.rglob("*") if path.is_file()] == ["elsewhere.json"]
 
@@ -163,16 +163,16 @@ def test_parts_in_a_bucket_are_made_one_and_counted_and_removed(root, s3, run):
     for n in range(0, 40, 4):
         store.write(hashes(4, n), vectors(40)[n : n + 4])
     reader = open_vectors(root)
-    assert upkeep.compact_all(root) == 9
+    assert maintenance.compact_all(root) == 9
     assert np.array_equal(reader.read(hashes(40)), vectors(40))
-    (entry,) = upkeep.survey(root)
+    (entry,) = maintenance.list_items(root)
     assert (entry.vectors, entry.parts, entry.space) == (40, 1, SPACE)
-    assert upkeep.verify(root) == upkeep.Checked(1, (), ())
+    assert maintenance.verify(root) == maintenance.CheckResult(1, (), ())
     code, output, _ = run("store", "--store", root)
     assert code == 0
     assert output.splitlines()[1] == f"vectors in {s3[0]}"
-    assert upkeep.prune(root, [entry]) == entry.bytes > 40 * LENGTH * 4
-    assert keys(s3) == upkeep.survey(root) == []
+    assert maintenance.prune(root, [entry]) == entry.bytes > 40 * LENGTH * 4
+    assert keys(s3) == maintenance.list_items(root) == []
 
 
 def test_what_a_bucket_refuses_is_not_called_damage(root, s3, monkeypatch):

@@ -15,12 +15,9 @@ from topwork.vectors import duplicates as module
 from topwork.vectors.duplicates import (
     Likeness,
     Pair,
-    average,
-    compare_pictures,
-    correlate,
     find_duplicates,
+    find_duplicates_cached,
     group_duplicates,
-    recall_duplicates,
 )
 
 SAME, NEAR, MIRRORED = Likeness.SAME, Likeness.NEAR, Likeness.MIRRORED
@@ -224,7 +221,7 @@ def test_many_copies_are_connected_by_as_few_pairs():
     sources = [jpeg(scene(1), quality) for quality in qualities]
     sources += [jpeg(ImageOps.mirror(scene(1)), quality) for quality in qualities]
     sources += [jpeg(scene(2)), jpeg(scene(2), 50)]
-    pairs = find(sources, fine_lot=3)
+    pairs = find(sources, fine_batch=3)
     assert len(pairs) == len(sources) - 2
     assert group_duplicates(pairs, len(sources)).tolist() == [0] * 40 + [1, 1]
     assert {pair.likeness for pair in pairs} == {NEAR, MIRRORED}
@@ -341,38 +338,6 @@ class TestGroups:
         assert group_duplicates(pairs, 12).tolist() == [numbers[group] for group in groups]
 
 
-class TestMeasures:
-    def test_correlation_is_the_textbook_one(self):
-        left, right = np.random.default_rng(0).uniform(0, 255, (2, 4, 30)).astype(np.float32)
-        wanted = [np.corrcoef(a, b)[0, 1] for a, b in zip(left, right, strict=True)]
-        np.testing.assert_allclose(correlate(left, right), wanted, atol=1e-5)
-        flat = np.full((4, 30), 7, np.float32)
-        assert correlate(left, flat).tolist() == [0, 0, 0, 0]
-
-    def test_cells_are_averages(self):
-        pixels = np.arange(32, dtype=np.float32).reshape(4, 4, 2)
-        assert average(pixels, 2)[0, 1].tolist() == [
-            np.mean([4, 6, 12, 14]),
-            np.mean([5, 7, 13, 15]),
-        ]
-
-    @pytest.mark.parametrize(("cells", "apart"), [(64, 60), (32, 30), (16, 15)])
-    def test_one_cell_that_differs_is_enough(self, cells, apart):
-        one = np.random.default_rng(0).uniform(0, 190, (64, 64, 3)).astype(np.float32)
-        step = 64 // cells
-        for changed, alike in ((apart, False), (apart * 0.7, True)):
-            other = one.copy()
-            other[step : 2 * step, :step] += changed
-            assert (compare_pictures(one, other) is not None) == alike
-
-    def test_faint_pictures_have_to_correlate(self):
-        rng = np.random.default_rng(0)
-        faint = rng.normal(128, 4, (64, 64, 1)) + np.zeros(3)
-        noise = rng.normal(0, 1, (64, 64, 1))
-        assert compare_pictures(faint, faint + noise) is None
-        assert compare_pictures(faint, faint + 0.5 * noise) == pytest.approx(0.99, abs=0.005)
-
-
 @pytest.mark.slow
 def test_real_photos(reference_photos):
     """One photograph is there twice, under two labels; six re-encoded ones are found."""
@@ -408,7 +373,7 @@ class Lost:
         raise ImageError("there is no such file")
 
 
-class TestRecall:
+class TestCachedResult:
     @pytest.fixture
     def pictures(self):
         one, other = scene(1), scene(2)
@@ -421,19 +386,19 @@ class TestRecall:
 
     def test_the_second_call_reads_nothing(self, pictures, known, tmp_path):
         sources = [Counted(data) for data in pictures]
-        first = recall_duplicates(*known, sources, tmp_path)
+        first = find_duplicates_cached(*known, sources, tmp_path)
         assert first == find_duplicates(*known, pictures)
         assert kinds(first) == [(0, 1, NEAR), (0, 3, SAME)]
         assert sum(source.times for source in sources) > 0
-        assert recall_duplicates(*known, [Lost()] * 4, tmp_path) == first
+        assert find_duplicates_cached(*known, [Lost()] * 4, tmp_path) == first
 
     def test_other_images_vectors_or_thresholds_are_found_anew(self, pictures, known, tmp_path):
         hashes, vectors = known
-        recall_duplicates(hashes, vectors, pictures, tmp_path)
+        find_duplicates_cached(hashes, vectors, pictures, tmp_path)
 
         def is_found_anew(order, vectors, **options):
             sources = [Counted(pictures[n]) for n in order]
-            found = recall_duplicates(
+            found = find_duplicates_cached(
                 [hashes[n] for n in order], vectors, sources, tmp_path, **options
             )
             assert found == find_duplicates(
@@ -460,32 +425,35 @@ class TestRecall:
         ],
     )  # fmt: skip
     def test_a_damaged_file_is_replaced(self, content, pictures, known, tmp_path):
-        first = recall_duplicates(*known, pictures, tmp_path)
+        first = find_duplicates_cached(*known, pictures, tmp_path)
         (path,) = (tmp_path / "copies").iterdir()
         path.write_bytes(content)
-        assert recall_duplicates(*known, pictures, tmp_path) == first
-        assert recall_duplicates(*known, [Lost()] * 4, tmp_path) == first
+        assert find_duplicates_cached(*known, pictures, tmp_path) == first
+        assert find_duplicates_cached(*known, [Lost()] * 4, tmp_path) == first
 
     def test_a_store_that_cannot_be_written_is_no_error(self, pictures, known, tmp_path):
         store = tmp_path / "file"
         store.write_bytes(b"")
-        first = recall_duplicates(*known, pictures, store)
+        first = find_duplicates_cached(*known, pictures, store)
         assert first == find_duplicates(*known, pictures)
         assert store.read_bytes() == b""
 
     def test_what_images_that_are_gone_have_left_out_is_not_remembered(
         self, pictures, known, tmp_path
     ):
-        partly = recall_duplicates(*known, [pictures[0], Lost(), *pictures[2:]], tmp_path)
+        partly = find_duplicates_cached(*known, [pictures[0], Lost(), *pictures[2:]], tmp_path)
         assert kinds(partly) == [(0, 3, SAME)]
-        assert kinds(recall_duplicates(*known, pictures, tmp_path)) == [(0, 1, NEAR), (0, 3, SAME)]
+        assert kinds(find_duplicates_cached(*known, pictures, tmp_path)) == [
+            (0, 1, NEAR),
+            (0, 3, SAME),
+        ]
 
     def test_no_pairs_are_remembered_too(self, pictures, known, tmp_path):
         hashes, vectors = known
-        assert recall_duplicates(hashes[1:3], vectors[1:3], pictures[1:3], tmp_path) == []
-        assert recall_duplicates(hashes[1:3], vectors[1:3], [Lost()] * 2, tmp_path) == []
+        assert find_duplicates_cached(hashes[1:3], vectors[1:3], pictures[1:3], tmp_path) == []
+        assert find_duplicates_cached(hashes[1:3], vectors[1:3], [Lost()] * 2, tmp_path) == []
 
     def test_progress_is_told(self, pictures, known, tmp_path):
         recorder = Recorder()
-        recall_duplicates(*known, pictures, tmp_path, callback=recorder)
+        find_duplicates_cached(*known, pictures, tmp_path, callback=recorder)
         assert recorder.told["on_compared"][-1] == (3, 3)

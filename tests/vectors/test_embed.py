@@ -24,11 +24,10 @@ from topwork.core.runtime import cores
 from topwork.data.dataset import Dataset
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import decode
-from topwork.vectors import embed_job as backlog
-from topwork.vectors import errands
-from topwork.vectors import extractors as columns
-from topwork.vectors.embed import embed, embed_columns
-from topwork.vectors.embed_job import Column, Pace
+from topwork.vectors import embed_job, extractors, image_tasks
+from topwork.vectors.embed import embed_images
+from topwork.vectors.embed_job import Pace
+from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.store import FLIP, VectorStore
 
 SIZE, LENGTH = 8, 3
@@ -68,6 +67,11 @@ class FakeEngine:
                 raise self.error
             self.ran += 1
             yield tag, vector_of(pixels)
+
+
+def embed(dataset, store, open_engine, **options):
+    """Embeds images with a single network."""
+    return embed_images(dataset, [FeatureExtractor(store, open_engine)], **options)
 
 
 def refuse_engine():
@@ -415,7 +419,7 @@ def test_many_equal_bad_files_are_decoded_once(store, monkeypatch):
         tried.append(data)
         return decode(data, *args)
 
-    monkeypatch.setattr(errands, "decode", count)
+    monkeypatch.setattr(image_tasks, "decode", count)
     sources = [b"<html>not found</html>"] * 500 + [encode(picture())]
     kept, _ = embed(Dataset.from_sources(sources), store, FakeEngine())
     assert (len(kept), len(kept.skipped), len(tried)) == (1, 500, 2)
@@ -499,10 +503,10 @@ def test_the_number_of_decoded_images_in_memory_is_bounded(store, monkeypatch):
         with lock:
             alive -= 1
 
-    monkeypatch.setattr(errands, "decode", count)
+    monkeypatch.setattr(image_tasks, "decode", count)
     sources = [encode(picture(seed=n, size=(6, 5))) for n in range(600)]
     embed(Dataset.from_sources(sources), store, FakeEngine())
-    assert most <= backlog.AHEAD * cores() + 8
+    assert most <= embed_job.AHEAD * cores() + 8
     assert alive <= 1
 
 
@@ -520,10 +524,10 @@ class DoubledEngine(FakeEngine):
 
 
 def make_pair(root, first, second):
-    """Columns of two networks that differ in the weights alone."""
+    """Extractors of two networks that differ in the weights alone."""
     spaces = [replace(SPACE, image_size=SIZE, weights_sha256=name) for name in ("one", "two")]
     return [
-        Column(VectorStore(root / "store", space, LENGTH), engine)
+        FeatureExtractor(VectorStore(root / "store", space, LENGTH), engine)
         for space, engine in zip(spaces, (first, second), strict=True)
     ]
 
@@ -531,7 +535,7 @@ def make_pair(root, first, second):
 def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, tmp_path):
     dataset, recorder = Dataset.from_folder(folder), Recorder()
     first, second = FakeEngine(), DoubledEngine()
-    kept, vectors = embed_columns(
+    kept, vectors = embed_images(
         dataset,
         make_pair(tmp_path, first, second),
         callback=recorder,
@@ -543,7 +547,7 @@ def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, 
     assert vectors.hashes == tuple(map(sha, dataset.sources))
     assert (vectors.embedded, vectors.reused, first.ran, second.ran) == (60, 0, 30, 30)
     assert recorder.told["on_read"] == [(done, 30) for done in range(1, 31)]
-    _, again = embed_columns(dataset, make_pair(tmp_path, refuse_engine, refuse_engine))
+    _, again = embed_images(dataset, make_pair(tmp_path, refuse_engine, refuse_engine))
     assert np.array_equal(again.values, vectors.values)
     assert (again.embedded, again.reused) == (0, 60)
 
@@ -551,9 +555,9 @@ def test_columns_stand_side_by_side_and_images_are_read_for_all_at_once(folder, 
 def test_a_column_reuses_what_was_stored_for_it_alone(folder, tmp_path):
     dataset = Dataset.from_folder(folder)
     pair = make_pair(tmp_path, FakeEngine(), refuse_engine)
-    embed_columns(dataset, pair[:1])
+    embed_images(dataset, pair[:1])
     swapped = make_pair(tmp_path, refuse_engine, DoubledEngine())[::-1]
-    _, vectors = embed_columns(dataset, swapped)
+    _, vectors = embed_images(dataset, swapped)
     assert (vectors.embedded, vectors.reused) == (30, 30)
     wanted = one_by_one(dataset.sources)
     assert np.array_equal(vectors.values, np.concatenate([2 * wanted, wanted], axis=1))
@@ -564,7 +568,7 @@ def test_an_image_that_one_network_cannot_use_leaves_the_others(tmp_path, hashes
     dataset = Dataset.from_sources(IMAGES[:5])
     engines = FakeEngine(), DoubledEngine(IMAGES[1], IMAGES[3])
     hashes = [sha(image) for image in IMAGES[:5]] if hashes_known else None
-    kept, vectors = embed_columns(dataset, make_pair(tmp_path, *engines), hashes=hashes)
+    kept, vectors = embed_images(dataset, make_pair(tmp_path, *engines), hashes=hashes)
     assert kept.names == ("image 0", "image 2", "image 4")
     assert {item.path for item in kept.skipped} == {"image 1", "image 3"}
     wanted = one_by_one(kept.sources)
@@ -572,7 +576,7 @@ def test_an_image_that_one_network_cannot_use_leaves_the_others(tmp_path, hashes
     assert vectors.hashes == tuple(map(sha, kept.sources))
     assert (vectors.embedded, vectors.reused) == (8, 0)
     with pytest.raises(DatasetError, match="image 1: the base answers it with NaN"):
-        embed_columns(dataset, make_pair(tmp_path, *engines), strict=True)
+        embed_images(dataset, make_pair(tmp_path, *engines), strict=True)
 
 
 def test_no_image_is_hashed_whose_hash_is_known(store):
@@ -601,8 +605,8 @@ def test_the_view_of_the_space_is_what_is_decoded(tmp_path):
 
 
 def test_vectors_of_the_real_base_are_those_of_single_images(tmp_path, small):
-    (network,) = columns.prepare_networks(small, default_store()).networks
-    space = columns.make_space(network, small)
+    (network,) = extractors.prepare_networks(small, default_store()).networks
+    space = extractors.make_space(network, small)
 
     def open_engine(**options):
         return OpenVINOEngine(network.openvino_path, 32, Precision.F32, **options)

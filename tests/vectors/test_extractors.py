@@ -8,24 +8,24 @@ from topwork.core import files
 from topwork.core.config import EngineKind, Precision, Settings
 from topwork.core.errors import DatasetError, ImageError, SettingsError
 from topwork.data.dataset import Dataset
-from topwork.vectors import extractors as columns
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.embed_job import Column
+from topwork.vectors import extractors
+from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import (
+    FeatureExtractor,
     choose_engine,
     choose_precision,
-    make_columns,
+    make_extractors,
     prepare_networks,
 )
 
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    monkeypatch.setattr(columns, "has_accelerator", lambda: True)
+    monkeypatch.setattr(extractors, "has_accelerator", lambda: True)
 
 
 def test_auto_is_the_cpu_without_an_accelerator(monkeypatch):
-    monkeypatch.setattr(columns, "has_accelerator", lambda: False)
+    monkeypatch.setattr(extractors, "has_accelerator", lambda: False)
     assert choose_engine(Settings.create()) is EngineKind.OPENVINO
     assert choose_engine(Settings.create(engine="keras")) is EngineKind.KERAS
     assert choose_precision(Settings.create(engine="keras")) is Precision.F32
@@ -55,30 +55,32 @@ def test_what_contradicts_itself_is_refused(values, said):
 
 def test_keras_and_openvino_open_the_same_network(small, store, monkeypatch):
     opened = []
-    monkeypatch.setattr(columns, "KerasEngine", lambda *args, **kinds: opened.append((args, kinds)))
+    monkeypatch.setattr(
+        extractors, "KerasEngine", lambda *args, **kinds: opened.append((args, kinds))
+    )
     settings = small.model_copy(update={"engine": EngineKind.KERAS, "flip": True})
-    (column,) = make_columns(prepare_networks(settings, store), settings, store)
-    column.open_engine()
+    (extractor,) = make_extractors(prepare_networks(settings, store), settings, store)
+    extractor.open_engine()
     (((folder, size, precision), options),) = opened
     assert (size, precision, options) == (32, Precision.F32, {"flip": True})
     assert (folder / "model.weights.h5").is_file()
-    assert column.send is None
+    assert extractor.run_remotely is None
 
 
 def test_ray_runs_what_the_store_lacks(small, store, monkeypatch):
     asked = []
 
     class FakeCluster:
-        def run(self, errands, **about):
-            asked.append((errands, about))
+        def run(self, tasks, **about):
+            asked.append((tasks, about))
 
-    monkeypatch.setattr(columns, "join_cluster", lambda address: FakeCluster())
+    monkeypatch.setattr(extractors, "join_cluster", lambda address: FakeCluster())
     settings = small.model_copy(update={"engine": EngineKind.RAY})
-    (column,) = make_columns(prepare_networks(settings, store), settings, store)
-    column.send(["errand"])
-    ((errands, about),) = asked
-    assert errands == ["errand"]
-    assert about["space"] == column.store.space
+    (extractor,) = make_extractors(prepare_networks(settings, store), settings, store)
+    extractor.run_remotely(["task"])
+    ((tasks, about),) = asked
+    assert tasks == ["task"]
+    assert about["space"] == extractor.store.space
     assert about["network"].is_file()
     assert about["root"] == store
 
@@ -92,14 +94,14 @@ def send_to(store, bad=()):
     """Others, who run every image but some, and write the vectors."""
     heard = []
 
-    def send(errands):
-        for errand in errands:
-            heard.append(errand.sha256)
-            if errand.place in bad:
-                yield errand.place, ImageError("damaged or cut off")
+    def send(tasks):
+        for task in tasks:
+            heard.append(task.sha256)
+            if task.image_index in bad:
+                yield task.image_index, ImageError("damaged or cut off")
             else:
-                store.write([errand.sha256], one_by_one([errand.source]))
-                yield errand.place, None
+                store.write([task.sha256], one_by_one([task.source]))
+                yield task.image_index, None
 
     return send, heard
 
@@ -110,12 +112,12 @@ def refuse():
 
 def test_others_run_what_is_missing_and_the_store_has_it(tmp_path, images):
     store, others = open_store(tmp_path), open_store(tmp_path)
-    embed_columns(Dataset.from_sources(images[:2]), [Column(store, FakeEngine)])
+    embed_images(Dataset.from_sources(images[:2]), [FeatureExtractor(store, FakeEngine)])
     send, heard = send_to(others)
     steps = []
     dataset = Dataset.from_sources([*images, images[3]])
     callback = Recorder(on_run=steps.append)
-    kept, found = embed_columns(dataset, [Column(store, refuse, send)], callback=callback)
+    kept, found = embed_images(dataset, [FeatureExtractor(store, refuse, send)], callback=callback)
     assert (len(kept), found.embedded, found.reused) == (10, 7, 3)
     assert len(heard) == len({*heard}) == 7
     assert np.array_equal(found.values, one_by_one(dataset.sources))
@@ -125,14 +127,16 @@ def test_others_run_what_is_missing_and_the_store_has_it(tmp_path, images):
 
 def test_what_others_cannot_use_is_left_out(tmp_path, images):
     send, _ = send_to(open_store(tmp_path), bad={4})
-    column = Column(open_store(tmp_path), refuse, send)
-    kept, found = embed_columns(Dataset.from_sources(images), [column])
+    extractor = FeatureExtractor(open_store(tmp_path), refuse, send)
+    kept, found = embed_images(Dataset.from_sources(images), [extractor])
     assert (len(kept), len(found.hashes)) == (8, 8)
     assert "damaged" in kept.skipped[0].reason
     send, _ = send_to(open_store(tmp_path), bad={4})
     with pytest.raises(DatasetError, match="damaged"):
-        embed_columns(
-            Dataset.from_sources(images), [Column(open_store(tmp_path), refuse, send)], strict=True
+        embed_images(
+            Dataset.from_sources(images),
+            [FeatureExtractor(open_store(tmp_path), refuse, send)],
+            strict=True,
         )
 
 

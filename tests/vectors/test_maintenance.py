@@ -16,11 +16,11 @@ from recorder import Recorder
 from vectors.test_store import LENGTH, SPACE, hashes, open_store, vectors
 
 from topwork.core.errors import StoreError
-from topwork.core.locks import Claims
-from topwork.vectors import maintenance as upkeep
+from topwork.core.locks import Locks
+from topwork.vectors import maintenance
 from topwork.vectors.store import VectorStore
 
-SMALL = upkeep.Limits(vectors=16, few_parts=5)
+SMALL = maintenance.Limits(vectors=16, few_parts=5)
 
 
 def fill(root, count=40, size=3):
@@ -44,28 +44,28 @@ def check_whole(root, count=40):
 
 def test_small_parts_become_large_ones_with_the_same_vectors(tmp_path):
     store = fill(tmp_path)
-    assert upkeep.compact(store, SMALL) == 14 - 3
+    assert maintenance.compact(store, SMALL) == 14 - 3
     assert sizes(tmp_path) == [10, 15, 15]
     assert np.array_equal(store.read(hashes(40)), vectors(40))
     check_whole(tmp_path)
     # The large ones are left alone, and one alone is too.
-    assert upkeep.compact(store, SMALL) == 0
+    assert maintenance.compact(store, SMALL) == 0
     assert sizes(tmp_path) == [10, 15, 15]
     assert not [*(store.folder / "claims").iterdir()]
 
 
 def test_large_parts_are_bounded_in_bytes_too(tmp_path):
-    upkeep.compact(fill(tmp_path, size=2), replace(SMALL, bytes=4 * LENGTH * 6))
+    maintenance.compact(fill(tmp_path, size=2), replace(SMALL, bytes=4 * LENGTH * 6))
     assert max(sizes(tmp_path)) == 6
     check_whole(tmp_path)
 
 
 def test_only_many_small_parts_are_tidied_up(tmp_path):
     store = fill(tmp_path, 15)
-    upkeep.tidy(store, SMALL)
+    maintenance.compact_if_many(store, SMALL)
     assert sizes(tmp_path) == [3] * 5
     store.write(hashes(3, 15), vectors(3))
-    upkeep.tidy(store, SMALL)
+    maintenance.compact_if_many(store, SMALL)
     assert sizes(tmp_path) == [3, 15]
 
 
@@ -77,9 +77,9 @@ def test_a_full_disk_keeps_nobody_from_what_is_there(tmp_path, monkeypatch):
 
     with monkeypatch.context() as full:
         full.setattr(pq, "write_table", refuse)
-        upkeep.tidy(store, SMALL)
+        maintenance.compact_if_many(store, SMALL)
         with pytest.raises(StoreError, match="No space left on device"):
-            upkeep.compact(store, SMALL)
+            maintenance.compact(store, SMALL)
     assert np.array_equal(store.read(hashes(40)), vectors(40))
     assert sizes(tmp_path) == [1] + [3] * 13
     assert len(check_whole(tmp_path)) == 40
@@ -88,7 +88,7 @@ def test_a_full_disk_keeps_nobody_from_what_is_there(tmp_path, monkeypatch):
 def test_a_vector_that_is_there_twice_is_kept_once(tmp_path):
     store = fill(tmp_path, 8, 4)
     store.write(hashes(8)[2:6], vectors(8)[2:6])
-    assert upkeep.compact(store, SMALL) == 2
+    assert maintenance.compact(store, SMALL) == 2
     assert sizes(tmp_path) == [8]
     check_whole(tmp_path, 8)
 
@@ -97,7 +97,7 @@ def test_a_part_that_holds_all_of_the_others_is_not_removed(tmp_path):
     """Its name is that of the large part, which would have the same content."""
     store = open_store(tmp_path)
     names = [store.write(hashes(4)[:n], vectors(4)[:n]) for n in (4, 2, 3)]
-    upkeep.compact(store, SMALL)
+    maintenance.compact(store, SMALL)
     assert len(sizes(tmp_path)) == 1
     assert len(names) == 3
     check_whole(tmp_path, 4)
@@ -107,7 +107,7 @@ def test_readers_and_writers_of_before_survive_it(tmp_path):
     writer = fill(tmp_path)
     reader, late = open_store(tmp_path), open_store(tmp_path)
     parts, _ = reader.locate(hashes(40))
-    upkeep.compact(writer, SMALL)
+    maintenance.compact(writer, SMALL)
     assert np.array_equal(reader.locate(hashes(40))[0], parts), "numbers hold until a refresh"
     assert np.array_equal(reader.read(hashes(40)), vectors(40))
     assert np.array_equal(reader.read(hashes(5)), vectors(40)[:5])
@@ -120,11 +120,11 @@ def test_readers_and_writers_of_before_survive_it(tmp_path):
 
 def test_two_do_not_compact_at_once(tmp_path):
     store = fill(tmp_path)
-    with Claims(store.claims_folder) as claims:
-        claims.take("compaction")
-        assert upkeep.compact(open_store(tmp_path), SMALL) == 0
+    with Locks(store.locks_folder) as locks:
+        locks.take("compaction")
+        assert maintenance.compact(open_store(tmp_path), SMALL) == 0
     assert len(sizes(tmp_path)) == 14
-    assert upkeep.compact(open_store(tmp_path), SMALL) == 11
+    assert maintenance.compact(open_store(tmp_path), SMALL) == 11
 
 
 def test_damaged_parts_are_set_aside_and_the_others_joined(tmp_path):
@@ -132,7 +132,7 @@ def test_damaged_parts_are_set_aside_and_the_others_joined(tmp_path):
     part = sorted(store.folder.glob("part-*"))[4]
     part.write_bytes(part.read_bytes()[:-50] + bytes(50))
     images = pq.read_table(sorted(store.folder.glob("part-*"))[0])["image"].to_pylist()
-    upkeep.compact(store, SMALL)
+    maintenance.compact(store, SMALL)
     assert len(store.set_aside) == 1
     again = open_store(tmp_path)
     assert len(again) == 37
@@ -156,7 +156,7 @@ def die(act):
         return act(*args)
     return run
 LocalFolder.write, LocalFolder.remove = die(LocalFolder.write), die(LocalFolder.remove)
-upkeep.compact(open_store(Path(sys.argv[1])), SMALL)
+maintenance.compact(open_store(Path(sys.argv[1])), SMALL)
 """
 
 
@@ -166,7 +166,7 @@ def test_killed_at_any_step_nothing_is_lost(tmp_path, step):
     command = [sys.executable, "-c", KILLED, tmp_path, str(step)]
     killed = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert killed.returncode == -signal.SIGKILL
-    upkeep.compact(check_whole(tmp_path), SMALL)
+    maintenance.compact(check_whole(tmp_path), SMALL)
     assert len(sizes(tmp_path)) <= 4
     assert len(check_whole(tmp_path)) == 40
 
@@ -186,7 +186,7 @@ def test_processes_read_while_another_compacts(tmp_path):
     reader = context.Process(target=_read_on, args=(tmp_path, barrier, 300))
     reader.start()
     barrier.wait()
-    upkeep.compact(store, SMALL)
+    maintenance.compact(store, SMALL)
     reader.join()
     assert reader.exitcode == 0
 
@@ -216,7 +216,7 @@ def named(entries):
 
 
 def test_a_survey_counts_what_lies_there(root):
-    found = named(upkeep.survey(root))
+    found = named(maintenance.list_items(root))
     assert found.keys() == {
         "vectors/efficientnet", "vectors/xception", "bases/xception", "bases/stack",
         "remote/ab", "programs/jit", "copies/x.json",
@@ -234,9 +234,9 @@ def test_a_survey_counts_what_lies_there(root):
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path):
-    assert upkeep.survey(tmp_path / "none") == []
-    assert upkeep.verify(tmp_path / "none") == upkeep.Checked(0, (), ())
-    assert upkeep.compact_all(tmp_path / "none") == 0
+    assert maintenance.list_items(tmp_path / "none") == []
+    assert maintenance.verify(tmp_path / "none") == maintenance.CheckResult(0, (), ())
+    assert maintenance.compact_all(tmp_path / "none") == 0
     assert not (tmp_path / "none").exists()
 
 
@@ -244,7 +244,7 @@ def test_a_space_that_says_nothing_of_itself_is_shown_all_the_same(root):
     (root / "vectors" / SPACE.name / "space.json").write_text("{")
     part = next((root / "vectors" / SPACE.name).glob("part-*"))
     part.write_text("no part")
-    found = named(upkeep.survey(root))["vectors/efficientnet"]
+    found = named(maintenance.list_items(root))["vectors/efficientnet"]
     assert (found.space, found.base, found.vectors, found.parts) == (None, None, 9, 4)
 
 
@@ -273,12 +273,12 @@ def test_what_is_chosen_and_only_that_is_removed(root, options, wanted):
         "bases/xception-150-0123456789abcdef",
     ):
         age(root / name, 3)
-    before = named(upkeep.survey(root))
-    chosen = upkeep.choose([*before.values()], **options)
+    before = named(maintenance.list_items(root))
+    chosen = maintenance.select_items([*before.values()], **options)
     wanted = before.keys() if wanted == {"everything"} else wanted
     assert named(chosen).keys() == wanted
-    assert upkeep.prune(root, chosen) == sum(before[name].bytes for name in wanted)
-    assert named(upkeep.survey(root)).keys() == before.keys() - wanted
+    assert maintenance.prune(root, chosen) == sum(before[name].bytes for name in wanted)
+    assert named(maintenance.list_items(root)).keys() == before.keys() - wanted
     assert (root / "mine" / "notes.txt").exists()
 
 
@@ -287,7 +287,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(root, tmp_path_factory):
     (elsewhere / "precious").write_text("not ours")
     (root / "programs" / "link").symlink_to(elsewhere)
     (root / "vectors" / "link").symlink_to(elsewhere)
-    upkeep.prune(root, upkeep.survey(root))
+    maintenance.prune(root, maintenance.list_items(root))
     assert (elsewhere / "precious").exists()
     assert not (root / "programs" / "link").exists()
     assert not (root / "vectors" / "link").exists()
@@ -299,23 +299,23 @@ def test_what_cannot_be_removed_is_an_error(root, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StoreError, match=r"cannot remove .*Permission denied.*freed"):
-        upkeep.prune(root, upkeep.survey(root))
+        maintenance.prune(root, maintenance.list_items(root))
 
 
 def test_every_damaged_part_is_found_and_set_aside(root):
-    assert upkeep.verify(root) == upkeep.Checked(5, (), ())
+    assert maintenance.verify(root) == maintenance.CheckResult(5, (), ())
     parts = sorted((root / "vectors").rglob("part-*"))
     for part in parts[:2]:
         data = bytearray(part.read_bytes())
         data[data.index(pq.read_table(part)["vector"][0].values.to_numpy().tobytes())] ^= 1
         part.write_bytes(data)
     recorder = Recorder()
-    checked = upkeep.verify(root, recorder)
+    checked = maintenance.verify(root, recorder)
     assert recorder.told["on_part_checked"] == [(n, 5) for n in range(1, 6)]
     assert (checked.parts, checked.before) == (5, ())
     assert sorted(checked.damaged) == [str(part.with_suffix(".damaged")) for part in parts[:2]]
     assert not any(part.exists() for part in parts[:2])
-    again = upkeep.verify(root)
+    again = maintenance.verify(root)
     assert (again.parts, again.damaged) == (3, ())
     assert sorted(again.before) == sorted(checked.damaged)
 
@@ -330,12 +330,12 @@ def test_a_built_network_is_known_by_its_base_in_int8_too(tmp_path):
     }
     for name in names:
         (tmp_path / "bases" / name).mkdir(parents=True)
-    assert {entry.name: entry.base for entry in upkeep.survey(tmp_path)} == names
+    assert {entry.name: entry.base for entry in maintenance.list_items(tmp_path)} == names
 
 
 def test_what_is_being_written_is_not_part_of_the_survey(root):
-    before = upkeep.survey(root)
+    before = maintenance.list_items(root)
     fill_temporary(root / "bases" / beside("xception-150-0123456789abcdef", how=of_alive))
     for folder in (f"vectors/{SPACE.name}", "remote/ab", "copies"):
         (root / folder / beside("a", how=of_alive)).write_bytes(bytes(1000))
-    assert upkeep.survey(root) == before
+    assert maintenance.list_items(root) == before

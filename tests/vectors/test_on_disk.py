@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from topwork.core.errors import StoreError
 from topwork.vectors import on_disk as module
-from topwork.vectors.on_disk import StoredVectors, key_of, lay, lay_out, map_rows, select
+from topwork.vectors.on_disk import (
+    VectorsOnDisk,
+    concatenate_rows,
+    copy_to_disk,
+    key_of,
+    map_rows,
+    select,
+)
 from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
 SPACE = Space("fake", "0" * 64, 8, "1", "1", "bilinear", "f32")
@@ -37,9 +44,9 @@ def fill(root, values, *, part=7, base="fake", order=None):
     return store
 
 
-def lay_in_blocks(stores, hashes):
+def write_in_blocks(stores, hashes):
     """Reads few rows at a time."""
-    return lay_out(stores, hashes, block_bytes=4 * 5 * 10)
+    return copy_to_disk(stores, hashes, block_bytes=4 * 5 * 10)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def root(values, tmp_path_factory):
 def stored(root):
     store = VectorStore(root, SPACE, 5)
     store.refresh()
-    return lay_in_blocks([store], make_hashes(100))
+    return write_in_blocks([store], make_hashes(100))
 
 
 rows = st.lists(st.integers(-100, 99), max_size=60).map(lambda some: np.array(some, np.int64))
@@ -96,7 +103,7 @@ def test_networks_stand_side_by_side_whatever_the_order_in_their_stores(tmp_path
         fill(tmp_path, values),
         fill(tmp_path, other, part=33, base="other", order=np.arange(100)[::-1]),
     ]
-    found = lay_in_blocks(stores, make_hashes(100))
+    found = write_in_blocks(stores, make_hashes(100))
     np.testing.assert_array_equal(found[:], np.concatenate([values, other], axis=1))
 
 
@@ -106,7 +113,7 @@ def test_images_may_be_there_twice_and_the_store_may_have_more(root, values):
     chosen = [3, 3, 50, 3, 99]
     hashes = make_hashes(100)
     np.testing.assert_array_equal(
-        lay_in_blocks([store], [hashes[n] for n in chosen])[:], values[chosen]
+        write_in_blocks([store], [hashes[n] for n in chosen])[:], values[chosen]
     )
 
 
@@ -121,12 +128,12 @@ def test_the_store_is_read_part_by_part(tmp_path, values, monkeypatch):
         return read(images)
 
     monkeypatch.setattr(store, "read", watch)
-    lay_in_blocks([store], make_hashes(100))
+    write_in_blocks([store], make_hashes(100))
     assert seen == sorted(seen)
     assert len(seen) == 100
 
 
-def test_rows_at_neighbouring_places_are_a_sample_of_all(stored):
+def test_rows_in_consecutive_slots_are_a_sample_of_all(stored):
     """Also where the store has them in order: a block of a class would spoil training."""
     blocks = list(stored.blocks())
     means = [block.mean() for block in blocks]
@@ -136,7 +143,7 @@ def test_rows_at_neighbouring_places_are_a_sample_of_all(stored):
 
 
 @given(chosen=rows, size=st.integers(1, 20))
-def test_blocks_have_every_place_once(stored, chosen, size):
+def test_blocks_have_every_row_once(stored, chosen, size):
     blocks = list(stored.blocks(chosen, size))
     assert all(len(block) <= size for block in blocks)
     found = np.concatenate([np.zeros(0, int), *blocks])
@@ -144,18 +151,18 @@ def test_blocks_have_every_place_once(stored, chosen, size):
 
 
 @given(parts=st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=4))
-def test_laid_one_after_the_other_they_are_as_concatenated(stored, values, parts):
+def test_rows_on_disk_and_in_memory_are_concatenated(stored, values, parts):
     """Whether some are held, and though some are of one file."""
     given_, wanted = [], []
     for number, (count, held) in enumerate(parts):
         rows = np.random.default_rng(number).integers(0, 100, count)
         given_.append(values[rows] if held else stored.select(rows))
         wanted.append(values[rows])
-    laid = lay(given_)
-    assert isinstance(laid, StoredVectors) != all(held for _, held in parts)
-    np.testing.assert_array_equal(laid[:], np.concatenate(wanted))
-    order = np.random.default_rng(9).permutation(len(laid))
-    np.testing.assert_array_equal(laid[order], np.concatenate(wanted)[order])
+    joined = concatenate_rows(given_)
+    assert isinstance(joined, VectorsOnDisk) != all(held for _, held in parts)
+    np.testing.assert_array_equal(joined[:], np.concatenate(wanted))
+    order = np.random.default_rng(9).permutation(len(joined))
+    np.testing.assert_array_equal(joined[order], np.concatenate(wanted)[order])
 
 
 def test_scaled_vectors_are_scaled_when_read(stored, values):
@@ -186,17 +193,17 @@ def test_a_key_says_what_the_vectors_are_without_reading_them(root, stored, tmp_
     store = VectorStore(root, SPACE, 5)
     store.refresh()
     hashes = make_hashes(100)
-    assert key_of(lay_in_blocks([store], hashes)) == stored.key
+    assert key_of(write_in_blocks([store], hashes)) == stored.key
     others = [
         key_of(values),
-        key_of(lay_in_blocks([store], hashes[:-1])),
-        key_of(lay_in_blocks([store], hashes[::-1])),
-        key_of(lay_in_blocks([fill(tmp_path, values, base="other")], hashes)),
+        key_of(write_in_blocks([store], hashes[:-1])),
+        key_of(write_in_blocks([store], hashes[::-1])),
+        key_of(write_in_blocks([fill(tmp_path, values, base="other")], hashes)),
         key_of(stored.select(np.arange(99))),
         key_of(stored.select(np.arange(100) > 0)),
         key_of(stored.scaled(values[0], values[1])),
-        key_of(lay([stored, stored])),
-        key_of(lay([stored, values])),
+        key_of(concatenate_rows([stored, stored])),
+        key_of(concatenate_rows([stored, values])),
     ]
     assert len({stored.key, *others}) == 1 + len(others)
 
@@ -209,7 +216,7 @@ def test_all_damaged_parts_are_found_at_once(tmp_path, values):
         data[60] ^= 255
         part.write_bytes(data)
     with pytest.raises(DamagedPartError):
-        lay_in_blocks([store], make_hashes(100))
+        write_in_blocks([store], make_hashes(100))
     assert len(store.set_aside) == 2
 
 
@@ -225,7 +232,7 @@ def open_files(folder):
 def test_its_file_has_no_name_and_ends_with_it(tmp_path, values):
     store = fill(tmp_path, values)
     there = sorted(tmp_path.rglob("*"))
-    found = lay_in_blocks([store], make_hashes(100))
+    found = write_in_blocks([store], make_hashes(100))
     assert sorted(tmp_path.rglob("*")) == there
     assert len(open_files(tmp_path)) == 1
     few = found.select([1, 2])
@@ -242,7 +249,7 @@ def test_without_room_for_the_file_it_says_how_much_is_needed(tmp_path, values, 
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StoreError, match=r"100 vectors of 5 .* --store") as caught:
-        lay_in_blocks([store], make_hashes(100))
+        write_in_blocks([store], make_hashes(100))
     assert str(store.folder) in str(caught.value)
 
 
@@ -261,11 +268,11 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path, values, monkeypatch):
 
     monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda **options: Full())
     with pytest.raises(StoreError, match="no space left"):
-        lay_in_blocks([store], make_hashes(100))
+        write_in_blocks([store], make_hashes(100))
 
 
 def test_a_file_that_was_cut_is_an_error_and_no_other_vectors(tmp_path, values):
-    found = lay_in_blocks([fill(tmp_path, values)], make_hashes(100))
+    found = write_in_blocks([fill(tmp_path, values)], make_hashes(100))
     found._files[0]._file.truncate(4 * 5 * 50)
     with pytest.raises(StoreError, match="its end is missing"):
         found[:]

@@ -14,7 +14,7 @@ from topwork.recipes import train as pipeline
 from topwork.recipes.embed import embed
 from topwork.vectors import quantize as quantization
 from topwork.vectors.extractors import prepare_networks
-from topwork.vectors.quantize import Fitted, compare, fit_networks, measure_cost
+from topwork.vectors.quantize import Fitted, fit_networks, measure_agreement, measure_cost
 
 pytest.importorskip("nncf")
 
@@ -44,14 +44,14 @@ def test_agreement_is_the_explained_variance():
     others = numbers.normal(3, 2, (50, 8)).astype(np.float32)
     values = others + numbers.normal(0, 0.5, others.shape).astype(np.float32)
     wanted = r2_score(others, values, multioutput="variance_weighted")
-    assert compare(values, others) == pytest.approx(wanted, abs=1e-6)
-    assert compare(others, others) == 1
+    assert measure_agreement(values, others) == pytest.approx(wanted, abs=1e-6)
+    assert measure_agreement(others, others) == 1
 
 
 def test_agreement_of_images_that_are_all_the_same():
     others = np.ones((3, 4), np.float32)
-    assert compare(others, others) == 1
-    assert compare(others + 1, others) == 0
+    assert measure_agreement(others, others) == 1
+    assert measure_agreement(others + 1, others) == 0
 
 
 def test_says_what_it_found(trained, recorder):

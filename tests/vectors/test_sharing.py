@@ -22,6 +22,7 @@ from vectors.test_embed import (
     SIZE,
     FakeEngine,
     check_progress,
+    embed,
     one_by_one,
     open_store,
     parts,
@@ -29,10 +30,9 @@ from vectors.test_embed import (
 )
 from vectors.test_store import SPACE
 
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.data.dataset import Dataset
-from topwork.vectors import embed_job as backlog
-from topwork.vectors.embed import embed
+from topwork.vectors import embed_job
 from topwork.vectors.embed_job import Pace
 from topwork.vectors.index import parse_digests
 from topwork.vectors.store import VectorStore
@@ -42,15 +42,14 @@ WORKER = """
 import sys, time
 sys.path.insert(0, "tests")
 from pathlib import Path
-from topwork.vectors import embed_job as backlog
+from topwork.vectors import embed_job
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
-from topwork.vectors import embed
-from vectors.test_embed import FakeEngine, open_store
+from vectors.test_embed import FakeEngine, embed, open_store
 
 # However many cores there are, one must not take everything.
-in_threads = backlog.in_threads
-backlog.in_threads = lambda function, items, *_, **__: in_threads(function, items, 8)
+in_threads = embed_job.in_threads
+embed_job.in_threads = lambda function, items, *_, **__: in_threads(function, items, 8)
 root, log, pause_s = Path(sys.argv[1]), open(sys.argv[2], "a"), float(sys.argv[3])
 hashes = []
 
@@ -66,9 +65,8 @@ dataset = hash_images(Dataset.from_folder(root / "data"), False)
 hashes += dataset.hashes
 print("ready", flush=True)
 sys.stdin.readline()
-kept, found = embed(
-    dataset, open_store(root), Engine(), pace=backlog.Pace(part_vectors=8, stretch=4, poll_s=0.02)
-)
+pace = embed_job.Pace(part_vectors=8, chunk_images=4, poll_s=0.02)
+kept, found = embed(dataset, open_store(root), Engine(), pace=pace)
 print(len(kept), found.embedded, found.reused)
 """
 
@@ -168,15 +166,15 @@ def test_where_one_is_killed_the_other_finishes_everything(folder, tmp_path, sta
     assert np.array_equal(vectors.values, one_by_one(dataset.sources))
 
 
-QUICK = Pace(stretch=4, poll_s=0.01)
+QUICK = Pace(chunk_images=4, poll_s=0.01)
 
 
-def claim_some(store, hashes, claims):
-    """Claims every other stretch of images, and returns their places."""
-    stretches = backlog.plan(hashes, store, QUICK.stretch)[::2]
-    for stretch in stretches:
-        assert claims.take(stretch.name)
-    return np.concatenate([stretch.places for stretch in stretches])
+def lock_some(store, hashes, locks):
+    """Locks every other chunk of images, and returns their indices."""
+    chunks = embed_job.plan(hashes, store, QUICK.chunk_images)[::2]
+    for chunk in chunks:
+        assert locks.take(chunk.name)
+    return np.concatenate([chunk.indices for chunk in chunks])
 
 
 def test_the_bar_moves_by_what_others_finish(tmp_path, images):
@@ -184,8 +182,8 @@ def test_the_bar_moves_by_what_others_finish(tmp_path, images):
     dataset = Dataset.from_sources(images)
     hashes = [sha256(image).hexdigest() for image in images]
     store, other, engine, steps = open_store(tmp_path), open_store(tmp_path), FakeEngine(), []
-    with Claims(other.claims_folder) as claims:
-        places = claim_some(other, hashes, claims)
+    with Locks(other.locks_folder) as locks:
+        places = lock_some(other, hashes, locks)
         mine = len(images) - len(places)
 
         def hear(progress):
@@ -210,8 +208,8 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images):
     pace = replace(QUICK, patience_s=0.05)
     hashes = [sha256(image).hexdigest() for image in images]
     store, engine, steps = open_store(tmp_path), FakeEngine(), []
-    with Claims(store.claims_folder) as claims:
-        claim_some(store, hashes, claims)
+    with Locks(store.locks_folder) as locks:
+        lock_some(store, hashes, locks)
         _, vectors = embed(
             Dataset.from_sources(images),
             store,
@@ -224,7 +222,7 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(tmp_path, images):
     check_progress(steps)
 
 
-def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images):
+def test_locks_are_released_by_a_run_that_ends_early(tmp_path, images):
     store = open_store(tmp_path)
     with pytest.raises(ZeroDivisionError):
         embed(
@@ -233,13 +231,13 @@ def test_claims_are_given_back_by_a_run_that_ends_early(tmp_path, images):
             FakeEngine(breaks_at=50, error=ZeroDivisionError),
             pace=QUICK,
         )
-    assert not [*store.claims_folder.iterdir()]
+    assert not [*store.locks_folder.iterdir()]
     _, vectors = embed(Dataset.from_sources(images), open_store(tmp_path), FakeEngine(), pace=QUICK)
     assert vectors.reused == 50
 
 
 def test_what_is_written_is_given_back_before_the_end(tmp_path, images):
-    pace = replace(QUICK, stretch=2, part_vectors=4)
+    pace = replace(QUICK, chunk_images=2, part_vectors=4)
     store, held = open_store(tmp_path), []
 
     def hear(_):
@@ -251,28 +249,28 @@ def test_what_is_written_is_given_back_before_the_end(tmp_path, images):
     assert held[-2] < 10
 
 
-def test_stretches_are_cut_at_the_same_images_whatever_is_there(tmp_path, images):
+def test_chunks_are_cut_at_the_same_images_whatever_is_there(tmp_path, images):
     hashes = [sha256(image).hexdigest() for image in images]
-    whole = backlog.plan(hashes, open_store(tmp_path), QUICK.stretch)
-    assert np.array_equal(np.concatenate([s.places for s in whole]), np.arange(120))
+    whole = embed_job.plan(hashes, open_store(tmp_path), QUICK.chunk_images)
+    assert np.array_equal(np.concatenate([c.indices for c in whole]), np.arange(120))
     assert len(whole) > 10
     # Without the first images, in front of others, and with some that are there already.
-    rest = backlog.plan(hashes[50:], open_store(tmp_path), QUICK.stretch)
-    assert {s.name for s in rest[1:]} < {s.name for s in whole}
+    rest = embed_job.plan(hashes[50:], open_store(tmp_path), QUICK.chunk_images)
+    assert {c.name for c in rest[1:]} < {c.name for c in whole}
     store = open_store(tmp_path)
     there = [n for n in range(120) if n % 3]
     store.write([hashes[n] for n in there], np.zeros((len(there), LENGTH), np.float32))
-    left = backlog.plan(hashes, store, QUICK.stretch)
-    assert {s.name for s in left} <= {s.name for s in whole}
-    assert np.array_equal(np.concatenate([s.places for s in left]), np.arange(0, 120, 3))
+    left = embed_job.plan(hashes, store, QUICK.chunk_images)
+    assert {c.name for c in left} <= {c.name for c in whole}
+    assert np.array_equal(np.concatenate([c.indices for c in left]), np.arange(0, 120, 3))
 
 
 def test_of_equal_images_the_first_is_planned(tmp_path):
     hashes = [sha256(b"%d" % (n % 7)).hexdigest() for n in range(30)]
     store = VectorStore(tmp_path, replace(SPACE, image_size=SIZE), LENGTH)
-    (planned,) = [np.concatenate([s.places for s in backlog.plan(hashes, store)])]
+    (planned,) = [np.concatenate([c.indices for c in embed_job.plan(hashes, store)])]
     assert planned.tolist() == list(range(7))
-    assert not backlog.plan([], store)
+    assert not embed_job.plan([], store)
     assert parse_digests(hashes[:7]).shape == (7, 4)
 
 

@@ -1,4 +1,4 @@
-"""The command about the store: what lies in it, and its upkeep."""
+"""The command about the store: what lies in it, and its maintenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from topwork.core.leftovers import Temporary
-    from topwork.vectors.maintenance import Entry
+    from topwork.vectors.maintenance import StoreItem
 
 # Whose temporary files are whose.
 _OWNERS = {
@@ -59,7 +59,7 @@ def show_store(
 ) -> None:
     """Show what the store holds; check it, tidy it, or remove some of it."""
     from topwork.recipes.progress import make_console
-    from topwork.vectors import maintenance as upkeep
+    from topwork.vectors import maintenance
 
     _check(compact, verify, prune, base, older_than, yes)
     root = find_store(store)
@@ -68,27 +68,27 @@ def show_store(
     done: dict[str, Any] = {}
     damaged = False
     if compact:
-        fewer = upkeep.compact_all(root)
+        fewer = maintenance.compact_all(root)
         done["parts_fewer"] = fewer
         console.print(f"Made large parts of small ones: {counted(fewer, 'part')} fewer")
     if verify:
-        checked = upkeep.verify(root)
+        checked = maintenance.verify(root)
         damaged = bool(checked.damaged)
         done["verified"] = {"parts": checked.parts, "damaged": checked.damaged}
         _say_checked(console, checked)
     if prune:
         older_than_s = None if older_than is None else _read_age(older_than)
-        entries = upkeep.survey(root)
-        chosen = upkeep.choose(entries, base, older_than_s)
+        entries = maintenance.list_items(root)
+        chosen = maintenance.select_items(entries, base, older_than_s)
         freed = 0
         if chosen and (yes or _ask(console, chosen)):
-            freed = upkeep.prune(root, chosen)
+            freed = maintenance.prune(root, chosen)
         done["freed_bytes"] = freed
         if freed:
             console.print(f"Freed {_say_bytes(freed)}")
         else:
             console.print("Nothing was removed" if chosen else _say_none(entries, base, older_than))
-    entries = upkeep.survey(root)
+    entries = maintenance.list_items(root)
     if as_json:
         print_json({**_describe(root, entries), "swept_bytes": swept, **done})
     elif not done:
@@ -122,7 +122,7 @@ def _read_age(text: str) -> float:
     return float(found[1]) * _UNITS_S[found[2]]
 
 
-def _ask(console: Console, chosen: Sequence[Entry]) -> bool:
+def _ask(console: Console, chosen: Sequence[StoreItem]) -> bool:
     if not sys.stdin.isatty():
         raise SettingsError("prune: nobody can be asked here; say --yes to remove without asking")
     total = sum(entry.bytes for entry in chosen)
@@ -131,7 +131,7 @@ def _ask(console: Console, chosen: Sequence[Entry]) -> bool:
     return typer.confirm(f"Remove these, {_say_bytes(total)}?", err=console.stderr)
 
 
-def _say_none(entries: Sequence[Entry], base: str | None, older_than: str | None) -> str:
+def _say_none(entries: Sequence[StoreItem], base: str | None, older_than: str | None) -> str:
     """Says why there is nothing to remove, and what there is."""
     what = [f"of {printable(base)}"] if base else []
     what += [f"not written to for {older_than}"] if older_than else []
@@ -151,7 +151,7 @@ def _say_checked(console: Console, checked: Any) -> None:
         console.print(f"{counted(len(checked.before), 'part')} set aside earlier can be deleted")
 
 
-def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
+def _describe(root: Path, entries: Sequence[StoreItem]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from topwork.vectors.maintenance import KINDS
@@ -191,7 +191,7 @@ def _describe(root: Path, entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
+def _show(console: Console, root: Path, entries: Sequence[StoreItem]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -239,7 +239,7 @@ def _show(console: Console, root: Path, entries: Sequence[Entry]) -> None:
         console.print("What is of unknown runs is removed when it is a day old.", style="dim")
 
 
-def _add_up(entries: Sequence[Entry], temporary: Sequence[Temporary]) -> int:
+def _add_up(entries: Sequence[StoreItem], temporary: Sequence[Temporary]) -> int:
     return sum(each.bytes for each in entries) + sum(each.bytes for each in temporary)
 
 

@@ -1,7 +1,7 @@
 """Arrow arrays made of buffers.
 
-pyarrow's own `array` looks whether it is given something of pandas, and to know imports it, where
-it is installed: a third of a second that a command need not wait for.
+pyarrow's own `array` imports pandas, if it is installed, to see whether it is given one of its
+objects: a third of a second that a command need not wait for.
 """
 
 from __future__ import annotations

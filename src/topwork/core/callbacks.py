@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from topwork.metrics.history import History
     from topwork.serve.server import Ready
     from topwork.vectors.duplicates import Pair
-    from topwork.vectors.embed import Vectors
+    from topwork.vectors.embed import Embedding
     from topwork.vectors.embed_job import Progress
     from topwork.vectors.quantize import Quantization
 
@@ -51,7 +51,7 @@ class Callback:
     def on_run(self, progress: Progress) -> None:
         """An image more has been run through the base."""
 
-    def on_embedded(self, dataset: Dataset, vectors: Vectors) -> None:
+    def on_embedded(self, dataset: Dataset, vectors: Embedding) -> None:
         """Every image has its vector; `dataset` lacks those that could not be used."""
 
     def on_split(self, dataset: Dataset, pairs: Sequence[Pair]) -> None:
@@ -63,8 +63,8 @@ class Callback:
     def on_compared(self, done: int, total: int) -> None:
         """An image more has been made small, to be compared with others."""
 
-    def on_skipped(self, place: int, reason: str) -> None:
-        """The image in this place could not be made small; only its bytes are compared."""
+    def on_skipped(self, index: int, reason: str) -> None:
+        """The image with this index cannot be decoded; only its bytes are compared."""
 
     def on_tried(self, done: int, total: int | None) -> None:
         """Some heads more were trained to choose from; how many will be, if that is known."""

@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all, whenever a process is killed."""
+"""Files and folders that are complete or not there at all, whenever a process is killed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Written = TypeVar("Written")
 # Temporary folders that are in use.
 _scratch: set[Path] = set()
 
-# Clocks of files tick in milliseconds, on some disks in seconds.
+# File times have a resolution of milliseconds, on some disks of seconds.
 SETTLED_NS = 3 * 10**9
 
-# How often processes that replace the same folder may get in each other's way.
+# How often a folder is tried to be replaced while other processes replace it too.
 ATTEMPTS = 20
 
 
@@ -56,7 +56,7 @@ def drop_scratch(folder: Path) -> None:
 
 @contextlib.contextmanager
 def open_scratch() -> Iterator[Path]:
-    """Makes an empty temporary folder, which is removed in the end; see `remove_scratch`."""
+    """Makes an empty temporary folder and removes it at the end; see `remove_scratch`."""
     folder = make_scratch()
     try:
         yield folder
@@ -79,13 +79,13 @@ def open_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_scratch() -> None:
-    """Removes the temporary folders that threads still use, for whoever leaves without them."""
+    """Removes the temporary folders that threads still use, before a process ends without them."""
     for folder in tuple(_scratch):
         drop_scratch(folder)
 
 
 def touch_scratch() -> None:
-    """Shows whoever cannot ask for this process that its temporary folders are still in use."""
+    """Updates the times of this process's temporary folders, for machines that cannot see it."""
     for folder in tuple(_scratch):
         with contextlib.suppress(OSError):
             os.utime(folder)
@@ -98,7 +98,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_unchanged(path: Path, record: Path, *, settled_ns: int = SETTLED_NS) -> str:
-    """Returns the SHA-256 of a file, hex; one that is known and unchanged is not read.
+    """Returns the SHA-256 of a file, hex; a file that is known and unchanged is not read.
 
     A file counts as unchanged while its path, size, inode and time of change are the same; one
     that was changed seconds ago is not remembered, since another change might show the same time.
@@ -156,7 +156,7 @@ def write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
     """Makes a folder of what `write` puts into an empty one.
 
     Args:
-        path: the folder; one that is there is moved away first, and back if that fails.
+        path: the folder; an existing one is moved away first, and moved back if this fails.
         write: fills the folder that it is given.
 
     Returns:
@@ -175,7 +175,7 @@ def write_folder(path: Path, write: Callable[[Path], Written]) -> Written:
 
 
 def _put_in_place(new: Path, path: Path) -> None:
-    """Renames a folder; what has its name is moved away, by whichever process comes first."""
+    """Renames a folder, after what has its name was moved away by this process or another."""
     holder = make_beside(path, REPLACED)
     try:
         for attempt in range(ATTEMPTS):
@@ -187,13 +187,13 @@ def _put_in_place(new: Path, path: Path) -> None:
             try:
                 new.rename(path)
             except OSError:
-                # Back with it, unless another process has put its own there by now.
+                # Moved back, unless another process has put its own folder there by now.
                 with contextlib.suppress(OSError):
                     moved.rename(path)
                 if attempt + 1 == ATTEMPTS:
                     raise
             else:
-                # What it holds is wanted back no more.
+                # What it holds need not be moved back any more.
                 with contextlib.suppress(OSError):
                     holder = holder.rename(holder.with_suffix(FILLING))
                 return

@@ -1,10 +1,9 @@
-"""What ends a run from outside, Ctrl-C and SIGTERM, and how to see where one hangs.
+"""Ctrl-C and SIGTERM, which end a run from outside, and how to see where a run hangs.
 
 Python raises KeyboardInterrupt in the main thread, and that is not enough: a library's callback
 may swallow it, and while the main thread is in native code nothing is raised at all. So a thread
-hears of each signal too, by the byte that Python's handler in C writes at once, and ends the
-process where the main thread does not. Only native code that lets no other thread run is safe from
-it.
+receives each signal too, by the byte that Python's handler in C writes at once, and ends the
+process if the main thread does not. Only native code that lets no other thread run can prevent it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any, Final, NoReturn
 from topwork.core.errors import SettingsError
 from topwork.core.files import remove_scratch
 
-# Ctrl-C first: what replaces handlers must not be interrupted by it in between.
+# Ctrl-C first: it must not interrupt the replacement of the handlers.
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 MESSAGES = {
@@ -34,15 +33,15 @@ MESSAGES = {
     signal.SIGTERM: "terminated; finished vectors are kept, run again to go on",
 }
 
-# How long the main thread has to end by itself, and how long it may hold a signal before that.
+# How long the main thread may take to end by itself, and how long it may hold a signal before.
 GRACE_S = 1.5
 HOLD_S = 20.0
 
-# Signals this close together are one: `timeout` and some shells send it to the process and to its
-# group.
+# Signals this close together count as one: `timeout` and some shells send a signal to the process
+# and to its group.
 TOGETHER_S = 0.25
 
-# How long each step may take that cleans where the main thread does not, and how long to say so.
+# How long each clean-up may take if the main thread does not end, and how long the message may.
 CLEAN_S = 0.6
 SAY_S = 0.2
 POLL_S = 0.05
@@ -55,18 +54,18 @@ class Terminated(KeyboardInterrupt):
 
 
 class _State:
-    """What is known of signals in this process.
+    """The state of signals in this process.
 
     Attributes:
         watched: the signals that are watched; none without `watch`.
-        wakeup: what Python's handler in C writes to.
+        wakeup: the socket that Python's handler in C writes to.
         received: the last signal.
-        waiting: the one that came while signals were held.
+        waiting: the signal that came while signals were held.
         depth: how many `hold_interrupts` are entered.
-        borrowed: the handlers that these replaced, where nothing is watched.
-        swallowed: whether an exception that a signal raised came to nothing.
-        released: whether signals are another's.
-        leaving: whether nothing is to be raised any more.
+        borrowed: the handlers that these replaced, if no signals are watched.
+        swallowed: whether an exception that a signal raised was swallowed.
+        released: whether other code handles the signals.
+        leaving: whether signals raise nothing any more.
     """
 
     def __init__(self) -> None:
@@ -77,7 +76,7 @@ class _State:
         self.depth = 0
         self.borrowed: dict[signal.Signals, Any] = {}
         self.swallowed = self.released = self.leaving = False
-        # Taken by whoever says the last line.
+        # Taken by the thread that prints the last message.
         self.voice = threading.Lock()
 
 
@@ -86,7 +85,7 @@ _cleaners: list[Callable[[], object]] = []
 
 
 def watch() -> None:
-    """Has SIGINT and SIGTERM end this process, whatever it does; for a program, at its start.
+    """Makes SIGINT and SIGTERM end this process, whatever it does; for the start of a program.
 
     A signal that the parent ignores stays ignored, as `nohup` and shell scripts expect.
     """
@@ -118,7 +117,7 @@ def _hear_of_the_swallowed() -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    """The handler in Python: it runs in the main thread, as soon as that is in Python."""
+    """The handler in Python: it runs in the main thread as soon as that runs Python code."""
     _state.received = signal.Signals(number)
     if _state.leaving:
         return
@@ -133,7 +132,7 @@ def _make(number: signal.Signals) -> KeyboardInterrupt:
 
 
 def _watch(reading: socket.socket) -> None:
-    """Waits for signals for ever, in a thread."""
+    """Waits for signals, in a thread, until the process ends."""
     while True:
         number = _read(reading, None)
         if number in _state.watched and not _state.released:
@@ -146,7 +145,7 @@ def _read(reading: socket.socket, timeout_s: float | None) -> int | None:
 
 
 def _see_to_the_end(reading: socket.socket, number: signal.Signals) -> None:
-    """Gives the main thread its time, and ends the process if it is then still there."""
+    """Waits for the main thread to end, and ends the process if it does not in time."""
     begun = free = now = time.monotonic()
     repeated = 0
     while now < min(free + GRACE_S, begun + HOLD_S + GRACE_S):
@@ -173,19 +172,19 @@ def _see_to_the_end(reading: socket.socket, number: signal.Signals) -> None:
 
 
 def _expect_failures() -> None:
-    """Says nothing of threads that fail because what they use is put away under them."""
+    """Silences threads that fail because what they use is being cleaned up."""
     threading.excepthook = lambda _: None
 
 
 def _repeat(number: signal.Signals) -> None:
     if sys.platform == "win32":
         _thread.interrupt_main(number)
-    else:  # which ends a system call as well
+    else:  # this ends a system call as well
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _do_within(limit_s: float, *actions: Callable[[], object]) -> None:
-    """Does things side by side, and waits for them only so long."""
+    """Runs actions in threads, and waits for them for a limited time."""
     end = time.monotonic() + limit_s
     threads = [threading.Thread(target=_try, args=(action,), daemon=True) for action in actions]
     for thread in threads:
@@ -201,7 +200,7 @@ def _try(action: Callable[[], object]) -> None:
 
 def _say(number: signal.Signals) -> None:
     if _state.voice.acquire(blocking=False):
-        # What moves on a terminal is stopped in the middle, with the cursor hidden.
+        # A progress bar is interrupted in the middle of a line, with the cursor hidden.
         start = "\n\x1b[?25h" if os.isatty(2) else ""
         # Not through `sys.stderr`: the main thread may hold its lock.
         os.write(2, f"{start}topwork: {MESSAGES[number]}\n".encode())
@@ -213,10 +212,10 @@ def exit_code(number: int) -> int:
 
 
 def describe_end() -> tuple[str, int]:
-    """Returns what to say of the signal that ended the main thread, and the exit code.
+    """Returns the message for the signal that ended the main thread, and the exit code.
 
     Returns:
-        The line, empty if it was said before; the code, 130 where there was no signal.
+        The message, empty if it was printed before; the code, 130 if there was no signal.
     """
     number = _state.received or signal.SIGINT
     mine = not _state.watched or _state.voice.acquire(blocking=False)
@@ -224,12 +223,12 @@ def describe_end() -> tuple[str, int]:
 
 
 def was_interrupted() -> bool:
-    """Whether a signal has come that ends this process: an error after it is its consequence."""
+    """Whether a signal that ends this process has come: later errors are its consequence."""
     return _state.received is not None
 
 
 def before_leaving(clean: Callable[[], object]) -> None:
-    """Has something done before the process ends, whichever way it does.
+    """Registers a function to be called before the process ends, however it does.
 
     Args:
         clean: called once, perhaps in another thread, while others are still running.
@@ -238,15 +237,15 @@ def before_leaving(clean: Callable[[], object]) -> None:
 
 
 def stop_raising() -> None:
-    """Lets signals raise nothing from here on: the main thread is done."""
+    """Makes signals raise nothing from now on: the main thread is done."""
     _state.leaving = True
 
 
 def leave(code: int) -> NoReturn:
-    """Cleans, and ends the process without Python's farewell.
+    """Cleans up, and ends the process without Python's own clean-up.
 
-    Everything is written by then, and the libraries would take a good part of a second to put
-    themselves away.
+    Everything is written by then, and the clean-up of the libraries would take a good part of a
+    second.
     """
     stop_raising()
     _expect_failures()
@@ -261,10 +260,10 @@ def leave(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Puts off a Ctrl-C or a SIGTERM until this is left; in the main thread, elsewhere nothing.
+    """Holds a Ctrl-C or a SIGTERM back until this is left; does nothing outside the main thread.
 
-    For what should not be done by half and does not take long. A second signal is not put off;
-    in the command `topwork` neither is one that has waited for `HOLD_S`.
+    For what should not be left half done and does not take long. A second signal is not held back,
+    and in the command `topwork` no signal is for longer than `HOLD_S`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -284,7 +283,7 @@ def hold_interrupts() -> Iterator[None]:
 
 
 def interrupt_waits() -> bool:
-    """Whether a signal came while signals are held: what can be left out should be."""
+    """Whether a signal came while signals are held: optional work should be left out."""
     return _state.waiting is not None
 
 
@@ -293,7 +292,7 @@ def _let_go() -> None:
         _give_back()
     finally:
         _state.depth = 0
-    # From here on a signal raises by itself.
+    # From here on a new signal raises at once.
     number, _state.waiting = _state.waiting, None
     if number is None:
         return
@@ -305,7 +304,7 @@ def _let_go() -> None:
 def _borrow() -> None:
     for number in SIGNALS:
         handler = signal.getsignal(number)
-        # None is one that was not set by Python, and could not be given back.
+        # None is a handler that was not set by Python; it could not be restored.
         if handler not in (None, signal.SIG_IGN):
             _state.borrowed[number] = handler
             signal.signal(number, _remember)
@@ -328,27 +327,27 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def release() -> Iterator[None]:
-    """Leaves signals to what has handlers of its own, such as a server, for as long as it runs."""
+    """Leaves signals to code that has handlers of its own, such as a server, while it runs."""
     _state.released = True
     try:
         yield
     finally:
         _state.released = False
         if threading.current_thread() is threading.main_thread():
-            # An event loop had its own there.
+            # An event loop replaced the wake-up socket by its own.
             _listen()
 
 
 def show_stacks(after: str | None) -> None:
-    """Prints what all threads are doing: at SIGUSR1, and every so many seconds.
+    """Prints the stacks of all threads: at SIGUSR1, and at regular intervals.
 
-    No thread needs to be in Python for it.
+    It works even if no thread runs Python code.
 
     Args:
-        after: seconds, as the environment has them; None or empty for SIGUSR1 only.
+        after: seconds, as text from the environment; None or empty for SIGUSR1 only.
 
     Raises:
-        SettingsError: they are no time.
+        SettingsError: it is no number of seconds.
     """
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)

@@ -1,13 +1,13 @@
-"""Temporary files and folders: whose they are, and the removal of what killed processes left.
+"""Temporary files and folders: who made them, and the removal of what killed processes left.
 
-Their names say who made them, so that the mark is there as soon as the file is:
+Their names contain a mark of the process that made them, which is there as soon as the file is:
 
     topwork-HOST-BOOT-PID-START-…                 in the system's folder for temporary files
-    .NAME-topwork-HOST-BOOT-PID-START-….tmp       beside what is to be called NAME
-    .NAME-topwork-HOST-BOOT-PID-START-….old       holds what was NAME while that is replaced
+    .NAME-topwork-HOST-BOOT-PID-START-….tmp       becomes NAME when it is complete
+    .NAME-topwork-HOST-BOOT-PID-START-….old       holds the old NAME while it is replaced
 
-What a process of this machine made is removed as soon as that process is gone. Where nobody can
-tell, because another machine made it or an older Topwork, it is removed when it is a day old.
+What a process of this machine made is removed when that process has ended. What another machine or
+an older Topwork made, of which that is unknown, is removed when it is a day old.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from pathlib import Path
 
 from topwork.core.locks import remove_free
 
-# What nobody can be asked about is removed when it is this old.
+# Files whose process is unknown are removed when they are this old.
 STALE_S = 24 * 3600.0
 
 FILLING, REPLACED = ".tmp", ".old"
 
-# In which folders of a store such files can be, and how deep below each.
-_PLACES = {
+# The folders of a store where temporary files can be, and how deep below each.
+_DEPTHS = {
     "vectors": 1, "bases": 0, "remote": 1, "archives": 0, "copies": 0, "inspections": 0,
 }  # fmt: skip
 
 _PROC = Path("/proc")
 _MACHINE = Path("/etc/machine-id")
-# With the mark the name is no longer than every file system allows.
+# With the mark, the whole name is short enough for every file system.
 _LONGEST_NAME = 64
 _MARK = r"([0-9a-f]{8})-([0-9a-f]{8})-([1-9][0-9]{0,9})-([0-9]{1,20})-[a-z0-9_]{8,16}"
 _BESIDE = re.compile(rf"\..*-topwork-{_MARK}(?:\.tmp|\.old)", re.DOTALL)
 _SCRATCH = re.compile(rf"topwork-(?:[a-z]+-)?{_MARK}")
-# What an older Topwork made. A folder of the user may be called "topwork-pictures".
+# Names that an older Topwork used. A folder of the user may be called "topwork-pictures".
 _OLDER = re.compile(r"\.(?:weights|elsewhere|shared-[0-9a-f]{16})-[0-9a-f]{16}\.tmp")
 _UNMARKED_BESIDE = re.compile(r"\..+-(?:[a-z0-9_]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
 _UNMARKED_SCRATCH = re.compile(r"topwork-(?:serve-)?(?=[a-z]*[0-9_])[a-z0-9_]{8}")
@@ -75,14 +75,14 @@ class Temporary:
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody needs it any more."""
+        """Whether no process uses it any more."""
         if self.owner is Owner.UNKNOWN:
             return time.time() - self.changed_s > STALE_S
         return self.owner is Owner.DEAD
 
     @property
     def bytes(self) -> int:
-        """How much there is of it now."""
+        """Its present size in bytes."""
         return _measure(self.path)
 
 
@@ -90,7 +90,7 @@ def name_beside(name: str) -> str:
     """Returns the name for a temporary file beside another, without the ending.
 
     Args:
-        name: of the other; one that is long is cut.
+        name: of the other; a long one is shortened.
     """
     while len(os.fsencode(name)) > _LONGEST_NAME:
         name = name[:-1]
@@ -101,7 +101,7 @@ def make_beside(path: Path, ending: str = FILLING) -> Path:
     """Makes an empty temporary folder beside a path.
 
     Args:
-        path: the path; nothing need be there.
+        path: the path; it need not exist.
         ending: `FILLING`, or `REPLACED`, see `sweep_beside`.
 
     Raises:
@@ -124,13 +124,13 @@ def make_scratch(purpose: str = "") -> Path:
 
 
 def judge(name: str, changed_s: float | None = None) -> Owner:
-    """Tells what is known of the process that made a temporary file, by the file's name.
+    """Returns what is known of the process that made a temporary file, by the file's name.
 
     Args:
         name: of the file.
-        changed_s: when the file was last changed, in seconds since 1970. Machines that are copies
-            of each other look like one that was started again; what was changed since this one
-            was started shows that they are two.
+        changed_s: when the file was last changed, in seconds since 1970. A copy of this machine
+            looks like this machine before a restart; a file that was changed after this machine
+            started shows that it is another one.
     """
     found = _BESIDE.fullmatch(name) or _SCRATCH.fullmatch(name)
     if found is None or found[1] != _find_host():
@@ -142,13 +142,13 @@ def judge(name: str, changed_s: float | None = None) -> Owner:
 
 
 def _make_mark() -> str:
-    # Now and not earlier: after a fork they are those of another process.
+    # Computed each time: after a fork they are those of another process.
     pid = os.getpid()
     return f"{_find_host()}-{_find_boot()}-{pid}-{_find_state(pid)[1]}"
 
 
 def _find_host(proc: Path = _PROC, machine: Path = _MACHINE) -> str:
-    """Names the machine and, in a container, whose numbers of processes are counted."""
+    """Identifies the machine and, in a container, its namespace of process numbers."""
     try:
         space = str((proc / "self/ns/pid").readlink())
     except OSError:
@@ -180,11 +180,11 @@ def _shorten(text: str) -> str:
 def _find_state(pid: int, proc: Path = _PROC) -> tuple[str, int]:
     """Returns the state of a process and when it started, in ticks; "" and 0 if unknown."""
     try:
-        # Where other numbers are mounted than ours, they tell nothing.
+        # If /proc is that of another namespace, its numbers mean nothing here.
         if str((proc / "self").readlink()) != str(os.getpid()):
             return "", 0
         text = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-        # The name before it is the program's choice, with spaces and parentheses.
+        # The program's name before it may contain spaces and parentheses.
         fields = text.rpartition(")")[2].split()
         return fields[0], int(fields[19])
     except (OSError, ValueError, IndexError):
@@ -195,7 +195,7 @@ def _judge_process(pid: int, start: int) -> Owner:
     if pid == os.getpid() and start in (0, _find_state(pid)[1]):
         return Owner.ALIVE
     if os.name == "nt":
-        # There the same call would end the process.
+        # On Windows the call below would end the process.
         return Owner.UNKNOWN
     try:
         os.kill(pid, 0)
@@ -211,9 +211,9 @@ def _judge_process(pid: int, start: int) -> Owner:
 
 
 def sweep(store: Path | None = None, *targets: Path) -> int:
-    """Removes what killed processes left, wherever this one looks; to be called when it starts.
+    """Removes what killed processes left where this one works; to be called when it starts.
 
-    What cannot be removed stays. Several processes may do it at once.
+    What cannot be removed stays. Several processes may do this at once.
 
     Args:
         store: the store's folder, if one is used.
@@ -233,11 +233,11 @@ def sweep(store: Path | None = None, *targets: Path) -> int:
 def sweep_beside(path: Path) -> int:
     """Removes what killed processes left beside a path, and returns how many bytes that freed.
 
-    Where one was killed between moving away what it replaces and putting the new in its place,
-    what was moved away comes back.
+    If one was killed after it moved the old content away and before the new was in its place, the
+    old content is moved back.
 
     Args:
-        path: of a model or an export; nothing need be there.
+        path: of a model or an export; it need not exist.
     """
     older = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]{{8}}\.tmp")
 
@@ -254,10 +254,10 @@ def sweep_folder(folder: Path) -> int:
 
 def find_in_store(root: Path) -> Iterator[Temporary]:
     """Yields the temporary files and folders of a store."""
-    # Not simply all that lies there: people make stores of folders with other things in them.
+    # Only names of Topwork's own: people use folders with other things in them as stores.
     yield from _find(root, lambda name: bool(_BESIDE.fullmatch(name) or _OLDER.fullmatch(name)))
     for folder in _list_folders(root):
-        depth = _PLACES.get(os.path.basename(folder), -1)  # noqa: PTH119
+        depth = _DEPTHS.get(os.path.basename(folder), -1)  # noqa: PTH119
         if depth >= 0:
             yield from _find(folder, is_temporary)
         if depth >= 1:
@@ -275,16 +275,16 @@ def is_temporary(name: str) -> bool:
 def find_scratch() -> Iterator[Temporary]:
     """Yields this user's folders of Topwork among the system's temporary files."""
     try:
-        place = Path(tempfile.gettempdir())
+        folder = Path(tempfile.gettempdir())
     except OSError:
         return
     uid = os.getuid() if hasattr(os, "getuid") else None
-    for found in _find(place, lambda name: name.startswith("topwork-")):
+    for found in _find(folder, lambda name: name.startswith("topwork-")):
         with contextlib.suppress(OSError):
             facts = found.path.lstat()
             is_own = stat.S_ISDIR(facts.st_mode) and uid in (None, facts.st_uid)
             is_marked = _SCRATCH.fullmatch(found.path.name)
-            # What Python makes for itself is for nobody else.
+            # Python makes temporary folders that only their owner can use.
             is_older = _UNMARKED_SCRATCH.fullmatch(found.path.name) and (
                 stat.S_IMODE(facts.st_mode) == 0o700
             )
@@ -293,7 +293,7 @@ def find_scratch() -> Iterator[Temporary]:
 
 
 def _find(folder: Path | str, is_ours: Callable[[str], bool]) -> Iterator[Temporary]:
-    """Yields what lies in a folder and has such a name, links excepted."""
+    """Yields the files and folders in a folder whose name is ours, without links."""
     try:
         with os.scandir(folder) as entries:
             ours = [entry for entry in entries if is_ours(entry.name)]
@@ -308,7 +308,7 @@ def _find(folder: Path | str, is_ours: Callable[[str], bool]) -> Iterator[Tempor
 
 
 def _list_folders(folder: Path | str) -> list[str]:
-    """Returns the paths of the folders in a folder, links excepted."""
+    """Returns the paths of the folders in a folder, without links."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -321,7 +321,7 @@ def _list_folders(folder: Path | str) -> list[str]:
 
 
 def _remove(found: Temporary) -> int:
-    """Removes what nobody needs any more, and returns how many bytes that freed."""
+    """Removes a file or folder that no process uses any more; returns how many bytes that freed."""
     if not found.is_left:
         return 0
     path = found.path
@@ -337,17 +337,18 @@ def _remove(found: Temporary) -> int:
 
 
 def put_back(holder: Path) -> bool:
-    """Gives back its name to what was moved away and not replaced.
+    """Moves what was moved away and not replaced back to its name.
 
     Args:
-        holder: holds numbered folders, and the last that is not empty what was moved away last.
+        holder: a folder of numbered folders; the last one that is not empty has what was moved
+            away last.
 
     Returns:
         Whether nothing in the folder is needed any more.
     """
     try:
-        for place in sorted(holder.iterdir(), reverse=True):
-            for moved in place.iterdir():
+        for numbered in sorted(holder.iterdir(), reverse=True):
+            for moved in numbered.iterdir():
                 target = holder.parent / moved.name
                 if not os.path.lexists(target):
                     moved.rename(target)
@@ -358,7 +359,7 @@ def put_back(holder: Path) -> bool:
 
 
 def _measure(path: Path) -> int:
-    """Returns the bytes of a file, or of all files below a folder; 0 where nothing is."""
+    """Returns the bytes of a file, or of all files below a folder; 0 if it does not exist."""
     try:
         facts = path.lstat()
         if not stat.S_ISDIR(facts.st_mode):

@@ -1,10 +1,10 @@
-"""Who of several processes on one machine works on what.
+"""Locks that divide work between several processes on one machine.
 
-A claim is a lock on a file, which the kernel gives back when its process ends, however it ends:
+A lock is an open file, which the kernel unlocks when its process ends, however it ends:
 
     <folder>/<name>.lock
 
-Claims only save work. Where files cannot be locked (Windows, some network disks) every claim is
+Locks only save work. Where files cannot be locked (Windows, some network disks) every lock is
 granted, and what two processes then do twice is harmless.
 """
 
@@ -22,65 +22,65 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Younger locks are left to those who may be about to take them.
+# Younger files are left alone: a process may have made one and not locked it yet.
 SETTLED_S = 60.0
 
 
-class Claims:
-    """What this process has claimed; to be used in a `with`.
+class Locks:
+    """The locks that this process holds; to be used in a `with`.
 
     Args:
-        folder: where the locks lie; None if nobody shares the work.
+        folder: where their files lie; None if nobody shares the work.
 
     Attributes:
-        shared: whether claims can be refused. If not, nobody else is kept from the same work.
+        shared: whether a lock can be refused. If not, nobody else is kept from the same work.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._locks: dict[str, BinaryIO] = {}
-        # Items that are not finished, by claim, and the claim of each.
-        self._left: dict[str, set[int]] = {}
-        self._claim_of: dict[int, str] = {}
+        self._files: dict[str, BinaryIO] = {}
+        # The items that are not finished, by the name of their lock, and the lock of each item.
+        self._unfinished: dict[str, set[int]] = {}
+        self._name_of: dict[int, str] = {}
         self.shared = folder is not None and fcntl is not None
 
-    def __enter__(self) -> Claims:
+    def __enter__(self) -> Locks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in [*self._locks]:
-            self._give_back(name)
-        self._left.clear()
-        self._claim_of.clear()
+        for name in [*self._files]:
+            self._release(name)
+        self._unfinished.clear()
+        self._name_of.clear()
 
     def take(self, name: str, items: Iterable[int] = ()) -> bool:
-        """Claims some work, and returns whether nobody else has it.
+        """Takes the lock on some work, and returns whether nobody else has it.
 
         Args:
-            name: what the processes call this work; a name for a file.
-            items: of which it consists, by numbers that no other claim has.
+            name: what all processes call this work; it becomes part of a file name.
+            items: what the work consists of, by numbers that are under no other lock.
         """
         if self.shared:
             try:
-                self._locks[name] = self._lock(name)
+                self._files[name] = self._lock(name)
             except BlockingIOError:
                 return False
             except OSError:
                 self.shared = False
-        self._left[name] = set(items)
-        self._claim_of.update(dict.fromkeys(self._left[name], name))
+        self._unfinished[name] = set(items)
+        self._name_of.update(dict.fromkeys(self._unfinished[name], name))
         return True
 
     def finish(self, items: Iterable[int]) -> None:
-        """Gives back the claims of which nothing is left to do."""
+        """Marks items as done, and releases the locks that have no other items left."""
         for item in items:
-            name = self._claim_of.pop(item, None)
+            name = self._name_of.pop(item, None)
             if name is None:
                 continue
-            self._left[name].discard(item)
-            if not self._left[name]:
-                del self._left[name]
-                self._give_back(name)
+            self._unfinished[name].discard(item)
+            if not self._unfinished[name]:
+                del self._unfinished[name]
+                self._release(name)
 
     def _lock(self, name: str) -> BinaryIO:
         assert self._folder is not None
@@ -90,7 +90,7 @@ class Claims:
             file = path.open("ab")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had it before may have removed the file that was just opened.
+                # The previous holder may have removed the file that was just opened.
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                         return file
@@ -99,8 +99,8 @@ class Claims:
                 raise
             file.close()
 
-    def _give_back(self, name: str) -> None:
-        file = self._locks.pop(name, None)
+    def _release(self, name: str) -> None:
+        file = self._files.pop(name, None)
         if file is None:
             return
         with contextlib.suppress(OSError):
@@ -109,11 +109,11 @@ class Claims:
 
 
 def remove_free(folder: Path, *, settled_s: float = SETTLED_S) -> None:
-    """Removes the locks that killed processes left: those that nobody holds.
+    """Removes the files of locks that killed processes left: those that nobody holds.
 
     Args:
-        folder: of claims; nothing need be there.
-        settled_s: how old a lock must be; younger ones stay.
+        folder: of locks; it need not exist.
+        settled_s: how old a file must be, in seconds; younger ones stay.
     """
     if not fcntl:
         return
@@ -134,7 +134,7 @@ def _remove_if_free(path: str) -> None:
     lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another may have removed it, and a third made one of this name.
+        # Another process may have removed it, and a third made a new one of this name.
         if os.path.samestat(os.fstat(lock), os.stat(path)):  # noqa: PTH116
             os.unlink(path)  # noqa: PTH108
     finally:

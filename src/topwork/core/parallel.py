@@ -1,4 +1,4 @@
-"""Work ahead of whoever needs it: in threads, or in processes."""
+"""Maps functions over items in threads or processes, a bounded number of items ahead."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from topwork.core.errors import TopworkError
 from topwork.core.runtime import cores
 from topwork.core.shared_memory import open_memory
 
-# Items ahead for each core, where the caller does not say: enough that none is ever idle.
+# Items ahead for each core, if the caller does not say: enough that no core is idle.
 AHEAD = 8
 
-# From 5 on arrays may go another way than the rest.
+# The first version of pickle that can send arrays by another way than the rest.
 PROTOCOL = 5
 
 Item = TypeVar("Item")
@@ -44,22 +44,22 @@ def in_threads(
         function: called in one of as many threads as there are cores.
         items: taken in the caller's thread, as they are needed.
         ahead: how many results may wait, at least 1; `AHEAD` for each core if not given.
-        together: how many items a thread is given at a time, and may wait besides. Giving takes
-            a tenth of a millisecond, which is much where the function takes less than one.
+        together: how many items a thread is given at a time, and how many more may wait. To give
+            them takes a tenth of a millisecond, which is much if the function takes less than one.
 
     Yields:
         The results. What `function` raises is raised here, in its turn, and ends the work.
     """
-    portions = max((ahead or AHEAD * cores()) // together, 1)
+    lists_ahead = max((ahead or AHEAD * cores()) // together, 1)
     with ThreadPoolExecutor(cores()) as pool:
-        do = partial(_do_all, function)
-        for results, error in _map(pool, do, _divide(items, together), portions):
+        apply = partial(_apply_to_all, function)
+        for results, error in _map(pool, apply, _divide(items, together), lists_ahead):
             yield from results
             if error is not None:
                 raise error
 
 
-def _do_all(
+def _apply_to_all(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> tuple[list[Result], Exception | None]:
     results: list[Result] = []
@@ -73,8 +73,8 @@ def _do_all(
 
 def _divide(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
-    while portion := list(islice(rest, size)):
-        yield portion
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def in_processes(
@@ -85,11 +85,11 @@ def in_processes(
 ) -> Iterator[Result]:
     """Does what `in_threads` does, in processes: Python code runs on one core in each.
 
-    They start afresh and import what `function` needs, and nothing of the caller's program: it
-    need not guard its own start, as for `multiprocessing`.
+    They start as new programs that import what `function` needs and nothing of the caller's main
+    module, which needs no guard as it does for `multiprocessing`.
 
     Args:
-        function: of a module that can be imported, or a `functools.partial` of such a one;
+        function: of a module that can be imported, or a `functools.partial` of such a function;
             must pickle.
         items: taken in the caller's thread, as they are needed; must pickle.
         ahead: how many results may wait, at least 1; `AHEAD` for each worker if not given.
@@ -112,10 +112,10 @@ def in_processes(
             idle.put(worker)
 
     with contextlib.ExitStack() as stack:
-        order = pickle.dumps(function, PROTOCOL)
+        pickled = pickle.dumps(function, PROTOCOL)
         for _ in range(workers):
-            idle.put(stack.enter_context(contextlib.closing(_Worker(order))))
-        # As many threads as processes: each waits for one, and `idle` is never empty for long.
+            idle.put(stack.enter_context(contextlib.closing(_Worker(pickled))))
+        # As many threads as processes: each thread waits for one process at a time.
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         yield from _map(pool, ask, items, ahead or AHEAD * workers)
 
@@ -135,9 +135,9 @@ def _map(
 
 
 class _Memory:
-    """Memory in which one process leaves arrays for another.
+    """Shared memory in which one process leaves arrays for another.
 
-    Pixels of 224 × 224 come this way 1.4 times as fast as through a pipe, for less work here.
+    Pixels of 224 × 224 arrive 1.4 times as fast as through a pipe, and cost this process less.
 
     Args:
         file: as `open_memory` returned it.
@@ -148,7 +148,7 @@ class _Memory:
         self._mapped: mmap.mmap | None = None
 
     def write(self, parts: Sequence[memoryview]) -> list[int]:
-        """Lays parts over those from before; returns the size of each in bytes."""
+        """Overwrites what was written before; returns the size of each part in bytes."""
         sizes = [part.nbytes for part in parts]
         mapped = self._map(sum(sizes))
         start = 0
@@ -173,36 +173,37 @@ class _Memory:
 
 
 class _Worker:
-    """A process that answers one item after the other.
+    """A process that applies a function to one item after the other.
 
     Args:
-        order: the pickled function.
+        function: pickled.
     """
 
-    def __init__(self, order: bytes) -> None:
+    def __init__(self, function: bytes) -> None:
         self._file = open_memory()
         self._memory = _Memory(self._file)
-        # Not `-m`: what is pickled must find this module under its own name.
+        # Not `-m`, which would give this module another name than the one in pickles.
         program = f"from topwork.core.parallel import work; work({self._file})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(self._file,),
-            # An interrupt from the keyboard is for the caller, who ends the worker.
+            # Ctrl-C is for the calling process, which ends the worker.
             process_group=0,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._items: IO[bytes] = self._process.stdin
         self._answers: IO[bytes] = self._process.stdout
-        self._order = order
+        self._function = function
 
     def ask(self, item: object) -> Any:
-        """Returns what the function makes of an item, or raises what it raises."""
-        # An item that does not pickle leaves nothing half written.
-        message = self._order + pickle.dumps(item, PROTOCOL)
-        self._order = b""
+        """Returns the function's result for an item, or raises what it raises."""
+        # Pickled first: nothing is sent of an item that does not pickle.
+        message = self._function + pickle.dumps(item, PROTOCOL)
+        # The function is sent once.
+        self._function = b""
         try:
             self._items.write(message)
             self._items.flush()
@@ -215,7 +216,7 @@ class _Worker:
         return result
 
     def close(self) -> None:
-        """Lets the process end: it finds that no more items come."""
+        """Ends the process, by closing its input."""
         with contextlib.suppress(OSError):
             self._items.close()
         self._answers.close()
@@ -234,14 +235,14 @@ class _Worker:
 
 
 def work(file: int) -> None:
-    """What a worker runs: reads a function, then items, and writes what it makes of each.
+    """Runs a worker: reads a function, then items, and writes the result of each.
 
-    It ends when its input does, that is also when whoever started it is killed.
+    It ends when its input is closed, also because the process that started it was killed.
 
     Args:
         file: memory for the arrays of an answer.
     """
-    # What else is printed here must not get between the answers.
+    # Whatever else is printed here goes to stderr, not between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     items, memory = sys.stdin.buffer, _Memory(file)
@@ -251,12 +252,12 @@ def work(file: int) -> None:
             answer, arrays = _answer(function, pickle.load(items))
             pickle.dump((answer, memory.write(arrays)), answers, PROTOCOL)
             answers.flush()
-    # Without a word about an answer that nobody waits for any more.
+    # At once, without errors about an answer that could not be written.
     os._exit(0)
 
 
 def _answer(function: Callable[[Any], Any], item: object) -> tuple[bytes, list[memoryview]]:
-    """Returns, pickled but for its arrays, whether it went well, and the result or exception."""
+    """Returns a flag of success with the result or the exception, pickled, and its arrays."""
     answer: tuple[bool, Any]
     try:
         answer = (True, function(item))

@@ -1,4 +1,4 @@
-"""What there is to run on: cores, versions, OpenVINO without its telemetry, what is hidden."""
+"""The machine and its packages: cores, versions, OpenVINO without telemetry, hidden packages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def cores() -> int:
 def import_openvino() -> Any:
     """Imports OpenVINO and returns the module.
 
-    When it is imported, OpenVINO forks the process to report its use, and leaves an identifier
-    in the user's home. Nobody who trains a classifier has agreed to that, and a fork beside
-    JAX's threads may hang. It does without where its telemetry package is not installed, so
-    for the time of the import it is not.
+    OpenVINO forks the process when it is imported, to report its use, and leaves an identifier in
+    the user's home. Users of Topwork have not agreed to that, and a fork beside JAX's threads may
+    hang. Without its telemetry package it does neither, so that package is hidden during the
+    import.
     """
     package = "openvino_telemetry"
     if "openvino" not in sys.modules and package not in sys.modules:
@@ -48,7 +48,7 @@ def import_jpeg_packages() -> Any:
 
 
 class _Hidden:
-    """Finds no package of some names; asked before all other finders."""
+    """Hides some packages; asked before all other finders."""
 
     def __init__(self, packages: Collection[str]) -> None:
         self._packages = packages
@@ -60,9 +60,9 @@ class _Hidden:
 
 
 def hide(*packages: str) -> None:
-    """Lets this process do without packages that may be installed.
+    """Makes this process behave as if some packages were not installed.
 
-    Keras imports whatever it could work with, seconds of it where all of that is there.
+    Keras imports everything it could work with, which takes seconds if all of it is installed.
     """
     sys.meta_path.insert(0, _Hidden(packages))
 
@@ -70,8 +70,8 @@ def hide(*packages: str) -> None:
 def find_version(package: str) -> str:
     """Returns the version of a package that is installed.
 
-    The standard library's `version` parses all that a package says of itself, its whole readme
-    too: for a handful of packages a tenth of a second.
+    The standard library's `version` parses all metadata of a package, with its whole readme: a
+    tenth of a second for a handful of packages.
 
     Raises:
         PackageNotFoundError: it is not installed.

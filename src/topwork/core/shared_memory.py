@@ -1,8 +1,8 @@
 """Batches of pixels and of vectors in memory that two processes share.
 
-The memory is a file without a name: it is handed over as a descriptor, and whatever ends the
-two processes, nothing of it is left. Named shared memory would outlive a kill, and is as small
-as 64 MB in many containers.
+The memory is a file without a name: it is passed on as a descriptor, and however the two processes
+end, nothing of it is left. Named shared memory would remain after a kill, and is limited to 64 MB
+in many containers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-# One batch runs, one waits for it, one is being filled.
+# One batch is run, one waits, and one is being filled.
 SLOTS = 3
 
 
 def open_memory() -> int:
-    """Returns the descriptor of an empty file without a name, in memory where there is such."""
+    """Returns the descriptor of an empty file without a name, in memory if the system can."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("topwork")
     with tempfile.TemporaryFile() as file:
@@ -27,7 +27,7 @@ def open_memory() -> int:
 
 
 class Ring:
-    """Places for a few batches, and for their vectors.
+    """Slots for a few batches of pixels and for their vectors.
 
     Args:
         memory: as `open_memory` returned it; both processes give the same sizes.

@@ -1,12 +1,13 @@
-"""Imports compiled libraries: in the main thread, in one order, before any thread of ours starts.
+"""Imports compiled libraries in the main thread and in one order, before threads are started.
 
-While a compiled library is loaded, its thread holds the lock of the dynamic loader, and some run
-Python meanwhile: matplotlib's font library does, and so the hook that JAX has in Python's garbage
-collection. There the thread may have to wait for the GIL; whoever has that may be waiting for the
-loader's lock, for a library of its own or a thread's first use of one, and neither ever goes on.
+While a thread loads a compiled library, it holds the lock of the dynamic loader, and some libraries
+run Python code meanwhile: matplotlib's font library does, and so does the hook that JAX has in
+Python's garbage collection. That code may have to wait for the GIL, which another thread may hold
+that waits for the loader's lock, to load a library itself or to use one for the first time: a
+deadlock.
 
-So whoever starts threads first calls the function here that is named after what they do. After
-the first time it costs next to nothing. A package that is not installed is passed over: whoever
+So code that starts threads first calls the function here that is named after what they do. After
+the first call it costs next to nothing. A package that is not installed is skipped: the code that
 needs it says so.
 """
 
@@ -23,59 +24,59 @@ from topwork.core.config import HeadKind
 from topwork.core.runtime import import_jpeg_packages, import_openvino
 from topwork.core.task import Task
 
-# Formats that Pillow imports a library of its own for, when it first meets one, and HEIC.
-_PICTURES = ("PIL.WebPImagePlugin", "PIL.AvifImagePlugin", "pillow_heif")
-# Of JAX also what it imports when it first compiles something.
+# Formats for which Pillow imports another library when it first reads one, and HEIC.
+_IMAGE_FORMATS = ("PIL.WebPImagePlugin", "PIL.AvifImagePlugin", "pillow_heif")
+# With what JAX imports when it first compiles something.
 _DENSE = ("jax", "jax.numpy", "optax", "jaxlib.mlir.dialects.mhlo")
-_SOLVED = ("sklearn.linear_model", "scipy.linalg", "scipy.optimize")
+_LOGISTIC = ("sklearn.linear_model", "scipy.linalg", "scipy.optimize")
 _FOLDS = ("sklearn.model_selection",)
 _DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 _SAVING = ("h5py", "safetensors.numpy", "pyarrow.parquet", "jinja2")
 _SERVING = ("httptools", "uvloop", "pyarrow.parquet")
-_FIGURES = {Task.LABELS: ("sklearn.metrics",), Task.NUMBER: ("scipy.special",)}
+_METRICS = {Task.LABELS: ("sklearn.metrics",), Task.NUMBER: ("scipy.special",)}
 
 
-def pictures() -> None:
-    """For threads that decode images, or encode small ones."""
-    _load(*_PICTURES)
-    with _collecting_later():
+def decoding() -> None:
+    """For threads that decode images or encode thumbnails."""
+    _load(*_IMAGE_FORMATS)
+    with _without_garbage_collection():
         import_jpeg_packages()
 
 
-def networks() -> None:
-    """For threads that decode images beside networks that run, or run them."""
-    pictures()
-    with _collecting_later(), contextlib.suppress(ImportError):
+def running_networks() -> None:
+    """For threads that run networks, or decode images while networks run."""
+    decoding()
+    with _without_garbage_collection(), contextlib.suppress(ImportError):
         import_openvino()
 
 
 def predicting() -> None:
-    """For a thread that compiles networks while modules are imported that make pages too."""
-    networks()
-    _load("markupsafe")
+    """For a thread that compiles networks while modules that read labels and make pages load."""
+    running_networks()
+    _load("markupsafe", "unicodedata")
 
 
 def explaining() -> None:
-    """For threads that make maps, and the pictures that these are drawn in."""
-    networks()
+    """For threads that make heatmaps and draw them."""
+    running_networks()
     _load(*_DRAWING)
 
 
 def training(*kinds: HeadKind, task: Task, folds: bool, groups: bool, sketches: bool) -> None:
-    """For what threads do beside and within the training of heads.
+    """For the threads that train heads, and those that run beside them.
 
     Args:
         kinds: of the heads.
-        task: of the data, which decides the figures.
+        task: of the data; decides the metrics.
         folds: whether heads are compared on folds.
         groups: whether images have groups.
-        sketches: whether there are so many images that copies are looked for in sketches.
+        sketches: whether duplicates are searched by sketches, as among many images.
     """
-    networks()
+    running_networks()
     _load("numpy.random")
     if HeadKind.DENSE in kinds:
         _load(*_DENSE)
-    _load(*_FIGURES.get(task, ()))
+    _load(*_METRICS.get(task, ()))
     if groups:
         _load("scipy.sparse.csgraph")
     if sketches:
@@ -87,37 +88,38 @@ def training(*kinds: HeadKind, task: Task, folds: bool, groups: bool, sketches: 
 
 
 def saving() -> None:
-    """For the threads that save a model, its curve and its report."""
+    """For the threads that save a model, its learning curve and its report."""
     explaining()
     _load(*_SAVING)
 
 
-def fitting() -> None:
-    """For a thread that waits for NNCF, and heads that are solved to see what int8 costs."""
-    networks()
-    _load(*_FOLDS, *_SOLVED)
+def quantizing() -> None:
+    """For a thread that waits for NNCF, and the heads that show what int8 costs."""
+    running_networks()
+    _load(*_FOLDS, *_LOGISTIC)
 
 
 def inspecting() -> None:
-    """For the threads that judge images and labels, and the tests that compare splits."""
-    networks()
+    """For the threads that check images and labels and compare splits."""
+    running_networks()
     _load("scipy.stats", *_FOLDS)
     blas()
 
 
 def serving() -> None:
-    """For a server's threads, which decode, run and explain."""
-    networks()
+    """For a server's threads, which decode images, run networks and explain predictions."""
+    running_networks()
     _load(*_SERVING)
 
 
 @cache
 def blas() -> Any:
-    """Returns what limits the threads of matrix products, a `ThreadpoolController`.
+    """Returns the `ThreadpoolController`, which limits the threads of matrix products.
 
-    To find the libraries that multiply it asks the dynamic loader: once, when heads can be solved.
+    It asks the dynamic loader for the libraries of matrix products, once, after those that logistic
+    heads need are loaded.
     """
-    _load(*_SOLVED)
+    _load(*_LOGISTIC)
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -125,15 +127,15 @@ def blas() -> Any:
 
 @cache
 def _load(*names: str) -> None:
-    with _collecting_later():
+    with _without_garbage_collection():
         for name in names:
             with contextlib.suppress(ImportError):
                 import_module(name)
 
 
 @contextlib.contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Puts garbage collection off: hooks stay out of imports, which take a fifth less time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Disables garbage collection: its hooks do not run, and imports take a fifth less time."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from topwork.core.config import HeadSettings
 from topwork.heads.dense import Floats, Head
-from topwork.vectors.on_disk import Rows, StoredVectors
+from topwork.vectors.on_disk import Rows, VectorsOnDisk
 
 Ints = NDArray[np.int32]
 Wide = NDArray[np.float64]
@@ -78,21 +78,21 @@ class Fit:
 def normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
     """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
     vectors, rows = examples.vectors, part.training.ravel()
-    if isinstance(vectors, StoredVectors):
+    if isinstance(vectors, VectorsOnDisk):
         middle, spread = _measure(vectors, rows)
     else:
         seen = vectors[rows]
         middle, spread = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64)
     spread[spread <= CONSTANT * max(spread.max(), CONSTANT)] = 1
     mean, deviation = middle.astype(np.float32), spread.astype(np.float32)
-    if isinstance(vectors, StoredVectors):
+    if isinstance(vectors, VectorsOnDisk):
         scaled: Rows = vectors.scaled(mean, deviation)
     else:
         scaled = (vectors - mean) / deviation
     return replace(examples, vectors=scaled), (mean, deviation)
 
 
-def _measure(vectors: StoredVectors, rows: Ints) -> tuple[Wide, Wide]:
+def _measure(vectors: VectorsOnDisk, rows: Ints) -> tuple[Wide, Wide]:
     """Returns the mean (D,) and the deviation of some rows, in one pass."""
     sums, squares, middle = np.zeros(0), np.zeros(0), np.zeros(0)
     for block in vectors.blocks(rows):

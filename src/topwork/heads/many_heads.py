@@ -14,7 +14,7 @@ from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
 from topwork.heads.examples import Fit, Ints, Labelled, Part
-from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
+from topwork.vectors.on_disk import AnyIndices, VectorsOnDisk, allocate_rows
 
 if TYPE_CHECKING:
     from topwork.heads.epochs import Best, Curve, Knobs
@@ -64,7 +64,7 @@ def train_side_by_side(
     filled = recipes + [recipes[-1]] * (width - len(recipes))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
     heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
-    run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
+    run = _run_streamed if isinstance(examples.vectors, VectorsOnDisk) else _run_held
     best, curve = run(examples, part, first, heads, knobs, task, seed)
     names = name_figures(task)
     fits = []
@@ -122,17 +122,17 @@ def _run_streamed(
     from topwork.heads.epochs_on_disk import Block, order_blocks, run_streamed
 
     vectors, weights = examples.vectors, _relative_weights(examples, part)
-    assert isinstance(vectors, StoredVectors)
+    assert isinstance(vectors, VectorsOnDisk)
     views, count = part.training.shape
     batch = min(recipe.batch_size, count)
     most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
 
-    def read_block(asked: tuple[Indices, Indices]) -> Block:
+    def read_block(asked: tuple[AnyIndices, AnyIndices]) -> Block:
         rows, order = asked
         values = vectors[rows]
         if len(rows) < size:
-            full = make_rows(size, vectors.shape[1])
+            full = allocate_rows(size, vectors.shape[1])
             full[: len(rows)] = values
             values = full
         rows = np.pad(rows, (0, size - len(rows)), mode="edge")
@@ -144,7 +144,7 @@ def _run_streamed(
         generator = np.random.default_rng(seed)
         for epoch in range(recipe.epochs):
             rows = part.training[epoch % views]
-            blocks = order_blocks(vectors.places[rows], size, generator)
+            blocks = order_blocks(vectors.slots[rows], size, generator)
             asked = ((rows[block], order) for block, order in blocks)
             yield in_threads(read_block, asked, BLOCKS_AHEAD)
 

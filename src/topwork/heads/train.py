@@ -28,7 +28,7 @@ from topwork.heads.examples import (
 )
 from topwork.heads.many_heads import name_figures, train_side_by_side
 from topwork.metrics.history import History
-from topwork.vectors.on_disk import Rows, StoredVectors, lay, map_rows, select
+from topwork.vectors.on_disk import Rows, VectorsOnDisk, concatenate_rows, map_rows, select
 
 # Heads of one program: more of them at once are hardly faster, and weights beyond this many
 # (16 MB an array) no longer fit in a cache.
@@ -43,7 +43,7 @@ def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
     if training.weights is not None:
         weights = np.concatenate([training.weights, np.ones(total - count, np.float32)])
     rows = np.arange(total, dtype=np.int32)
-    vectors = lay([training.vectors, validation.vectors])
+    vectors = concatenate_rows([training.vectors, validation.vectors])
     targets = np.concatenate([training.targets, validation.targets])
     return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
 
@@ -107,7 +107,7 @@ def check_vectors(vectors: Rows, name: str) -> None:
     """
     if not len(vectors):
         raise DatasetError(f"{name} needs at least 1 vector, received none")
-    if not isinstance(vectors, StoredVectors) and not np.isfinite(vectors).all():
+    if not isinstance(vectors, VectorsOnDisk) and not np.isfinite(vectors).all():
         raise DatasetError(f"the {name} vectors must be finite, received NaN or infinity")
 
 
@@ -196,7 +196,7 @@ def _solve(
         by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
         weights = balanced if by_classes else plain
         own = outputs, float(recipe.penalty), weights
-        if isinstance(vectors, StoredVectors):
+        if isinstance(vectors, VectorsOnDisk):
             head = solve_streamed(task, vectors, targets, *own)
         else:
             head = solve(task, vectors, targets, *own)
@@ -208,7 +208,10 @@ def _solve(
         return Fit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
-    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+    with (
+        warm_up.blas().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(cores()) as pool,
+    ):
         return list(pool.map(solve_one, recipes))
 
 

@@ -141,7 +141,7 @@ class ThumbnailSet:
             callback: `on_drawn` is called, in the caller's thread, with how many are made, and
                 of how many.
         """
-        warm_up.pictures()
+        warm_up.decoding()
         indices = list(self.found)
         with ThreadPoolExecutor(THREADS) as pool:
             for done, uri in enumerate(pool.map(self._encode, indices), 1):

@@ -20,8 +20,9 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, StoreError
 from topwork.core.parallel import in_threads
-from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, read_bytes
+from topwork.images.decode import DECODER_VERSION, Source, decode
 from topwork.images.thumbnails import read_header
+from topwork.images.verify import read_unchanged
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
 from topwork.vectors.store import DamagedPartError, Space, VectorStore
@@ -208,7 +209,7 @@ def _complete(
         if missing[index] and image not in failed:
             indices.setdefault(image, []).append(index)
     work = list(indices.items())
-    warm_up.pictures()
+    warm_up.decoding()
     finished: list[tuple[str, Floats32]] = []
 
     def look(item: tuple[str, list[int]]) -> Floats32 | ImageError:
@@ -242,10 +243,7 @@ def _measure_any(sources: Sequence[Source], image: str) -> Floats32 | ImageError
     problem = ImageError("there is no such file")
     for source in sources:
         try:
-            data = read_bytes(source)
-            if image_hash(data) == image:
-                return measure_image(data)
-            problem = ImageError("the file changed while it was being read")
+            return measure_image(read_unchanged(source, image))
         except ImageError as error:
             problem = error
     return problem

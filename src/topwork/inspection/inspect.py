@@ -32,9 +32,9 @@ from topwork.inspection.label_issues import cross_predict, rank_classes, rank_la
 from topwork.inspection.outliers import find_class_overlaps, find_outliers, find_shifts
 from topwork.inspection.verdict_rows import list_verdict_rows
 from topwork.reports.inspection_page import render_page
-from topwork.vectors.duplicates import Pair, group_duplicates, recall_duplicates
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.duplicates import Pair, find_duplicates_cached, group_duplicates
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
 
 FOLDS = 5
@@ -216,9 +216,9 @@ def inspect(
     stack = prepare_networks(settings, store)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset = hash_images(fitted.dataset, settings.strict, callback)
-    dataset, vectors = embed_columns(
+    dataset, vectors = embed_images(
         dataset,
-        make_columns(fitted.stack, fitted.settings, store),
+        make_extractors(fitted.stack, fitted.settings, store),
         strict=settings.strict,
         # Neighbours and held-out heads look at all of them, again and again.
         held_bytes=math.inf,
@@ -243,7 +243,7 @@ def _look_at(
     divided = dataset.divided_groups()
     measures = measure(dataset.sources, hashes, store, callback=callback)
     callback.on_wait("looking for copies")
-    pairs = recall_duplicates(hashes, vectors, dataset.sources, store, callback=callback)
+    pairs = find_duplicates_cached(hashes, vectors, dataset.sources, store, callback=callback)
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
     callback.on_wait("comparing labels with vectors")

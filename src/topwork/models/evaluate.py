@@ -25,7 +25,7 @@ from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite
 from topwork.models.model import Model, Predictions
 from topwork.models.predictions import LabeledPredictions, report_logits
-from topwork.vectors.embed import embed_columns
+from topwork.vectors.embed import embed_images
 from topwork.vectors.on_disk import map_rows, select
 
 PREDICT_CHUNK = 512
@@ -138,8 +138,8 @@ def evaluate(
     dataset = _choose_of_data(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    columns = model.columns(store)
-    dataset, vectors = embed_columns(dataset, columns, strict=strict, callback=callback)
+    extractors = model.extractors(store)
+    dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
@@ -313,7 +313,7 @@ def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) 
         found = model.predict(dataset.sources)
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
-    usable, vectors = embed_columns(dataset, model.columns(store))
+    usable, vectors = embed_images(dataset, model.extractors(store))
     _refuse_any(usable.skipped[len(dataset.skipped) :])
     return map_rows(model.head.logits, vectors.values)
 

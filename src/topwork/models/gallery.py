@@ -135,7 +135,7 @@ def write_gallery(
     if most < 1:
         raise SettingsError(f"gallery: must hold at least 1 image, received {most}")
     rows = choose_evenly(labels, most)
-    warm_up.pictures()
+    warm_up.decoding()
 
     def load(row: int) -> bytes | ImageError:
         try:

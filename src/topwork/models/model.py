@@ -41,7 +41,7 @@ from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.vectors.embed_job import Column
+from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.store import Space, VectorStore
 
 # So many images are answered one by one sooner than the networks are compiled for more.
@@ -307,10 +307,10 @@ class Model:
             for base, file in zip(self.bases, self.networks, strict=True)
         )
 
-    def columns(self, store: Path) -> list[Column]:
+    def extractors(self, store: Path) -> list[FeatureExtractor]:
         """Returns where the bases' vectors are kept in a store, and how they are made."""
         return [
-            Column(
+            FeatureExtractor(
                 VectorStore(store, base.local_space, base.vector_length),
                 lambda n=n: self.engines[n],  # type: ignore[misc]
             )
@@ -331,7 +331,7 @@ class Model:
         Returns:
             Logits and probabilities; an image that cannot be read is in `failed` instead.
         """
-        warm_up.networks()
+        warm_up.running_networks()
         failed: dict[int, str] = {}
         engines = self.engines_for(len(sources))
         parts = [

@@ -16,9 +16,8 @@ from topwork.core.files import write_file
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import make_writable
-from topwork.vectors.embed import Vectors, embed_columns
-from topwork.vectors.embed_job import Column
-from topwork.vectors.extractors import make_columns, prepare_networks
+from topwork.vectors.embed import Embedding, embed_images
+from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
 from topwork.vectors.store import Space
 
@@ -34,17 +33,17 @@ class Embedded:
     Attributes:
         dataset: the images that could be used.
         vectors: (N, D) of them.
-        columns: where vectors are kept and how they are made, for each network in turn.
+        extractors: where vectors are kept and how they are made, for each network in turn.
     """
 
     dataset: Dataset
-    vectors: Vectors
-    columns: tuple[Column, ...]
+    vectors: Embedding
+    extractors: tuple[FeatureExtractor, ...]
 
     @property
     def spaces(self) -> tuple[Space, ...]:
         """What a vector is, for each network in turn."""
-        return tuple(column.store.space for column in self.columns)
+        return tuple(extractor.store.space for extractor in self.extractors)
 
 
 def embed(
@@ -64,15 +63,15 @@ def embed(
     callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
     fitted = fit_networks(stack, dataset, settings, store, callback)
-    dataset, columns = fitted.dataset, make_columns(fitted.stack, fitted.settings, store)
-    dataset, vectors = embed_columns(
+    dataset, extractors = fitted.dataset, make_extractors(fitted.stack, fitted.settings, store)
+    dataset, vectors = embed_images(
         dataset,
-        columns,
+        extractors,
         strict=settings.strict,
         callback=callback,
     )
     callback.on_embedded(dataset, vectors)
-    return Embedded(dataset, vectors, tuple(columns))
+    return Embedded(dataset, vectors, tuple(extractors))
 
 
 def find_labels(dataset: Dataset) -> list[str | None]:

@@ -17,8 +17,8 @@ from topwork.data.listing import Split
 from topwork.images.decode import Source, decode, read_bytes
 from topwork.models.model import Model
 from topwork.recipes.embed import embed, find_labels
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.embed_job import Column
+from topwork.vectors.embed import embed_images
+from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.neighbors import nearest
 from topwork.vectors.on_disk import Rows
 
@@ -53,7 +53,7 @@ class Gallery:
         splits: N splits.
         hashes: SHA-256 of each image's bytes, hex.
         vectors: (N, D) float32.
-        columns: how an image's vector is made.
+        extractors: how an image's vector is made.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Gallery:
     splits: tuple[str, ...]
     hashes: tuple[str, ...]
     vectors: Rows
-    columns: tuple[Column, ...]
+    extractors: tuple[FeatureExtractor, ...]
 
     def find(
         self, sources: Sequence[Source], count: int
@@ -104,7 +104,7 @@ class Gallery:
         places = tuple(str(place) for place in range(len(sources)))
         asked = replace(Dataset.from_sources(sources), names=places)
         try:
-            usable, found = embed_columns(asked, self.columns)
+            usable, found = embed_images(asked, self.extractors)
         except DatasetError as error:
             # None of them can be used; the message has the reason of the first alone.
             reasons = {place: _find_reason(source) for place, source in enumerate(sources)}
@@ -143,7 +143,7 @@ def open_gallery(
         tuple(map(str, known.splits)),
         embedded.vectors.hashes,
         embedded.vectors.values,
-        embedded.columns,
+        embedded.extractors,
     )
 
 
@@ -158,14 +158,15 @@ def open_model_gallery(model: Model, store: Path) -> Gallery:
         DatasetError: the store has the vectors of none of them.
         StoreError: it cannot be read.
     """
-    columns = model.columns(store)
-    for column in columns:
-        column.store.refresh()
+    extractors = model.extractors(store)
+    for extractor in extractors:
+        extractor.store.refresh()
     images = model.images
     there = [
         place
         for place, image in enumerate(images.hashes)
-        if images.splits[place] == Split.TRAIN and all(image in column.store for column in columns)
+        if images.splits[place] == Split.TRAIN
+        and all(image in extractor.store for extractor in extractors)
     ]
     if not there:
         raise DatasetError(
@@ -173,12 +174,12 @@ def open_model_gallery(model: Model, store: Path) -> Gallery:
             "instead of the model, or the store that it was trained with by --store"
         )
     hashes = tuple(images.hashes[place] for place in there)
-    vectors = [column.store.read(hashes) for column in columns]
+    vectors = [extractor.store.read(hashes) for extractor in extractors]
     return Gallery(
         tuple(images.names[place] for place in there),
         tuple(images.labels[place] for place in there),
         tuple(images.splits[place] for place in there),
         hashes,
         np.concatenate(vectors, axis=1),
-        tuple(columns),
+        tuple(extractors),
     )

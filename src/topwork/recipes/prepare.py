@@ -21,12 +21,12 @@ from topwork.vectors.duplicates import (
     MOST_COMPARED,
     QUICK_COSINE,
     Pair,
+    find_duplicates_cached,
     group_duplicates,
-    recall_duplicates,
 )
-from topwork.vectors.embed import Vectors, embed_columns
-from topwork.vectors.extractors import make_columns
-from topwork.vectors.on_disk import HELD_BYTES, Rows, lay, select
+from topwork.vectors.embed import Embedding, embed_images
+from topwork.vectors.extractors import make_extractors
+from topwork.vectors.on_disk import HELD_BYTES, Rows, concatenate_rows, select
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Prepared:
     """
 
     dataset: Dataset
-    vectors: Vectors
+    vectors: Embedding
     examples: Labelled
     part: Part
     pairs: tuple[Pair, ...]
@@ -75,13 +75,13 @@ def prepare_examples(
         DatasetError: no image can be used, or none of some class.
         StoreError: vectors cannot be written.
     """
-    columns = make_columns(stack, settings, store)
+    extractors = make_extractors(stack, settings, store)
     whole = dataset
     # What is held is so for all views together.
     held_bytes /= 1 + settings.views
-    dataset, vectors = embed_columns(
+    dataset, vectors = embed_images(
         dataset,
-        columns,
+        extractors,
         strict=settings.strict,
         held_bytes=held_bytes,
         callback=callback,
@@ -89,7 +89,7 @@ def prepare_examples(
     check_usable(whole, dataset)
     # What the data itself divides is only reported.
     given = bool((dataset.splits == Split.VALIDATION).any())
-    pairs = recall_duplicates(
+    pairs = find_duplicates_cached(
         vectors.hashes,
         vectors.values,
         dataset.sources,
@@ -109,16 +109,16 @@ def prepare_examples(
     values, rows = [vectors.values], [training]
     embedded, reused = vectors.embedded, vectors.reused
     for number in range(1, settings.views + 1):
-        columns = make_columns(stack, settings, store, view_name(number))
-        _, found = embed_columns(
-            images, columns, hashes=hashes, held_bytes=held_bytes, callback=callback
+        extractors = make_extractors(stack, settings, store, view_name(number))
+        _, found = embed_images(
+            images, extractors, hashes=hashes, held_bytes=held_bytes, callback=callback
         )
         rows.append(sum(map(len, values)) + np.arange(len(training), dtype=np.int32))
         values.append(_fill(hashes, found, select(vectors.values, training)))
         embedded, reused = embedded + found.embedded, reused + found.reused
     everything = np.concatenate([np.arange(len(dataset)), *(training for _ in rows[1:])])
     weights = None if dataset.weights is None else dataset.weights[everything]
-    laid = lay(values) if rows[1:] else vectors.values
+    laid = concatenate_rows(values) if rows[1:] else vectors.values
     return Prepared(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
@@ -128,14 +128,14 @@ def prepare_examples(
     )
 
 
-def _fill(hashes: Sequence[str], found: Vectors, otherwise: Rows) -> Rows:
+def _fill(hashes: Sequence[str], found: Embedding, otherwise: Rows) -> Rows:
     """Returns a view's vectors for all images; one that has none keeps that of the image itself."""
     if len(found.hashes) == len(hashes):
         return found.values
     place = {image: row for row, image in enumerate(found.hashes)}
     count = len(found.hashes)
     rows = [place.get(image, count + row) for row, image in enumerate(hashes)]
-    return select(lay([found.values, otherwise]), rows)
+    return select(concatenate_rows([found.values, otherwise]), rows)
 
 
 def check_usable(given: Dataset, left: Dataset) -> None:

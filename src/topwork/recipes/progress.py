@@ -34,9 +34,9 @@ from topwork.models.folder import REPORT_FILE
 from topwork.models.save import SaveReport
 from topwork.recipes.result import Trained
 from topwork.reports.trial_plot import describe_recipe
-from topwork.vectors import embed_job as backlog
+from topwork.vectors import embed_job
 from topwork.vectors.duplicates import Pair
-from topwork.vectors.embed import Vectors
+from topwork.vectors.embed import Embedding
 from topwork.vectors.quantize import LEAST_KEPT, Quantization
 
 WIDTH = 80
@@ -127,12 +127,12 @@ class Screen(Callback):
         note = f"{_say_bytes(self._received)} received" if self._received else ""
         self._count("images read", done, total, note)
 
-    def on_run(self, progress: backlog.Progress) -> None:
+    def on_run(self, progress: embed_job.Progress) -> None:
         """Shows how many vectors are made and how many were there."""
         self._count("vectors", progress.done, progress.total, f"{progress.reused} reused")
         self._embedding_s = self._clock() - self._began
 
-    def on_embedded(self, dataset: Dataset, vectors: Vectors) -> None:
+    def on_embedded(self, dataset: Dataset, vectors: Embedding) -> None:
         """Prints how many vectors are new and how many were there already."""
         self._stop()
         count = vectors.embedded + vectors.reused

@@ -49,7 +49,7 @@ from topwork.models.model import (
 from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.recipes.prepare import Prepared, prepare_examples
 from topwork.recipes.result import Carried, Trained
-from topwork.vectors.embed import Vectors
+from topwork.vectors.embed import Embedding
 from topwork.vectors.extractors import make_space, prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
 from topwork.vectors.on_disk import map_rows, select
@@ -399,7 +399,7 @@ def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[f
     return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
 
 
-def _carry(dataset: Dataset, vectors: Vectors, most: int) -> Carried | None:
+def _carry(dataset: Dataset, vectors: Embedding, most: int) -> Carried | None:
     if not most:
         return None
     training = np.flatnonzero(dataset.splits == Split.TRAIN)
@@ -481,7 +481,7 @@ def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
     return layers
 
 
-def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
+def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
     rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
     made = dataset.split_made
     return DataFacts(
@@ -497,7 +497,7 @@ def _describe_data(dataset: Dataset, vectors: Vectors) -> DataFacts:
     )
 
 
-def _list_images(dataset: Dataset, vectors: Vectors) -> ImageTable:
+def _list_images(dataset: Dataset, vectors: Embedding) -> ImageTable:
     return ImageTable(
         names=dataset.names,
         labels=dataset.label_texts,

@@ -1,7 +1,7 @@
 """A folder of files that are written once: on a disk, or in a bucket such as S3's.
 
-A store's vectors may lie elsewhere than the rest of it, which is always in a local folder. That
-folder then holds an `elsewhere.json` with the URL:
+The vectors of a store may be in a bucket; the rest of it is always in a local folder, which then
+has an `elsewhere.json` with the URL:
 
     <store>/elsewhere.json      {"vectors": "s3://bucket/prefix"}
 """
@@ -27,14 +27,14 @@ SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
 class Stamp(NamedTuple):
-    """What shows that a file is another one: its size in bytes, and when it was written."""
+    """What changes when a file is replaced: its size in bytes, and when it was written."""
 
     size: int
     mtime_ns: int
 
 
 class Folder(Protocol):
-    """A folder whose files are there as a whole or not at all.
+    """A folder whose files are complete or not there at all.
 
     Attributes:
         address: where it is, for messages.
@@ -47,10 +47,10 @@ class Folder(Protocol):
     threads: int
 
     def list_names(self) -> list[str]:
-        """Returns the names of what is in it; none if there is no such folder."""
+        """Returns the names of all files and folders in it; none if it does not exist."""
 
     def list_files(self) -> dict[str, Stamp]:
-        """Returns its files, with what is known of them."""
+        """Returns the stamps of its files, by name."""
 
     def list_folders(self) -> list[str]:
         """Returns the names of the folders in it."""
@@ -66,7 +66,7 @@ class Folder(Protocol):
         """
 
     def stamp(self, name: str) -> Stamp:
-        """Returns what is known of a file.
+        """Returns the stamp of a file.
 
         Raises:
             FileNotFoundError: there is none.
@@ -79,7 +79,7 @@ class Folder(Protocol):
         """Gives a file another name."""
 
     def remove(self, name: str) -> None:
-        """Removes a file; one that is gone is no error."""
+        """Removes a file, if it exists."""
 
 
 class LocalFolder:
@@ -137,7 +137,7 @@ class LocalFolder:
         return Stamp(status.st_size, status.st_mtime_ns)
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        """See `Folder`; it is made if it is not there."""
+        """See `Folder`; the folder is made if it does not exist."""
         self._path.mkdir(parents=True, exist_ok=True)
         write_file(self._path / name, write)
 
@@ -151,10 +151,10 @@ class LocalFolder:
 
 
 class BucketFolder:
-    """A prefix in a bucket, by pyarrow's file systems; see `Folder`.
+    """A prefix in a bucket, through pyarrow's file systems; see `Folder`.
 
-    Its methods raise StoreError where the bucket cannot be reached or refuses, because nothing
-    then says that a file is damaged.
+    Its methods raise StoreError if the bucket cannot be reached or refuses: that is no sign of a
+    damaged file.
     """
 
     def __init__(self, url: str, system: Any = None, path: str = "") -> None:
@@ -200,8 +200,8 @@ class BucketFolder:
         return _stamp(info)
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        """See `Folder`; what is sent becomes a file only when all of it is there."""
-        # A stream that is closed early would leave half a file.
+        """See `Folder`; the file appears when all of it has been sent."""
+        # All content first: a stream that is closed early would leave half a file.
         content = io.BytesIO()
         write(content)
 
@@ -230,7 +230,7 @@ class BucketFolder:
 
 
 class _Reader(io.RawIOBase):
-    """A file in a bucket whose troubles are told from those of its content."""
+    """A file in a bucket; an error of the bucket is raised as one, not as damaged content."""
 
     def __init__(self, folder: BucketFolder, file: Any) -> None:
         self._folder, self._file = folder, file
@@ -241,8 +241,8 @@ class _Reader(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, place: int, whence: int = 0) -> int:
-        return int(self._file.seek(place, whence))
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
         return int(self._file.tell())
@@ -287,23 +287,23 @@ def find_elsewhere(root: Path) -> str | None:
         ) from error
 
 
-def find_store(place: Path | str | None) -> Path:
+def find_store(address: Path | str | None) -> Path:
     """Returns the local folder of the store that a user named.
 
     Args:
-        place: a folder, or the URL of a bucket; None for `$TOPWORK_STORE`, or the user's cache.
+        address: a folder, or the URL of a bucket; None for `$TOPWORK_STORE`, or the user's cache.
 
     Raises:
         SettingsError, StoreError: as for `open_elsewhere`.
     """
-    text = str(place or os.environ.get("TOPWORK_STORE") or "")
+    text = str(address or os.environ.get("TOPWORK_STORE") or "")
     if is_url(text):
         return open_elsewhere(text)
     return Path(text) if text else default_store()
 
 
 def open_elsewhere(url: str) -> Path:
-    """Returns the local folder of a store whose vectors lie at a URL; made if it is new.
+    """Returns the local folder of a store whose vectors are at a URL; made if it is new.
 
     Credentials and endpoint come from the environment, as AWS' own tools take them.
 
@@ -314,14 +314,14 @@ def open_elsewhere(url: str) -> Path:
         SettingsError: it is not the URL of a bucket that can be used.
         StoreError: the local folder cannot be written.
     """
-    said = show(url)
+    shown = show(url)
     if scheme(url) not in SCHEMES:
         raise SettingsError(
-            f"store: must be a folder or a bucket such as s3://bucket/prefix, received {said}"
+            f"store: must be a folder or a bucket such as s3://bucket/prefix, received {shown}"
         )
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise SettingsError(
-            f"store: {said} must not hold a password; put it into the environment, for S3 as "
+            f"store: {shown} must not hold a password; put it into the environment, for S3 as "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     try:
@@ -336,7 +336,7 @@ def open_elsewhere(url: str) -> Path:
         write_file(folder / RECORD, lambda file: file.write(content.encode()))
     except OSError as error:
         raise StoreError(
-            f"the store {said} needs a local folder for all but its vectors, and {folder} cannot "
+            f"the store {shown} needs a local folder for all but its vectors, and {folder} cannot "
             f"be written: {error.strerror}; name another one as $TOPWORK_STORE"
         ) from error
     return folder
@@ -349,17 +349,17 @@ def _cache() -> Path:
 
 
 def _connect(url: str) -> tuple[Any, str]:
-    """Returns pyarrow's file system, and the path of a URL in it."""
+    """Returns pyarrow's file system for a URL, and the path in it."""
     import pyarrow as pa
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    asked = url.rstrip("/")
+    full_url = url.rstrip("/")
     if scheme(url) == "s3" and endpoint and "endpoint_override=" not in url:
         protocol, _, host = endpoint.rpartition("://")
-        mark = "&" if "?" in asked else "?"
-        asked += f"{mark}scheme={protocol or 'https'}&endpoint_override={host.rstrip('/')}"
+        separator = "&" if "?" in full_url else "?"
+        full_url += f"{separator}scheme={protocol or 'https'}&endpoint_override={host.rstrip('/')}"
     try:
-        system, path = _from_uri(asked)
+        system, path = _from_uri(full_url)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(f"cannot use the store {show(url)}: {show_text(error)}") from error
     if not path.strip("/"):
@@ -371,7 +371,7 @@ def _connect(url: str) -> tuple[Any, str]:
 def _from_uri(url: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
-    # It may ask the bucket for its region.
+    # Cached, because it may ask the bucket for its region.
     system, path = FileSystem.from_uri(url)
     return system, path
 

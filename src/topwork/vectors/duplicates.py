@@ -1,12 +1,7 @@
-"""Images that are there twice: the same bytes, or the same picture saved again.
+"""Images that occur twice: the same bytes, or the same picture saved again.
 
-Vectors say which images may be one picture, pixels say which are. A network finds two grey
-T-shirts on one table alike, and so does the correlation of their pixels; a copy differs from its
-original nowhere. What is found: other qualities, formats and sizes, and mirror images of these.
-What is not: cut, turned or recoloured pictures.
-
-The figures beside the constants were measured on 150 photographs of clothes (400 x 500 pixels)
-in 15 versions each, and on all pairs of 3,781 such photographs, of which one shows one picture.
+Pairs whose vectors are alike are candidates; `same_picture` decides by their pixels. The figures
+beside the constants were measured on the photographs that are described there.
 """
 
 from __future__ import annotations
@@ -21,20 +16,26 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Indices, Pixels
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.files import write_file
 from topwork.core.parallel import in_threads
-from topwork.images.decode import DECODER_VERSION, Source, decode, image_hash, read_bytes
+from topwork.images.decode import DECODER_VERSION, Source
+from topwork.images.verify import read_unchanged
 from topwork.vectors.neighbors import similar_blocks, unit
 from topwork.vectors.on_disk import Rows, key_of, select
-
-Floats = NDArray[np.float32]
-Places = NDArray[np.int64]
+from topwork.vectors.same_picture import (
+    COARSE,
+    LEAST_CORRELATION,
+    UNIFORM,
+    compare_pictures,
+    correlate_coarse,
+    make_coarse,
+    make_fine,
+)
 
 # Candidates are the pairs with the highest cosines, about so many per image, by a sample of the
 # images: what a cosine means depends on the network, and unrelated pairs grow with the square of
@@ -46,35 +47,18 @@ CANDIDATES = 20
 SAMPLE = 2000
 LEAST_COSINE = 0.7
 MOST_COSINE = 0.95
-# Enough for copies that are as large and the same way round, and five times as fast.
+# Enough for copies that have the same size and are not mirrored, and five times as fast.
 QUICK_COSINE = 0.9
-# All pairs of vectors are looked at, which takes minutes for so many images, and of twice as many
-# four times as long: unasked, more of them are only compared by their bytes.
+# All pairs of vectors are compared, which takes minutes for so many images and four times as long
+# for twice as many: by default, more images are only compared by their bytes.
 MOST_COMPARED = 100_000
 # Raise it when the same images would give other pairs.
 VERSION = "1"
 
-# Correlation of grey pictures of 32 x 32. Of copies 0.991 and more, decoded fast, which is enough
-# to pass over most; 0.997 and more, decoded well. Unrelated pairs reach 0.979.
-LEAST_CORRELATION = 0.95
-CORRELATION = 0.98
-# How far two pictures may differ, averaged over the colours, in any cell of a grid of so many
-# cells a side, in levels of 0..255. Of copies at most 19, 8 and 4, at half the size and quality 30
-# 37, 13 and 5; unrelated pairs that correlate at 0.94 differ by 53, 44 and 30 or more.
-DIFFERENCES = {64: 48.0, 32: 24.0, 16: 12.0}
-# A picture whose cells deviate by less has nothing that a copy could be told by, only noise.
-UNIFORM = 2.0
-
-# Decoded at this side, then averaged: at 64 a JPEG would be shrunk while it is decoded, and a
-# copy of another size would be shrunk otherwise and differ by up to 76 levels.
-_DECODED_PX = 256
-_GRID = 64
-_COARSE = 32
 # Pairs that are compared at once, by coarse and by fine pictures; fine ones kept, 48 kB each.
-_LOT = 1024
-_FINE_LOT = 256
+_BATCH = 1024
+_FINE_BATCH = 256
 _KEPT = 1024
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Likeness(StrEnum):
@@ -87,11 +71,11 @@ class Likeness(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are one picture.
+    """Two images that show one picture.
 
     Attributes:
-        first: place of the one.
-        second: place of the other, above `first`.
+        first: index of the one.
+        second: index of the other, above `first`.
         likeness: how they are alike.
         similarity: correlation of their small grey pictures, -1..1; 1 for the same bytes.
     """
@@ -108,30 +92,30 @@ def find_duplicates(
     sources: Sequence[Source],
     *,
     least_cosine: float = LEAST_COSINE,
-    fine_lot: int = _FINE_LOT,
+    fine_batch: int = _FINE_BATCH,
     most: int | None = None,
     callback: Callback = SILENT,
 ) -> list[Pair]:
-    """Finds images that are one picture.
+    """Finds images that show one picture.
 
-    The pairs connect all copies of a picture and no more: n copies make n - 1 pairs, equal ones
-    one after the other. `group_duplicates` makes groups of them. Of pictures of one colour only
-    those with the same bytes are copies.
+    The pairs connect all copies of a picture and no more: n copies make n - 1 pairs, of equal
+    bytes each with the next. `group_duplicates` makes groups of them. Pictures of a single color
+    are copies only if they have the same bytes.
 
     Args:
         hashes: SHA-256 of each image's bytes, hex; N.
-        vectors: (N, D) float32 of the same images, held or stored.
+        vectors: (N, D) float32 of the same images, in memory or on disk.
         sources: where the bytes of each come from.
         least_cosine: pairs whose vectors are less alike are not looked at.
-        fine_lot: pairs whose pictures are compared closely at once.
+        fine_batch: pairs whose fine pictures are compared at once.
         most: of more images than this, only those with the same bytes are found; None for any
             number.
-        callback: hears, in the caller's thread, how many small pictures were made, and the most
-            that may be needed; and of images that cannot be read or decoded any more or have
-            changed, which are only in pairs of the same bytes then.
+        callback: told, in the caller's thread, how many small pictures were made and how many
+            may be needed at most, and which images cannot be read or decoded any more or have
+            changed; these are compared only by their bytes.
 
     Returns:
-        The pairs, by first place.
+        The pairs, by first index.
 
     Raises:
         SettingsError: hashes, vectors and sources of different numbers of images.
@@ -141,19 +125,19 @@ def find_duplicates(
             "hashes, vectors and sources must be of the same images, received "
             f"{len(hashes)}, {len(vectors)} and {len(sources)}"
         )
-    same, places = _pair_same(hashes)
-    if most is not None and len(places) > most:
+    same, firsts = _pair_same(hashes)
+    if most is not None and len(firsts) > most:
         return sorted(same, key=lambda pair: (pair.first, pair.second))
-    comparison = _Comparison(places, hashes, sources, callback)
-    if len(places) > 1:
-        chosen = vectors if len(places) == len(vectors) else select(vectors, places)
+    comparison = _Comparison(firsts, hashes, sources, callback)
+    if len(firsts) > 1:
+        chosen = vectors if len(firsts) == len(vectors) else select(vectors, firsts)
         for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
-            comparison.compare(block, fine_lot)
-    callback.on_compared(len(places), len(places))
-    return sorted(same + comparison.named_pairs(), key=lambda pair: (pair.first, pair.second))
+            comparison.compare(block, fine_batch)
+    callback.on_compared(len(firsts), len(firsts))
+    return sorted(same + comparison.find_indices(), key=lambda pair: (pair.first, pair.second))
 
 
-def recall_duplicates(
+def find_duplicates_cached(
     hashes: Sequence[str],
     vectors: Rows,
     sources: Sequence[Source],
@@ -163,7 +147,7 @@ def recall_duplicates(
     most: int | None = None,
     callback: Callback = SILENT,
 ) -> list[Pair]:
-    """Returns what `find_duplicates` does, and remembers it in the store for the next time.
+    """Does what `find_duplicates` does, and keeps the result in the store for the next time.
 
     Args:
         hashes: as for `find_duplicates`.
@@ -172,7 +156,7 @@ def recall_duplicates(
         store: the store's folder.
         least_cosine: as for `find_duplicates`.
         most: as for `find_duplicates`.
-        callback: as for `find_duplicates`; not called for what is remembered.
+        callback: as for `find_duplicates`; not called for a result that was kept.
 
     Raises:
         SettingsError: as for `find_duplicates`.
@@ -187,27 +171,27 @@ def recall_duplicates(
         known = [Pair(int(i), int(j), Likeness(how), float(value)) for i, j, how, value in rows]
         if all(0 <= pair.first < pair.second < len(hashes) for pair in known):
             return known
-    keeper = _Keeper(callback)
+    recorder = _LossRecorder(callback)
     pairs = find_duplicates(
         hashes,
         vectors,
         sources,
         least_cosine=least_cosine,
         most=most,
-        callback=keeper,
+        callback=recorder,
     )
-    if not keeper.lost:
+    if not recorder.lost:
         rows = [(pair.first, pair.second, pair.likeness, pair.similarity) for pair in pairs]
         content = json.dumps(rows).encode()
-        # Whoever cannot write it down finds it again.
+        # If it cannot be written, it is found again the next time.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, lambda file: file.write(content))
     return pairs
 
 
-class _Keeper(Callback):
-    """Passes on what it hears, and keeps in mind whether an image was lost."""
+class _LossRecorder(Callback):
+    """Passes on what it is told, and records whether an image could not be compared."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
@@ -216,12 +200,12 @@ class _Keeper(Callback):
     def on_compared(self, done: int, total: int) -> None:
         self.callback.on_compared(done, total)
 
-    def on_skipped(self, place: int, reason: str) -> None:
+    def on_skipped(self, index: int, reason: str) -> None:
         self.lost = True
-        self.callback.on_skipped(place, reason)
+        self.callback.on_skipped(index, reason)
 
 
-def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
+def group_duplicates(pairs: Sequence[Pair], count: int) -> Indices:
     """Returns each image's group: images that pairs connect have the same.
 
     Args:
@@ -233,32 +217,32 @@ def group_duplicates(pairs: Sequence[Pair], count: int) -> Places:
     """
     roots = list(range(count))
 
-    def find(place: int) -> int:
-        while roots[place] != place:
-            roots[place] = place = roots[roots[place]]
-        return place
+    def find_root(image: int) -> int:
+        while roots[image] != image:
+            roots[image] = image = roots[roots[image]]
+        return image
 
     for pair in pairs:
-        one, other = find(pair.first), find(pair.second)
+        one, other = find_root(pair.first), find_root(pair.second)
         # The root of a group is its first image.
         roots[max(one, other)] = min(one, other)
-    firsts = np.array([find(place) for place in range(count)], np.int64)
+    firsts = np.array([find_root(image) for image in range(count)], np.int64)
     _, groups = np.unique(firsts, return_inverse=True)
     return np.asarray(groups, np.int64)
 
 
-def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Places]:
-    """Pairs equal images, each with the next; and returns the first place of each hash."""
-    first: list[int] = []
+def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Indices]:
+    """Returns the pairs of equal images, each with the next, and the first index of each hash."""
+    firsts: list[int] = []
     last: dict[str, int] = {}
     pairs = []
-    for place, image in enumerate(hashes):
-        if image in last:
-            pairs.append(Pair(last[image], place, Likeness.SAME, 1.0))
+    for index, sha256 in enumerate(hashes):
+        if sha256 in last:
+            pairs.append(Pair(last[sha256], index, Likeness.SAME, 1.0))
         else:
-            first.append(place)
-        last[image] = place
-    return pairs, np.array(first, np.int64)
+            firsts.append(index)
+        last[sha256] = index
+    return pairs, np.array(firsts, np.int64)
 
 
 def _choose_threshold(vectors: Rows, least: float = LEAST_COSINE) -> float:
@@ -271,83 +255,83 @@ def _choose_threshold(vectors: Rows, least: float = LEAST_COSINE) -> float:
 
 
 class _Comparison:
-    """Compares the pixels of pairs. Places are within the images of different bytes.
+    """Compares the pixels of pairs of M images with different bytes, numbered from 0.
 
     Attributes:
-        pairs: those that are one picture.
-        groups: (M,) equal for images that pairs connect: such are not compared again.
-        coarse: (M, 1024) uint8 grey pictures, empty until an image is first met.
-        met: (M,) whether it was.
-        usable: (M,) whether there is a picture, and not one of one colour.
+        indices: (M,) of these images in the data.
+        pairs: those that show one picture, by the numbers here.
+        groups: (M,) equal for images that pairs connect: these are not compared again.
+        coarse: (M, 1024) uint8 grey pictures, zeros until they are needed.
+        seen: (M,) whether the coarse picture was needed so far.
+        usable: (M,) whether the image could be decoded, and is not of one color.
         made: how many coarse pictures were made.
     """
 
     def __init__(
         self,
-        places: Places,
+        indices: Indices,
         hashes: Sequence[str],
         sources: Sequence[Source],
         callback: Callback,
     ) -> None:
-        self.places, self.hashes, self.sources = places, hashes, sources
+        self.indices, self.hashes, self.sources = indices, hashes, sources
         self.callback = callback
         self.pairs: list[Pair] = []
-        self.groups = np.arange(len(places))
-        self.coarse = np.zeros((len(places), _COARSE * _COARSE), np.uint8)
-        self.met = np.zeros(len(places), np.bool_)
-        self.usable = np.zeros(len(places), np.bool_)
+        self.groups = np.arange(len(indices))
+        self.coarse = np.zeros((len(indices), COARSE * COARSE), np.uint8)
+        self.seen = np.zeros(len(indices), np.bool_)
+        self.usable = np.zeros(len(indices), np.bool_)
         self.made = 0
         self.fine = lru_cache(_KEPT)(self._make_fine)
 
-    def compare(self, block: Places, fine_lot: int) -> None:
-        """Finds the pairs of one picture among candidates, (P, 2), `fine_lot` at once."""
-        for start in range(0, len(block), _LOT):
-            lot = self._unconnected(block[start : start + _LOT])
-            self._meet(np.unique(lot))
-            lot = lot[self.usable[lot].all(axis=1)]
-            if not len(lot):
-                continue
-            lot = lot[self._correlate(lot) >= LEAST_CORRELATION]
-            for place in range(0, len(lot), fine_lot):
-                self._confirm(self._unconnected(lot[place : place + fine_lot]))
+    def compare(self, candidates: Indices, fine_batch: int) -> None:
+        """Finds the pairs that show one picture.
 
-    def named_pairs(self) -> list[Pair]:
-        """Returns the pairs with the places of the whole data."""
+        Args:
+            candidates: (P, 2) numbers of images.
+            fine_batch: pairs whose fine pictures are compared at once.
+        """
+        for start in range(0, len(candidates), _BATCH):
+            pairs = self._unconnected(candidates[start : start + _BATCH])
+            self._add_coarse(np.unique(pairs))
+            pairs = pairs[self.usable[pairs].all(axis=1)]
+            if not len(pairs):
+                continue
+            correlations = correlate_coarse(self.coarse[pairs[:, 0]], self.coarse[pairs[:, 1]])
+            pairs = pairs[correlations >= LEAST_CORRELATION]
+            for first in range(0, len(pairs), fine_batch):
+                self._confirm(self._unconnected(pairs[first : first + fine_batch]))
+
+    def find_indices(self) -> list[Pair]:
+        """Returns the pairs with the indices of their images in the data."""
         return [
-            Pair(int(self.places[p.first]), int(self.places[p.second]), p.likeness, p.similarity)
+            Pair(int(self.indices[p.first]), int(self.indices[p.second]), p.likeness, p.similarity)
             for p in self.pairs
         ]
 
-    def _unconnected(self, lot: Places) -> Places:
-        apart = self.groups[lot[:, 0]] != self.groups[lot[:, 1]]
-        return np.asarray(lot[apart], np.int64)
+    def _unconnected(self, pairs: Indices) -> Indices:
+        apart = self.groups[pairs[:, 0]] != self.groups[pairs[:, 1]]
+        return np.asarray(pairs[apart], np.int64)
 
-    def _meet(self, images: Places) -> None:
+    def _add_coarse(self, images: Indices) -> None:
         """Makes the coarse pictures of images that have none yet."""
-        warm_up.pictures()
-        new = images[~self.met[images]]
-        self.met[new] = True
-        for place, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):
+        warm_up.decoding()
+        new = images[~self.seen[images]]
+        self.seen[new] = True
+        for number, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):
             if isinstance(grey, ImageError):
-                self.callback.on_skipped(int(self.places[place]), str(grey))
+                self.callback.on_skipped(int(self.indices[number]), str(grey))
             else:
-                self.coarse[place] = grey.ravel()
-                self.usable[place] = grey.std() >= UNIFORM
+                self.coarse[number] = grey.ravel()
+                self.usable[number] = grey.std() >= UNIFORM
             self.made += 1
-            self.callback.on_compared(self.made, len(self.places))
+            self.callback.on_compared(self.made, len(self.indices))
 
-    def _correlate(self, lot: Places) -> Floats:
-        """Returns the correlations of coarse pictures, the higher of either way round, (P,)."""
-        first = self.coarse[lot[:, 0]].astype(np.float32)
-        second = self.coarse[lot[:, 1]].astype(np.float32)
-        mirrored = second.reshape(-1, _COARSE, _COARSE)[:, :, ::-1].reshape(len(lot), -1)
-        return np.maximum(correlate(first, second), correlate(first, mirrored))
-
-    def _confirm(self, lot: Places) -> None:
-        """Adds the pairs whose fine pictures differ nowhere; a pair of what is connected, once."""
-        images = np.unique(lot).tolist()
+    def _confirm(self, pairs: Indices) -> None:
+        """Adds the pairs whose fine pictures are the same, and that no others connect."""
+        images = np.unique(pairs).tolist()
         pictures = dict(zip(images, in_threads(self.fine, images), strict=True))
-        for first, second in lot.tolist():
+        for first, second in pairs.tolist():
             one, other = pictures[first], pictures[second]
             if (
                 isinstance(one, ImageError)
@@ -355,82 +339,29 @@ class _Comparison:
                 or self.groups[first] == self.groups[second]
             ):
                 continue
-            for likeness, seen in (
+            for likeness, turned in (
                 (Likeness.NEAR, other),
                 (Likeness.MIRRORED, other[:, ::-1]),
             ):
-                similarity = compare_pictures(one, seen)
+                similarity = compare_pictures(one, turned)
                 if similarity is not None:
                     self.pairs.append(Pair(first, second, likeness, similarity))
                     self.groups[self.groups == self.groups[second]] = self.groups[first]
                     break
 
-    def _make_coarse(self, place: int) -> NDArray[np.uint8] | ImageError:
+    def _make_coarse(self, number: int) -> Pixels | ImageError:
         try:
-            data = self._read(place)
-            pixels = decode(data, 2 * _COARSE, Interpolation.BILINEAR)
+            return make_coarse(self._read(number))
         except ImageError as error:
             return error
-        return np.rint(average(pixels @ _GREY, _COARSE)).astype(np.uint8)
 
-    def _make_fine(self, place: int) -> Floats | ImageError:
+    def _make_fine(self, number: int) -> Floats32 | ImageError:
         try:
-            pixels = decode(self._read(place), _DECODED_PX, Interpolation.BILINEAR)
+            return make_fine(self._read(number))
         except ImageError as error:
             return error
-        return average(pixels.astype(np.float32), _GRID)
 
-    def _read(self, place: int) -> bytes:
-        image = int(self.places[place])
-        data = read_bytes(self.sources[image])
-        if image_hash(data) != self.hashes[image]:
-            raise ImageError("the file has changed since its vector was made")
-        return data
-
-
-def compare_pictures(one: Floats, other: Floats) -> float | None:
-    """Decides whether two pictures are one.
-
-    Args:
-        one: (64, 64, 3) float32, 0..255, averages of cells.
-        other: the same of the other.
-
-    Returns:
-        The correlation of their grey pictures, or None if they differ somewhere.
-    """
-    for cells, most in DIFFERENCES.items():
-        apart = np.abs(average(one - other, cells)).mean(axis=2)
-        if apart.max() > most:
-            return None
-    small = [average(picture @ _GREY, _COARSE).reshape(1, -1) for picture in (one, other)]
-    similarity = float(correlate(*small)[0])
-    return similarity if similarity >= CORRELATION else None
-
-
-def correlate(left: Floats, right: Floats) -> Floats:
-    """Returns the correlation of each row with its counterpart, (P,), -1..1; 0 for a flat one.
-
-    Args:
-        left: (P, V).
-        right: (P, V).
-    """
-    left = left - left.mean(axis=1, keepdims=True)
-    right = right - right.mean(axis=1, keepdims=True)
-    products = np.einsum("pv,pv->p", left, right)
-    squares = np.einsum("pv,pv->p", left, left) * np.einsum("pv,pv->p", right, right)
-    return np.asarray(products / np.sqrt(np.where(squares > 0, squares, 1)), np.float32)
-
-
-def average(pixels: Floats, cells: int) -> Floats:
-    """Averages a square picture over the cells of a grid.
-
-    Args:
-        pixels: (S, S) or (S, S, C); S a multiple of `cells`.
-        cells: cells a side.
-
-    Returns:
-        (cells, cells) or (cells, cells, C).
-    """
-    step = len(pixels) // cells
-    shape = cells, step, cells, step, *pixels.shape[2:]
-    return np.asarray(pixels.reshape(shape).mean(axis=(1, 3)), np.float32)
+    def _read(self, number: int) -> bytes:
+        index = int(self.indices[number])
+        changed = "the file has changed since its vector was made"
+        return read_unchanged(self.sources[index], self.hashes[index], changed)

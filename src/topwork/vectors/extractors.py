@@ -1,7 +1,9 @@
-"""Settings in, columns out: which networks, and where the vectors of each are kept."""
+"""What turns images into vectors: the networks, their engines, and where vectors are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +19,26 @@ from topwork.core.config import EngineKind, Precision, Settings
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.cluster import join_cluster
-from topwork.vectors.embed_job import Column
+from topwork.vectors.image_tasks import ImageTask, Outcome
 from topwork.vectors.store import FLIP, Space, VectorStore
+
+# Lets other machines run images and write their vectors to the store; says how each went.
+RunRemotely = Callable[[Sequence[ImageTask]], Generator[Outcome]]
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """One network that turns images into vectors, and the store that keeps them.
+
+    Attributes:
+        store: where its vectors are kept.
+        open_engine: compiles the network.
+        run_remotely: runs images on other machines instead; None if they are run on this one.
+    """
+
+    store: VectorStore
+    open_engine: Callable[[], Engine]
+    run_remotely: RunRemotely | None = None
 
 
 def prepare_networks(settings: Settings, store: Path) -> Stack:
@@ -50,11 +70,11 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
     )
 
 
-def make_columns(
+def make_extractors(
     stack: Stack, settings: Settings, store: Path, view: str | None = None
-) -> list[Column]:
-    """Returns a column for each network of a stack; arguments as for `make_space`."""
-    columns, kind = [], choose_engine(settings)
+) -> list[FeatureExtractor]:
+    """Returns the feature extractor of each network of a stack; arguments as for `make_space`."""
+    extractors, kind = [], choose_engine(settings)
     for network in stack.networks:
         space = make_space(network, settings, view)
 
@@ -64,9 +84,9 @@ def make_columns(
                 return KerasEngine(network.folder, network.image_size, precision, flip=flip)
             return OpenVINOEngine(network.vectors_path, network.image_size, precision, flip=flip)
 
-        send = None
+        run_remotely = None
         if kind is EngineKind.RAY:
-            send = partial(
+            run_remotely = partial(
                 join_cluster(settings.address).run,
                 root=store,
                 space=space,
@@ -74,8 +94,8 @@ def make_columns(
                 network=network.vectors_path,
             )
         kept = VectorStore(store, space, network.vector_length)
-        columns.append(Column(kept, open_engine, send))
-    return columns
+        extractors.append(FeatureExtractor(kept, open_engine, run_remotely))
+    return extractors
 
 
 def choose_engine(settings: Settings) -> EngineKind:

@@ -13,13 +13,13 @@ Digests = NDArray[np.uint64]
 Ints = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
-# Text is turned into bytes by blocks, so that a million digests are not in memory twice.
+# Text is parsed in blocks, so that a million digests are not in memory twice.
 _BLOCK = 1 << 16
 _HEX_DIGITS = 64
 
 
 def parse_digests(images: Sequence[str] | Digests) -> Digests:
-    """Turns N digests of 64 hex digits into (N, 4) uint64; what is parsed already stays.
+    """Turns N digests of 64 hex digits into (N, 4) uint64; parsed ones are returned as they are.
 
     Raises:
         ValueError: one is not 64 hex digits.
@@ -40,7 +40,7 @@ def parse_digests(images: Sequence[str] | Digests) -> Digests:
 
 
 def find_firsts(digests: Digests) -> Flags:
-    """Tells of N digests (N, 4) which are the first of their value: (N,) bool."""
+    """Returns which of N digests (N, 4) are the first of their value: (N,) bool."""
     order = _order(digests)
     is_new = np.ones(len(digests), np.bool_)
     is_new[1:] = _differ(digests[order])
@@ -50,10 +50,10 @@ def find_firsts(digests: Digests) -> Flags:
 
 
 class Locations:
-    """In which part and row the vector of each of many images lies.
+    """The part and row that hold the vector of each of many images.
 
-    They are kept in a few sorted runs, each at least twice as long as the next, so that a part
-    more costs little and a search goes over few of them. An image may be in several parts.
+    They are kept in a few sorted runs, each at least twice as long as the next, so that another
+    part is added fast and a search goes over few runs. An image may be in several parts.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Locations:
         return sum(1 + int(_differ(run.digests).sum()) for run in self._runs)
 
     def add(self, digests: Digests, parts: Ints, rows: Ints) -> None:
-        """Takes in N images, (N, 4), with the parts and rows of their vectors, each (N,)."""
+        """Adds N images (N, 4) with the parts and rows of their vectors, each (N,)."""
         if not len(digests):
             return
         self._runs.append(_merge([_Run(digests, parts, rows)]))
@@ -74,7 +74,7 @@ class Locations:
             self._runs[-2:] = [_merge(self._runs[-2:])]
 
     def drop(self, parts: Iterable[int]) -> None:
-        """Forgets what lies in some parts."""
+        """Forgets the vectors in some parts."""
         gone = np.fromiter(parts, np.int32)
         if not len(gone):
             return
@@ -84,19 +84,19 @@ class Locations:
     def find(self, digests: Digests) -> tuple[Ints, Ints]:
         """Returns part and row of each of N images (N, 4), both -1 where there is none."""
         parts, rows = np.full((2, len(digests)), -1, np.int32)
-        # In order, a search goes through memory from one end to the other.
+        # Sorted, because a search then goes through memory from one end to the other.
         left = np.argsort(digests[:, 0])
         for run in self._runs:
-            found, places = run.find(digests[left])
-            parts[left[found]] = run.parts[places]
-            rows[left[found]] = run.rows[places]
+            found, indices = run.find(digests[left])
+            parts[left[found]] = run.parts[indices]
+            rows[left[found]] = run.rows[indices]
             left = left[~found]
         return parts, rows
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Digests (N, 4), sorted unless they are just to be, with part and row, each (N,) int32."""
+    """Digests (N, 4) with part and row, each (N,) int32; sorted once they come from `_merge`."""
 
     digests: Digests
     parts: Ints
@@ -106,22 +106,23 @@ class _Run:
         return _Run(self.digests[chosen], self.parts[chosen], self.rows[chosen])
 
     def find(self, wanted: Digests) -> tuple[Flags, NDArray[np.intp]]:
-        """Returns which digests are here, (M,), and the places of those."""
+        """Returns which of M digests (M, 4) are here, (M,), and the indices of those that are."""
         first = self.digests[:, 0]
-        places = np.searchsorted(first, wanted[:, 0])
+        indices = np.searchsorted(first, wanted[:, 0])
         found = np.zeros(len(wanted), np.bool_)
-        looking = np.arange(len(wanted))
-        # The first eight bytes decide, but for a chance of one in 10^7 among a million.
-        while len(looking):
-            at = places[looking]
+        undecided = np.arange(len(wanted))
+        # The first eight bytes nearly always decide: among a million digests, two have the same
+        # with a chance of one in 10^7.
+        while len(undecided):
+            at = indices[undecided]
             alike = at < len(first)
-            alike[alike] = first[at[alike]] == wanted[looking[alike], 0]
-            looking = looking[alike]
-            same = (self.digests[places[looking]] == wanted[looking]).all(axis=1)
-            found[looking[same]] = True
-            looking = looking[~same]
-            places[looking] += 1
-        return found, places[found]
+            alike[alike] = first[at[alike]] == wanted[undecided[alike], 0]
+            undecided = undecided[alike]
+            same = (self.digests[indices[undecided]] == wanted[undecided]).all(axis=1)
+            found[undecided[same]] = True
+            undecided = undecided[~same]
+            indices[undecided] += 1
+        return found, indices[found]
 
 
 def _merge(runs: list[_Run]) -> _Run:
@@ -133,7 +134,7 @@ def _merge(runs: list[_Run]) -> _Run:
 
 
 def _order(digests: Digests) -> NDArray[np.intp]:
-    """Returns the order in which equal digests are neighbours, the earlier first."""
+    """Returns the order in which equal digests follow each other, the earlier first."""
     order = np.argsort(digests[:, 0], kind="stable")
     first = digests[order, 0]
     if (first[1:] == first[:-1]).any():
@@ -142,5 +143,5 @@ def _order(digests: Digests) -> NDArray[np.intp]:
 
 
 def _differ(digests: Digests) -> Flags:
-    """Tells of each digest but the first whether it differs from the one before it."""
+    """Returns whether each digest but the first differs from the one before it."""
     return np.asarray((digests[1:] != digests[:-1]).any(axis=1))

@@ -1,4 +1,4 @@
-"""What lies in a store, and its upkeep: sizes, ages, small parts made one, pruning."""
+"""Maintenance of a store: what it holds, compaction of small parts, checks, and pruning."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import StoreError
 from topwork.core.leftovers import is_temporary
-from topwork.core.locks import Claims
+from topwork.core.locks import Locks
 from topwork.vectors.backends import Folder, open_folder
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.parquet import DAMAGED, BrokenError, count_vectors, is_part
-from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Floats, Space, VectorStore
+from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Space, VectorStore
 
-# How large a part may be made. Larger ones are not read faster, and a kill would cost more.
+# The most that compaction puts into one part. Larger parts are not read faster, and to be killed
+# while one is written would cost more.
 LARGE_VECTORS = 16_384
 LARGE_BYTES = 64 << 20
 
-# Small parts that are left alone: to open one takes about a third of a millisecond.
+# So many small parts are no trouble: to open one takes about a third of a millisecond.
 FEW_PARTS = 64
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When and how far parts are made larger.
+    """When parts are compacted, and how large they become.
 
     Attributes:
         vectors: the most vectors of a part.
         bytes: the most bytes of its vectors.
-        few_parts: so many small parts are left alone.
+        few_parts: so many small parts are left as they are.
     """
 
     vectors: int = LARGE_VECTORS
@@ -59,25 +61,25 @@ KINDS = {
 }
 
 
-# How a built network is called: base, image size, hash, and of one in int8 more.
-_OWNER = re.compile(r"(.+?)-\d+-[0-9a-f]{16}(?:-int8-[0-9a-f]{16})?$")
+# The name of a built network: base, image size and hash, and for int8 another hash.
+_BUILT_NETWORK = re.compile(r"(.+?)-\d+-[0-9a-f]{16}(?:-int8-[0-9a-f]{16})?$")
 
 
-def tidy(store: VectorStore, limits: Limits = LIMITS) -> None:
-    """Makes large parts of small ones if there are many and there is room for it."""
+def compact_if_many(store: VectorStore, limits: Limits = LIMITS) -> None:
+    """Compacts the parts of a space if many are small; that it fails is no error."""
     store.refresh()
     if len(_find_small(store, limits)) > limits.few_parts:
-        # Whatever is wrong, all vectors are there.
+        # A failure loses no vectors.
         with contextlib.suppress(StoreError):
             compact(store, limits)
 
 
 def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
-    """Makes large parts of the small ones of a space.
+    """Merges the small parts of a space into large ones.
 
-    A large part is there before the small ones go, so it may be interrupted, and whoever reads
-    meanwhile finds the vectors in the one or the other. Nothing is done if another process is at
-    it.
+    A large part is written before the small ones are removed, so this may be interrupted, and
+    readers find the vectors in the one or the others at any time. Nothing is done if another
+    process is compacting the same space.
 
     Args:
         store: the vectors of the space.
@@ -89,8 +91,8 @@ def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
     Raises:
         StoreError: a part cannot be read, written or removed.
     """
-    with Claims(store.claims_folder) as claims:
-        if not claims.take("compaction"):
+    with Locks(store.locks_folder) as locks:
+        if not locks.take("compaction"):
             return 0
         store.refresh()
         before = len(store.part_sizes)
@@ -104,7 +106,7 @@ def compact(store: VectorStore, limits: Limits = LIMITS) -> int:
             count += size
         for group in groups:
             if len(group) > 1:
-                _join(store, group)
+                _merge(store, group)
         return before - len(store.part_sizes)
 
 
@@ -118,9 +120,9 @@ def _find_small(store: VectorStore, limits: Limits) -> dict[str, int]:
     return {name: size for name, size in store.part_sizes.items() if size < half}
 
 
-def _join(store: VectorStore, names: list[str]) -> None:
+def _merge(store: VectorStore, names: list[str]) -> None:
     images: list[str] = []
-    blocks: list[Floats] = []
+    blocks: list[Floats32] = []
     read: list[str] = []
     for name in names:
         try:
@@ -133,24 +135,24 @@ def _join(store: VectorStore, names: list[str]) -> None:
     if len(read) < 2:
         return
     firsts = np.flatnonzero(find_firsts(parse_digests(images)))
-    written = store.write([images[place] for place in firsts], np.concatenate(blocks)[firsts])
-    # All of one part may have been in another.
+    written = store.write([images[row] for row in firsts], np.concatenate(blocks)[firsts])
+    # The merged part has the name of an old one if all other vectors were in that one too.
     store.remove(name for name in read if not written.endswith(f"/{name}"))
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Something that lies in a store and can be removed without harm to the rest.
+class StoreItem:
+    """Something in a store that can be removed without harm to the rest.
 
     Attributes:
         kind: `vectors`, or a folder of `KINDS`.
         name: of the file or folder.
         bytes: its size.
         used_s: when it was last written to, in seconds since 1970.
-        base: whose it is, if it belongs to one.
-        space: of vectors, which.
-        vectors: of vectors, how many.
-        parts: of vectors, in how many parts.
+        base: name of the base that it belongs to, if it belongs to one.
+        space: of vectors, their space.
+        vectors: of vectors, their number.
+        parts: of vectors, the number of their parts.
     """
 
     kind: str
@@ -163,31 +165,31 @@ class Entry:
     parts: int = 0
 
 
-def survey(root: Path) -> list[Entry]:
-    """Returns what lies in a store, vectors first.
+def list_items(root: Path) -> list[StoreItem]:
+    """Returns what is in a store, vectors first.
 
     Raises:
         StoreError: it cannot be read.
     """
     try:
-        spaces = [_survey_space(folder, name) for folder, name in _spaces(root)]
-        # A bucket keeps a mark of a folder whose files are gone.
-        entries = [entry for entry in spaces if entry.bytes]
+        spaces = [_describe_space(folder, name) for folder, name in _list_spaces(root)]
+        # A bucket may still list a folder whose files are gone.
+        items = [item for item in spaces if item.bytes]
         for kind in KINDS:
-            entries += sorted(_survey_kind(root / kind, kind), key=lambda entry: entry.name)
+            items += sorted(_list_kind(root / kind, kind), key=lambda item: item.name)
     except OSError as error:
         raise StoreError(f"cannot read the store {root}: {error.strerror or error}") from error
-    return entries
+    return items
 
 
-def _spaces(root: Path) -> Iterator[tuple[Folder, str]]:
+def _list_spaces(root: Path) -> Iterator[tuple[Folder, str]]:
     vectors = open_folder(root, VECTORS)
     for name in vectors.list_folders():
         yield vectors.below(name), name
 
 
-def _survey_space(folder: Folder, name: str) -> Entry:
-    # What is being written is shown apart.
+def _describe_space(folder: Folder, name: str) -> StoreItem:
+    # Temporary files are counted separately; see `leftovers`.
     files = {file: stamp for file, stamp in folder.list_files().items() if not is_temporary(file)}
     parts = [file for file in files if is_part(file)]
 
@@ -200,7 +202,7 @@ def _survey_space(folder: Folder, name: str) -> Entry:
     with ThreadPoolExecutor(folder.threads) as pool:
         vectors = sum(pool.map(count, parts))
     found = _read_space(folder)
-    return Entry(
+    return StoreItem(
         kind=VECTORS,
         name=name,
         bytes=sum(stamp.size for stamp in files.values()),
@@ -213,7 +215,7 @@ def _survey_space(folder: Folder, name: str) -> Entry:
 
 
 def _read_space(folder: Folder) -> tuple[Space, int] | None:
-    """Returns what the record beside the parts says: the space, and D; None if it says nothing."""
+    """Returns the space and D from the record beside the parts; None if it cannot be read."""
     try:
         source = folder.open(RECORD)
         data = source.read_bytes() if isinstance(source, Path) else source.read()
@@ -225,7 +227,7 @@ def _read_space(folder: Folder) -> tuple[Space, int] | None:
         return None
 
 
-def _survey_kind(folder: Path, kind: str) -> Iterator[Entry]:
+def _list_kind(folder: Path, kind: str) -> Iterator[StoreItem]:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -233,53 +235,53 @@ def _survey_kind(folder: Path, kind: str) -> Iterator[Entry]:
             continue
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
         stats = [file.stat() for file in files if not is_temporary(file.name)]
-        owner = _OWNER.match(path.name) if kind == "bases" else None
-        yield Entry(
+        built = _BUILT_NETWORK.match(path.name) if kind == "bases" else None
+        yield StoreItem(
             kind=kind,
             name=path.name,
             bytes=sum(status.st_size for status in stats),
             used_s=max((status.st_mtime for status in stats), default=path.stat().st_mtime),
-            base=owner[1] if owner else None,
+            base=built[1] if built else None,
         )
 
 
-def choose(
-    entries: list[Entry], base: str | None = None, older_than_s: float | None = None
-) -> list[Entry]:
-    """Returns the entries of a base, or older than so many seconds, or both if both are asked."""
+def select_items(
+    items: list[StoreItem], base: str | None = None, older_than_s: float | None = None
+) -> list[StoreItem]:
+    """Returns the items of a base, older than so many seconds; None selects any."""
     now = time.time()
     return [
-        entry
-        for entry in entries
-        if (base is None or entry.base == base)
-        and (older_than_s is None or now - entry.used_s > older_than_s)
+        item
+        for item in items
+        if (base is None or item.base == base)
+        and (older_than_s is None or now - item.used_s > older_than_s)
     ]
 
 
-def prune(root: Path, entries: list[Entry]) -> int:
-    """Removes entries of a store, and returns how many bytes that freed.
+def prune(root: Path, items: list[StoreItem]) -> int:
+    """Removes items of a store, and returns how many bytes that freed.
 
     Raises:
         StoreError: one cannot be removed.
     """
     freed = 0
-    for entry in entries:
+    for item in items:
         try:
-            if entry.kind == VECTORS:
-                _remove_space(open_folder(root, VECTORS, entry.name))
+            if item.kind == VECTORS:
+                _remove_space(open_folder(root, VECTORS, item.name))
             else:
-                path = root / entry.kind / entry.name
-                # Of a link, as of a space's, not what it leads to.
+                path = root / item.kind / item.name
+                # Of a link only the link is removed, not what it points to.
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
-                f"cannot remove {entry.kind}/{entry.name} from the store {root}: "
+                f"cannot remove {item.kind}/{item.name} from the store {root}: "
                 f"{error.strerror or error}; {freed / 1e6:.0f} MB were freed before it"
             ) from error
-        freed += entry.bytes
+        freed += item.bytes
     return freed
 
 
@@ -287,7 +289,7 @@ def _remove_space(folder: Folder) -> None:
     if folder.local and folder.local.is_symlink():
         folder.local.unlink()
         return
-    # The record goes last: what is left after a kill can still be shown.
+    # The record is removed last: if this is killed, the rest can still be listed.
     for name in sorted(folder.list_files(), key=lambda name: name == RECORD):
         folder.remove(name)
     if folder.local:
@@ -295,13 +297,13 @@ def _remove_space(folder: Folder) -> None:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What a check of all parts found.
 
     Attributes:
-        parts: that were read.
-        damaged: addresses of those that were set aside now.
-        before: addresses of those that had been set aside earlier.
+        parts: how many were read.
+        damaged: addresses of the parts that this check set aside.
+        before: addresses of the parts that had been set aside before.
     """
 
     parts: int
@@ -316,18 +318,18 @@ def open_spaces(root: Path) -> list[VectorStore]:
         StoreError: the store cannot be read.
     """
     try:
-        found = [_read_space(folder) for folder, _ in _spaces(root)]
+        found = [_read_space(folder) for folder, _ in _list_spaces(root)]
     except OSError as error:
         raise StoreError(f"cannot read the store {root}: {error.strerror or error}") from error
     return [VectorStore(root, *each) for each in found if each]
 
 
-def verify(root: Path, callback: Callback = SILENT) -> Checked:
-    """Reads every part of a store, compares it with its checksums, sets damaged ones aside.
+def verify(root: Path, callback: Callback = SILENT) -> CheckResult:
+    """Reads every part of a store, compares it with its checksums, and sets damaged ones aside.
 
     Args:
         root: the store's folder.
-        callback: hears, after every part, how many were read and how many there are.
+        callback: told, after every part, how many were read and how many there are.
 
     Raises:
         StoreError: a part cannot be read, though nothing says that it is damaged.
@@ -335,24 +337,24 @@ def verify(root: Path, callback: Callback = SILENT) -> Checked:
     stores = open_spaces(root)
     before = [
         f"{folder.address}/{name}"
-        for folder, _ in _spaces(root)
+        for folder, _ in _list_spaces(root)
         for name in folder.list_names()
         if name.endswith(DAMAGED)
     ]
     for store in stores:
         store.refresh()
-    aside = sum(len(store.set_aside) for store in stores)
+    found_damaged = sum(len(store.set_aside) for store in stores)
     parts = [(store, name) for store in stores for name in store.part_sizes]
     for done, (store, name) in enumerate(parts, 1):
         with contextlib.suppress(FileNotFoundError, DamagedPartError):
             store.read_part(name)
         callback.on_part_checked(done, len(parts))
     damaged = [part for store in stores for part in store.set_aside]
-    return Checked(len(parts) + aside, tuple(damaged), tuple(before))
+    return CheckResult(len(parts) + found_damaged, tuple(damaged), tuple(before))
 
 
 def compact_all(root: Path) -> int:
-    """Makes large parts of the small ones of all spaces; returns how many parts fewer there are.
+    """Compacts all spaces of a store; returns how many parts fewer there are.
 
     Raises:
         StoreError: a part cannot be read, written or removed.

@@ -1,9 +1,8 @@
 """Which vectors are alike: nearest neighbours and similar pairs, by cosine.
 
-Pure functions on vectors, held or stored, in blocks of bounded memory. N: vectors, D: their
-length, Q: queries.
-A vector of zeros has the cosine 0 with everything. Cosines that decide are computed in 64 bits,
-so that equal vectors are exactly as near.
+Pure functions on vectors in memory or on disk, in blocks of bounded memory. N: vectors, D: their
+length, Q: queries. A vector of zeros has the cosine 0 with everything. Cosines that decide are
+computed in 64 bits, so that equal vectors are exactly as near.
 """
 
 from __future__ import annotations
@@ -13,31 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32, Floats64, Indices
 from topwork.core.errors import SettingsError
 from topwork.vectors.on_disk import Rows
-
-Floats = NDArray[np.float32]
-Places = NDArray[np.int64]
 
 # From so many queries of so many vectors on, an approximate index answers, if it is installed:
 # an exact search of a million by a million takes half a day on two cores.
 INDEX_FROM = 1_000_000
 # Rows and columns of one product: 16 MB of cosines.
 BLOCK = 2048
-# Vectors that are multiplied one by one at a time: few enough for a processor's cache.
+# Pairs of vectors that are multiplied at a time: few enough for a processor's cache.
 CHUNK = 256
 # Cosines in 32 bits are wrong by less than this.
 ROUNDING = 1e-5
-# Neighbours an index is asked for beyond those wanted: it is not exact, the order afterwards is.
+# An index is asked for so many more neighbors, because its order is not exact; they are then
+# put in exact order.
 EXTRA = 16
 
 # Lengths of the sketches that are tried, and how many vectors they are tried on.
 SKETCHES = (32, 64, 128, 256)
 SAMPLE = 2048
-# Sketches are worth it from so many vectors on, and while they leave at most this share of the
-# pairs: a pair by itself costs as much as a hundred in one product.
+# Sketches are worth it from so many vectors on, and if they leave at most this share of the pairs:
+# a pair by itself costs as much as a hundred in one product.
 SKETCH_FROM = 4096
 SKETCH_LEAVES = 0.005
 
@@ -48,7 +45,7 @@ class Sizes:
 
     Attributes:
         block: rows and columns of one product.
-        chunk: vectors that are multiplied one by one at a time.
+        chunk: pairs of vectors that are multiplied at a time.
         sketches: lengths of the sketches that are tried, ascending.
         sample: how many vectors they are tried on.
         sketch_from: from so many vectors on they are tried.
@@ -74,31 +71,31 @@ def nearest(
     leave_out_self: bool = False,
     index_from: int = INDEX_FROM,
     sizes: Sizes = SIZES,
-) -> tuple[Places, Floats]:
+) -> tuple[Indices, Floats32]:
     """Returns the vectors with the highest cosine to each query.
 
     Exact, unless there are `index_from` queries and vectors or more and the package usearch,
-    of the extra `index`, is installed: then a few of the neighbours may be missed.
+    of the extra `index`, is installed: then a few of the neighbors may be missed.
 
     Args:
         queries: (Q, D).
         vectors: (N, D).
         count: how many to find for each query, at least 1.
-        leave_out_self: the queries are the vectors, and none is its own neighbour.
+        leave_out_self: the queries are the vectors, and none is its own neighbor.
         index_from: see above.
         sizes: how many vectors are worked on at once.
 
     Returns:
-        places: (Q, K) int64 rows of `vectors`, best first, equal ones by place; K is `count`, or
-            fewer where there are not so many vectors.
+        indices: (Q, K) int64 of `vectors`, best first, equal ones in ascending order; K is
+            `count`, or less if there are fewer vectors.
         similarity: (Q, K) float32 cosines, -1..1.
 
     Raises:
         SettingsError: arrays of other shapes or with NaN or infinity, or a count below 1.
     """
-    asked = _norms(queries, "queries", sizes.chunk)
+    query_norms = _norms(queries, "queries", sizes.chunk)
     norms = _norms(vectors, "vectors", sizes.chunk)
-    if queries.shape[1] != vectors.shape[1] or (leave_out_self and len(asked) != len(norms)):
+    if queries.shape[1] != vectors.shape[1] or (leave_out_self and len(query_norms) != len(norms)):
         raise SettingsError(
             f"queries and vectors must be as long, and as many if none is to find itself; "
             f"received {queries.shape} and {vectors.shape}"
@@ -106,22 +103,22 @@ def nearest(
     if count < 1:
         raise SettingsError(f"count: must be at least 1, received {count}")
     count = min(count, max(len(norms) - leave_out_self, 0))
-    places = np.zeros((len(asked), count), np.int64)
-    similarity = np.zeros((len(asked), count), np.float32)
-    if not places.size:
-        return places, similarity
-    search = _Search(queries, asked, vectors, norms, count, leave_out_self, sizes)
+    indices = np.zeros((len(query_norms), count), np.int64)
+    similarity = np.zeros((len(query_norms), count), np.float32)
+    if not indices.size:
+        return indices, similarity
+    search = _Search(queries, query_norms, vectors, norms, count, leave_out_self, sizes)
     index = None
-    if min(len(asked), len(norms)) >= index_from:
+    if min(len(query_norms), len(norms)) >= index_from:
         index = _make_index(vectors)
-    for start in range(0, len(asked), sizes.block):
-        rows = np.arange(start, min(start + sizes.block, len(asked)))
-        found = search.through(index, rows) if index is not None else search.exactly(rows)
-        places[rows], similarity[rows] = found
-    return places, similarity
+    for start in range(0, len(query_norms), sizes.block):
+        rows = np.arange(start, min(start + sizes.block, len(query_norms)))
+        found = search.by_index(index, rows) if index is not None else search.exact(rows)
+        indices[rows], similarity[rows] = found
+    return indices, similarity
 
 
-def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Places:
+def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Indices:
     """Returns all pairs of vectors whose cosine reaches a threshold: none is missed.
 
     Args:
@@ -130,7 +127,7 @@ def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> P
         sizes: how many vectors are worked on at once.
 
     Returns:
-        (P, 2) int64 places i < j, ascending.
+        (P, 2) int64 indices i < j, ascending.
 
     Raises:
         SettingsError: an array of another shape or with NaN or infinity, or such a threshold.
@@ -142,14 +139,14 @@ def similar_pairs(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> P
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Iterator[Places]:
-    """Yields what `similar_pairs` returns in parts, so that memory stays bounded.
+def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> Iterator[Indices]:
+    """Yields what `similar_pairs` returns block by block, so that memory stays bounded.
 
-    Many vectors are compared by sketches first, short vectors that are never farther apart than
-    the vectors themselves, see `_sketch`. What those leave is compared in full.
+    Many vectors are compared by their sketches first: short vectors that are never farther apart
+    than the vectors themselves, see `_sketch`. The pairs that these leave are compared in full.
 
     Yields:
-        (P, 2) int64 places i < j, at least one.
+        (P, 2) int64 indices i < j, at least one pair.
     """
     norms = _norms(vectors, "vectors", sizes.chunk)
     block = sizes.block
@@ -162,10 +159,10 @@ def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> 
     # product of (s, -h, 1) with (s', 1, -h') is -|s - s'|²/2, which has to reach cos - 1.
     least = threshold - ROUNDING - (1 if sketch is not None else 0)
 
-    def whole(start: int) -> Floats:
+    def whole(start: int) -> Floats32:
         return _unit(vectors[start : start + block], norms[start : start + block])
 
-    def take(start: int, flip: bool) -> Floats:
+    def take(start: int, flip: bool) -> Floats32:
         if sketch is None:
             return whole(start)
         part = sketch[start : start + block]
@@ -190,47 +187,47 @@ def similar_blocks(vectors: Rows, threshold: float, *, sizes: Sizes = SIZES) -> 
                 yield np.stack([first[found], second[found]], axis=1)
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats32) -> Floats32:
     """Returns vectors of length 1, or 0 where they are zeros; (N, D) float32."""
     return _unit(vectors, _norms(vectors, "vectors"))
 
 
 class _Search:
-    """A search for the neighbours of some queries at a time."""
+    """A search for the neighbors of some queries at a time."""
 
     def __init__(
         self,
         queries: Rows,
-        asked: NDArray[np.float64],
+        query_norms: Floats64,
         vectors: Rows,
-        norms: NDArray[np.float64],
+        norms: Floats64,
         count: int,
         leave_out_self: bool,
         sizes: Sizes,
     ) -> None:
-        self.queries, self.asked = queries, asked
+        self.queries, self.query_norms = queries, query_norms
         self.vectors, self.norms = vectors, norms
         self.count, self.leave_out_self = count, leave_out_self
         self.sizes = sizes
 
-    def exactly(self, rows: Places) -> tuple[Places, NDArray[np.float64]]:
-        """Compares queries with all vectors; (R, K) places and cosines."""
-        lot = _unit(self.queries[rows], self.asked[rows])
+    def exact(self, rows: Indices) -> tuple[Indices, Floats64]:
+        """Compares R queries with all vectors; returns indices and cosines, each (R, K)."""
+        queries = _unit(self.queries[rows], self.query_norms[rows])
         best = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
         floor = np.full(len(rows), -np.inf, np.float32)
         for start in range(0, len(self.norms), self.sizes.block):
             stop = start + self.sizes.block
-            cosines = lot @ _unit(self.vectors[start:stop], self.norms[start:stop]).T
+            cosines = queries @ _unit(self.vectors[start:stop], self.norms[start:stop]).T
             if self.leave_out_self:
                 own = np.flatnonzero((rows >= start) & (rows < stop))
                 cosines[own, rows[own] - start] = -np.inf
             if cosines.shape[1] > self.count:
                 last = np.partition(cosines, -self.count, axis=1)[:, -self.count]
                 floor = np.maximum(floor, last)
-            # What may be among the best, whatever the rounding of 32 bits.
+            # Vectors that may be among the best, whatever the rounding of 32 bits.
             near = (cosines >= floor[:, None] - ROUNDING) & (cosines > -np.inf)
-            row, place = np.divmod(np.flatnonzero(near), near.shape[1])
-            best = self._merge(rows, best, row, place + start)
+            row, column = np.divmod(np.flatnonzero(near), near.shape[1])
+            best = self._merge(rows, best, row, column + start)
             counts = np.bincount(best[0], minlength=len(rows))
             full = np.flatnonzero(counts >= self.count)
             last = best[2][np.cumsum(counts)[full] - 1].astype(np.float32)
@@ -238,8 +235,8 @@ class _Search:
         shape = len(rows), self.count
         return best[1].reshape(shape), best[2].reshape(shape)
 
-    def through(self, index: Any, rows: Places) -> tuple[Places, NDArray[np.float64]]:
-        """Asks an index, and puts what it finds in order; (R, K) places and cosines."""
+    def by_index(self, index: Any, rows: Indices) -> tuple[Indices, Floats64]:
+        """Asks an index, and puts what it finds in order; indices and cosines, each (R, K)."""
         wanted = min(self.count + EXTRA, len(self.norms))
         matches = index.search(self.queries[rows], wanted)
         keys = np.asarray(matches.keys).astype(np.int64).reshape(len(rows), wanted)
@@ -248,36 +245,46 @@ class _Search:
             known &= keys != rows[:, None]
         none = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
         row, column = np.nonzero(known)
-        row, place, cosine = self._merge(rows, none, row, keys[row, column])
+        row, found, cosine = self._merge(rows, none, row, keys[row, column])
         counts = np.bincount(row, minlength=len(rows))
         short = np.flatnonzero(counts < self.count)
-        whole = counts[row] == self.count
-        places = np.zeros((len(rows), self.count), np.int64)
+        is_full = counts[row] == self.count
+        indices = np.zeros((len(rows), self.count), np.int64)
         cosines = np.zeros((len(rows), self.count))
-        places[counts == self.count] = place[whole].reshape(-1, self.count)
-        cosines[counts == self.count] = cosine[whole].reshape(-1, self.count)
+        indices[counts == self.count] = found[is_full].reshape(-1, self.count)
+        cosines[counts == self.count] = cosine[is_full].reshape(-1, self.count)
         if len(short):
-            places[short], cosines[short] = self.exactly(rows[short])
-        return places, cosines
+            indices[short], cosines[short] = self.exact(rows[short])
+        return indices, cosines
 
     def _merge(
         self,
-        rows: Places,
-        best: tuple[Places, Places, NDArray[np.float64]],
-        row: Places,
-        place: Places,
-    ) -> tuple[Places, Places, NDArray[np.float64]]:
-        """Adds candidates to the best of each query: row of it, place, cosine, in that order."""
-        pairs = self.queries, self.asked, rows[row], self.vectors, self.norms, place
+        rows: Indices,
+        best: tuple[Indices, Indices, Floats64],
+        row: Indices,
+        index: Indices,
+    ) -> tuple[Indices, Indices, Floats64]:
+        """Adds candidates to the best neighbors of each query.
+
+        Args:
+            rows: (R,) of the queries.
+            best: the neighbors so far, as returned.
+            row: (M,) of the candidates' queries, 0..R-1.
+            index: (M,) of the candidates.
+
+        Returns:
+            Row, index and cosine of each neighbor; by row, best first.
+        """
+        pairs = self.queries, self.query_norms, rows[row], self.vectors, self.norms, index
         cosine = _cosines(*pairs, self.sizes.chunk)
         row = np.concatenate([best[0], row])
-        place = np.concatenate([best[1], place])
+        index = np.concatenate([best[1], index])
         cosine = np.concatenate([best[2], cosine])
-        order = np.lexsort((place, -cosine, row))
-        row, place, cosine = row[order], place[order], cosine[order]
+        order = np.lexsort((index, -cosine, row))
+        row, index, cosine = row[order], index[order], cosine[order]
         starts = np.searchsorted(row, np.arange(len(rows)))
         kept = np.arange(len(row)) - starts[row] < self.count
-        return row[kept], place[kept], cosine[kept]
+        return row[kept], index[kept], cosine[kept]
 
 
 def _make_index(vectors: Rows) -> Any | None:
@@ -287,20 +294,18 @@ def _make_index(vectors: Rows) -> Any | None:
     except ImportError:
         return None
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
-    # One thread: the order of insertion decides the graph, and so the answers.
+    # One thread: the order of insertion decides the graph, and so what is found.
     index.add(np.arange(len(vectors)), np.ascontiguousarray(vectors[:], np.float32), threads=1)
     return index
 
 
-def _sketch(
-    vectors: Rows, norms: NDArray[np.float64], threshold: float, sizes: Sizes
-) -> Floats | None:
-    """Returns short vectors that are nowhere farther apart than the unit vectors are.
+def _sketch(vectors: Rows, norms: Floats64, threshold: float, sizes: Sizes) -> Floats32 | None:
+    """Returns short vectors that are never farther apart than the unit vectors are.
 
-    The projection of a - m on orthonormal directions, and as one more value the length of what
-    that leaves. Projections shorten distances, and the lengths of two rests differ by at most
-    their distance: |a - b|² = |Pa - Pb|² + |ra - rb|² >= |Pa - Pb|² + (|ra| - |rb|)². So this
-    holds for any directions and any m; the principal ones of a sample, about their mean, make
+    A sketch is the projection of a - m on orthonormal directions, and as one more value the length
+    of the remainder. Projections shorten distances, and the lengths of two remainders differ by at
+    most their distance: |a - b|² = |Pa - Pb|² + |ra - rb|² >= |Pa - Pb|² + (|ra| - |rb|)². This
+    holds for any directions and any m; the principal components of a sample, and its mean, make
     the bound tight.
 
     Source: the lower bound of GEMINI, C. Faloutsos et al., "Fast Subsequence Matching in
@@ -313,40 +318,40 @@ def _sketch(
 
     chosen = np.linspace(0, len(norms) - 1, 2 * sizes.sample).astype(np.int64)
     sample = _unit(vectors[chosen], norms[chosen])
-    # What they leave is counted on others than those that the directions were made for.
+    # The pairs that sketches leave are counted on other vectors than the directions are fitted to.
     sample, others = sample[::2], sample[1::2]
-    middle = sample.mean(axis=0)
+    mean = sample.mean(axis=0)
     longest = min(sizes.sketches[-1], vectors.shape[1])
     _, _, directions = randomized_svd(
-        (sample - middle).astype(np.float64), longest, n_iter=2, random_state=0
+        (sample - mean).astype(np.float64), longest, n_iter=2, random_state=0
     )
     directions = directions.astype(np.float32)
-    apart = 2 - 2 * threshold
+    largest = 2 - 2 * threshold
     upper = np.triu_indices(len(others), 1)
     for length in sizes.sketches:
         if length >= vectors.shape[1]:
             break
-        tried = _project(others, middle, directions[:length])
+        tried = _project(others, mean, directions[:length])
         half = np.einsum("nd,nd->n", tried, tried) / 2
         distances = 2 * (half[:, None] + half - tried @ tried.T)[upper]
-        if np.count_nonzero(distances <= apart) <= sizes.sketch_leaves * len(distances):
+        if np.count_nonzero(distances <= largest) <= sizes.sketch_leaves * len(distances):
             sketch = np.empty((len(norms), length + 1), np.float32)
             for start in range(0, len(norms), sizes.block):
                 rows = slice(start, start + sizes.block)
                 whole = _unit(vectors[rows], norms[rows])
-                sketch[rows] = _project(whole, middle, directions[:length])
+                sketch[rows] = _project(whole, mean, directions[:length])
             return sketch
     return None
 
 
-def _project(vectors: Floats, middle: Floats, directions: Floats) -> Floats:
-    moved = vectors - middle
-    short = moved @ directions.T
-    rest = np.linalg.norm(moved - short @ directions, axis=1)
-    return np.concatenate([short, rest[:, None]], axis=1)
+def _project(vectors: Floats32, mean: Floats32, directions: Floats32) -> Floats32:
+    centered = vectors - mean
+    projected = centered @ directions.T
+    remainder = np.linalg.norm(centered - projected @ directions, axis=1)
+    return np.concatenate([projected, remainder[:, None]], axis=1)
 
 
-def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> NDArray[np.float64]:
+def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> Floats64:
     """Returns the lengths of vectors, (N,).
 
     Raises:
@@ -367,20 +372,20 @@ def _norms(vectors: Rows, name: str, chunk: int = CHUNK) -> NDArray[np.float64]:
     return norms
 
 
-def _unit(vectors: Floats, norms: NDArray[np.float64]) -> Floats:
+def _unit(vectors: Floats32, norms: Floats64) -> Floats32:
     return (vectors / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32)
 
 
 def _cosines(
     left: Rows,
-    left_norms: NDArray[np.float64],
-    first: Places,
+    left_norms: Floats64,
+    first: Indices,
     right: Rows,
-    right_norms: NDArray[np.float64],
-    second: Places,
+    right_norms: Floats64,
+    second: Indices,
     chunk: int,
-) -> NDArray[np.float64]:
-    """Returns the cosines of pairs of rows, (P,), each by itself in 64 bits."""
+) -> Floats64:
+    """Returns the cosines (P,) of pairs of rows, each computed by itself in 64 bits."""
     cosines = np.zeros(len(first))
     for start in range(0, len(first), chunk):
         one, other = first[start : start + chunk], second[start : start + chunk]

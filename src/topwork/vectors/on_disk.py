@@ -1,10 +1,10 @@
-"""Vectors that are too many to hold: laid out in a file once, then read as they are needed.
+"""Vectors that are too many for memory: copied to one file, and read from it as needed.
 
-The store has them in the order in which they were made, often class by class, and each network
-and view in an order of its own; training wants them in random order, again and again. So they
-are read once, part by part, and copied to places drawn at random in a file without a name, which
-is gone with the process. Rows at consecutive places are then a random sample of all, and
-are read as fast as the disk allows, wherever the store is.
+The store keeps vectors in the order in which they were made, often class by class, and each
+network and view in an order of its own; training wants them in random order, again and again. So
+they are read once, part by part, and copied to random slots of a file without a name, which is
+gone with the process. The rows in consecutive slots are then a random sample of all, and are read
+as fast as the disk allows, wherever the store is.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32, Indices
 from topwork.core.errors import StoreError
 from topwork.vectors.index import Digests, parse_digests
-from topwork.vectors.store import DamagedPartError, Floats, VectorStore
+from topwork.vectors.store import DamagedPartError, VectorStore
 
-Places = NDArray[np.int64]
-Indices = NDArray[np.integer[Any]]
+AnyIndices = NDArray[np.integer[Any]]
 
-# Vectors of fewer bytes are held: 3,409 of 2,048 floats, and not 34,090 of 1,280.
+# Vectors of fewer bytes stay in memory: 3,409 of 2,048 floats do, 34,090 of 1,280 do not.
 HELD_BYTES = 48 << 20
-# Rows that are read and worked on at once: several batches, and little beside a network.
+# How much is read and worked on at once: several batches, and little beside a network.
 BLOCK_BYTES = 8 << 20
 
 
-class StoredVectors:
+class VectorsOnDisk:
     """N vectors of length D in files. Indexed like an array, it reads just those rows.
 
     Attributes:
-        key: what tells these vectors from others, without reading them.
-        places: (N,) where each lies; rows at consecutive places are read together.
+        key: identifies these vectors, without reading them.
+        slots: (N,) int64 where in the files each vector is; consecutive slots are read together.
         block_bytes: how much is read and worked on at once.
     """
 
@@ -49,19 +49,19 @@ class StoredVectors:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, files: Sequence[_File], places: Places, key: str, block_bytes: int = BLOCK_BYTES
+        self, files: Sequence[_File], slots: Indices, key: str, block_bytes: int = BLOCK_BYTES
     ) -> None:
         self.key = key
-        self.places = places
+        self.slots = slots
         self.block_bytes = block_bytes
         self._files = tuple(files)
         self._starts = _find_starts(files)
-        self._scale: tuple[Floats, Floats] | None = None
+        self._scale: tuple[Floats32, Floats32] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """N and D."""
-        return len(self.places), self._files[0].length
+        return len(self.slots), self._files[0].length
 
     @property
     def folder(self) -> Path:
@@ -69,36 +69,36 @@ class StoredVectors:
         return self._files[0].folder
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.slots)
 
-    def __getitem__(self, rows: Any) -> Floats:
+    def __getitem__(self, rows: Any) -> Floats32:
         """Returns the vectors (R, D) float32 of some rows, or (D,) of one.
 
         Raises:
             StoreError: the file cannot be read.
         """
-        wanted = self.places[rows]
+        wanted = self.slots[rows]
         values = self._read(np.ravel(wanted)).reshape(*np.shape(wanted), self.shape[1])
         if self._scale is not None:
             values -= self._scale[0]
             values /= self._scale[1]
         return values
 
-    def select(self, rows: Any) -> StoredVectors:
+    def select(self, rows: Any) -> VectorsOnDisk:
         """Returns some of the rows, without reading them."""
         chosen = copy(self)
-        chosen.places = self.places[rows]
+        chosen.slots = self.slots[rows]
         chosen.key = _digest(self.key, np.arange(len(self))[rows])
         return chosen
 
-    def scaled(self, mean: Floats, deviation: Floats) -> StoredVectors:
-        """Returns the same vectors less a mean (D,), divided by a deviation (D,), when read."""
+    def scaled(self, mean: Floats32, deviation: Floats32) -> VectorsOnDisk:
+        """Returns these vectors standardized, when read, by a mean (D,) and a deviation (D,)."""
         scaled = copy(self)
         scaled._scale = mean, deviation
         scaled.key = _digest(self.key, mean, deviation)
         return scaled
 
-    def blocks(self, rows: Indices | None = None, size: int | None = None) -> Iterator[Places]:
+    def blocks(self, rows: AnyIndices | None = None, size: int | None = None) -> Iterator[Indices]:
         """Divides rows into blocks that are read fast.
 
         Args:
@@ -106,36 +106,36 @@ class StoredVectors:
             size: rows of a block; None for `block_bytes`.
 
         Yields:
-            Places within `rows`; every one is in one block.
+            Positions within `rows`, int64; each is in one block.
         """
         size = size or max(self.block_bytes // (4 * self.shape[1]), 1)
-        order = np.argsort(self.places if rows is None else self.places[rows])
+        order = np.argsort(self.slots if rows is None else self.slots[rows])
         for start in range(0, len(order), size):
             yield order[start : start + size]
 
-    def _read(self, wanted: Places) -> Floats:
-        values = make_rows(len(wanted), self.shape[1])
-        order = np.argsort(wanted)
-        inside = wanted[order]
-        straight = bool((np.diff(order) == 1).all())
-        rows = values if straight else make_rows(*values.shape)
+    def _read(self, slots: Indices) -> Floats32:
+        values = allocate_rows(len(slots), self.shape[1])
+        order = np.argsort(slots)
+        ascending = slots[order]
+        is_ascending = bool((np.diff(order) == 1).all())
+        rows = values if is_ascending else allocate_rows(*values.shape)
         first = 0
         for file, start in zip(self._files, self._starts, strict=True):
-            last = int(np.searchsorted(inside, start + file.count))
-            file.read(inside[first:last] - start, rows[first:last])
+            last = int(np.searchsorted(ascending, start + file.count))
+            file.read(ascending[first:last] - start, rows[first:last])
             first = last
-        if not straight:
+        if not is_ascending:
             values[order] = rows
         return values
 
 
-Rows = Floats | StoredVectors
+Rows = Floats32 | VectorsOnDisk
 
 
-def lay_out(
+def copy_to_disk(
     stores: Sequence[VectorStore], hashes: Sequence[str], *, block_bytes: int = BLOCK_BYTES
-) -> StoredVectors:
-    """Lays out the vectors of N images by several networks, side by side.
+) -> VectorsOnDisk:
+    """Copies the vectors of N images by several networks from their stores, side by side.
 
     Args:
         stores: of the networks; each has the vectors of all images.
@@ -150,82 +150,98 @@ def lay_out(
 
     length = sum(store.vector_length for store in stores)
     digests = parse_digests(hashes)
-    file, places = _make_file(stores[0].folder, len(hashes), length)
+    file, slots = _make_file(stores[0].folder, len(hashes), length)
     damaged: list[str] = []
     first = 0
     for store in stores:
-        for block in _find_together(store, digests, block_bytes):
-            # Of a part that was set aside the rest is missing.
+        for block in _blocks_by_part(store, digests, block_bytes):
+            # The vectors of a damaged part that was set aside are missing.
             rows = block[~store.missing(digests[block])] if damaged else block
             try:
-                file.write(places[rows], store.read(digests[rows]), first)
+                file.write(slots[rows], store.read(digests[rows]), first)
             except DamagedPartError as error:
-                # Look at the others too: all of them are then computed again at once.
+                # The other parts are read too, so that all damaged ones are made again at once.
                 damaged.append(str(error))
-            # What parts were decoded in would stay, a hundred megabytes and more.
+            # Arrow would keep the memory it decoded into, a hundred megabytes and more.
             pa.default_memory_pool().release_unused()
         first += store.vector_length
     if damaged:
         raise DamagedPartError("; ".join(damaged))
     key = _digest(*(store.space.name for store in stores), digests)
-    return StoredVectors([file], places, key, block_bytes)
+    return VectorsOnDisk([file], slots, key, block_bytes)
 
 
-def lay(parts: Sequence[Rows]) -> Rows:
-    """Lays vectors one after the other; held only if all of them are."""
-    stored = [part for part in parts if isinstance(part, StoredVectors)]
-    if not stored:
-        return np.concatenate([cast(Floats, part) for part in parts])
-    laid = [
+def write_rows(vectors: Floats32, folder: Path, block_bytes: int = BLOCK_BYTES) -> VectorsOnDisk:
+    """Writes vectors (N, D) from memory to disk.
+
+    Args:
+        vectors: the vectors.
+        folder: where the file is made; if it does not exist, in the nearest folder above it.
+        block_bytes: how much is read and worked on at once, later.
+
+    Raises:
+        StoreError: there is no room for the file.
+    """
+    file, slots = _make_file(folder, *vectors.shape)
+    file.write(slots, vectors)
+    return VectorsOnDisk([file], slots, key_of(vectors), block_bytes)
+
+
+def concatenate_rows(parts: Sequence[Rows]) -> Rows:
+    """Concatenates vectors; the result is in memory only if all of them are."""
+    first = next((part for part in parts if isinstance(part, VectorsOnDisk)), None)
+    if first is None:
+        return np.concatenate([cast(Floats32, part) for part in parts])
+    written = [
         part
-        if isinstance(part, StoredVectors)
-        else _put_down(part, stored[0].folder, stored[0].block_bytes)
+        if isinstance(part, VectorsOnDisk)
+        else write_rows(part, first.folder, first.block_bytes)
         for part in parts
     ]
-    files = list(dict.fromkeys(file for part in laid for file in part._files))
+    files = list(dict.fromkeys(file for part in written for file in part._files))
     starts = dict(zip(files, _find_starts(files), strict=True))
-    places = []
-    for part in laid:
-        own = np.searchsorted(part._starts, part.places, side="right") - 1
+    slots = []
+    for part in written:
         pairs = zip(part._files, part._starts, strict=True)
-        moved = np.array([starts[file] - start for file, start in pairs])
-        places.append(part.places + moved[own])
-    key = _digest(*(part.key for part in laid))
-    return StoredVectors(files, np.concatenate(places), key, stored[0].block_bytes)
+        shifts = np.array([starts[file] - start for file, start in pairs])
+        file_of_slot = np.searchsorted(part._starts, part.slots, side="right") - 1
+        slots.append(part.slots + shifts[file_of_slot])
+    key = _digest(*(part.key for part in written))
+    return VectorsOnDisk(files, np.concatenate(slots), key, first.block_bytes)
 
 
 def select(vectors: Rows, rows: Any) -> Rows:
-    """Returns some of the rows; those of stored vectors are not read yet."""
-    return vectors.select(rows) if isinstance(vectors, StoredVectors) else vectors[rows]
+    """Returns some of the rows; those on disk are not read yet."""
+    return vectors.select(rows) if isinstance(vectors, VectorsOnDisk) else vectors[rows]
 
 
 def map_rows(
-    function: Callable[[Floats], NDArray[Any]], vectors: Rows, rows: Indices | None = None
+    function: Callable[[Floats32], NDArray[Any]], vectors: Rows, rows: AnyIndices | None = None
 ) -> NDArray[Any]:
     """Applies a function that takes vectors (R, D) and returns R rows, without holding them all.
 
     Args:
-        function: applied to all rows at once if they are held, else block by block.
+        function: applied to all rows at once if they are in memory, else block by block.
         vectors: N vectors.
-        rows: (R,) to which, in this order; None for all.
+        rows: (R,) indices of those it is applied to, in this order; None for all.
     """
-    if not isinstance(vectors, StoredVectors):
+    if not isinstance(vectors, VectorsOnDisk):
         return function(vectors if rows is None else vectors[rows])
-    answers: NDArray[Any] | None = None
+    results: NDArray[Any] | None = None
     count = len(vectors) if rows is None else len(rows)
-    for some in vectors.blocks(rows):
-        found = function(vectors[some if rows is None else rows[some]])
-        if answers is None:
-            answers = np.empty((count, *found.shape[1:]), found.dtype)
-        answers[some] = found
-    return function(vectors[:0]) if answers is None else answers
+    for block in vectors.blocks(rows):
+        result = function(vectors[block if rows is None else rows[block]])
+        if results is None:
+            results = np.empty((count, *result.shape[1:]), result.dtype)
+        results[block] = result
+    return function(vectors[:0]) if results is None else results
 
 
-def make_rows(count: int, length: int) -> Floats:
-    """Returns zeros (R, D) whose memory the system has back as soon as nobody needs them.
+def allocate_rows(count: int, length: int) -> Floats32:
+    """Returns zeros (R, D) whose memory goes back to the system as soon as they are freed.
 
-    What is freed otherwise stays with the thread that had it, for the next time: a hundred
-    megabytes, where threads read block after block.
+    The allocator would keep it for the thread that used it: a hundred megabytes where threads
+    read block after block.
     """
     if not count:
         return np.zeros((0, length), np.float32)
@@ -234,14 +250,14 @@ def make_rows(count: int, length: int) -> Floats:
 
 
 def key_of(vectors: Rows) -> str:
-    """Returns what tells vectors from others: by their values, or by what they are of."""
-    if isinstance(vectors, StoredVectors):
+    """Returns what identifies vectors: a hash of their values or, on disk, of what they are of."""
+    if isinstance(vectors, VectorsOnDisk):
         return vectors.key
     return _digest(str(vectors.dtype), str(vectors.shape), vectors)
 
 
 class _File:
-    """Rows of D float32 in a file without a name, which is gone when nobody has it any more."""
+    """Rows of D float32 in a file without a name, which is gone when it is no longer used."""
 
     def __init__(self, folder: Path, count: int, length: int) -> None:
         self.count, self.length = count, length
@@ -261,28 +277,28 @@ class _File:
         self._lock = Lock()
         weakref.finalize(self, self._file.close)
 
-    def write(self, places: Places, values: Floats, first: int = 0) -> None:
-        """Writes values (R, K) to rows, from one column on."""
+    def write(self, slots: Indices, values: Floats32, first: int = 0) -> None:
+        """Writes values (R, K) to R slots, from column `first` on."""
         values = np.ascontiguousarray(values, np.float32)
         try:
-            for place, row in zip(places.tolist(), values, strict=True):
-                self._file.seek(4 * (place * self.length + first))
+            for slot, row in zip(slots.tolist(), values, strict=True):
+                self._file.seek(4 * (slot * self.length + first))
                 if self._file.write(row.data) < row.nbytes:
                     raise OSError("no space left on the device")
         except OSError as error:
             raise self._explain(error) from error
 
-    def read(self, places: Places, rows: Floats) -> None:
-        """Reads ascending rows, neighbours together, into (R, D) float32."""
-        ends = np.flatnonzero(np.diff(places, append=-1) != 1) + 1
+    def read(self, slots: Indices, rows: Floats32) -> None:
+        """Reads R ascending slots, consecutive ones at once, into `rows` (R, D) float32."""
+        ends = np.flatnonzero(np.diff(slots, append=-1) != 1) + 1
         start = 0
         try:
             with self._lock:
                 for end in ends.tolist():
-                    self._file.seek(4 * int(places[start]) * self.length)
+                    self._file.seek(4 * int(slots[start]) * self.length)
                     rest = rows[start:end].data.cast("B")
                     while rest:
-                        # No system reads more than 2 GB at once.
+                        # One call reads 2 GB at most.
                         count = self._file.readinto(rest)
                         if not count:
                             raise OSError("its end is missing")
@@ -298,24 +314,20 @@ class _File:
         )
 
 
-def _make_file(folder: Path, count: int, length: int) -> tuple[_File, Places]:
-    # The places decide the order of training, which is to be the same every time.
+def _make_file(folder: Path, count: int, length: int) -> tuple[_File, Indices]:
+    # The slots decide the order of training, which must be the same every time.
     return _File(folder, count, length), np.random.default_rng(0).permutation(count)
 
 
 def _find_starts(files: Sequence[_File]) -> list[int]:
-    """Returns the place of each file's first row; files lie one after the other."""
+    """Returns the slot of each file's first row, counted through all files."""
     return [0, *np.cumsum([file.count for file in files]).tolist()][:-1]
 
 
-def _put_down(vectors: Floats, folder: Path, block_bytes: int = BLOCK_BYTES) -> StoredVectors:
-    file, places = _make_file(folder, *vectors.shape)
-    file.write(places, vectors)
-    return StoredVectors([file], places, key_of(vectors), block_bytes)
-
-
-def _find_together(store: VectorStore, digests: Digests, block_bytes: int) -> Iterator[Places]:
-    """Yields rows that lie together in the store, about a block at a time."""
+def _blocks_by_part(
+    store: VectorStore, digests: Digests, block_bytes: int
+) -> Iterator[NDArray[np.intp]]:
+    """Yields indices of digests in the order of the store's parts, about a block at a time."""
     parts, rows = store.locate(digests)
     order = np.lexsort((rows, parts))
     size = max(block_bytes // (4 * store.vector_length), 1)

@@ -1,7 +1,7 @@
-"""A part: some images and their vectors, as a Parquet file that is named after its content.
+"""A part: a Parquet file with some images and their vectors, named after its content.
 
 The columns are `image` (SHA-256 of an image's bytes, hex) and `vector` (a list of float32). Rows
-lie in groups, so that a few are read without the rest of a large part.
+are in groups, so that a few can be read without the rest of a large part.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import StoreError
 from topwork.vectors.backends import Folder, Stamp
 from topwork.vectors.index import Digests, Ints, parse_digests
 
-Floats = NDArray[np.float32]
-
 PREFIX, SUFFIX, DAMAGED = "part-", ".parquet", ".damaged"
 GROUP_VECTORS = 1024
 
-# What reading a damaged file may say; any other number from the system is about permission,
-# memory or open files, and such a part is left where it is.
+# Error numbers of a damaged file; any other is about permission, memory or open files, and
+# such a part is left where it is.
 _DAMAGE = (None, errno.EIO, errno.ENOENT, errno.EINVAL)
 
-# Parts whose content was once found to be what their name says, in this process.
+# Parts whose content this process has compared with their name.
 _CHECKED: set[tuple[str, str, Stamp]] = set()
-# A file that is changed again within a tick of the clock keeps its time.
+# A file that was changed more recently may change again without getting another time.
 _SETTLED_NS = 2_000_000_000
 
 
@@ -46,11 +44,11 @@ class BrokenError(Exception):
 
 
 def is_part(name: str) -> bool:
-    """Tells parts from what else lies in their folder."""
+    """Returns whether a file of a space is a part, by its name."""
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
-def write_part(folder: Folder, images: Sequence[str], vectors: Floats) -> str:
+def write_part(folder: Folder, images: Sequence[str], vectors: Floats32) -> str:
     """Writes a part and returns its name.
 
     Args:
@@ -62,7 +60,7 @@ def write_part(folder: Folder, images: Sequence[str], vectors: Floats) -> str:
         OSError, StoreError: it cannot be written.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
-    # Without nulls they are read in two thirds of the time.
+    # Declared without nulls, they are read in two thirds of the time.
     item = pa.field("element", pa.float32(), nullable=False)
     kind = pa.list_(item, vectors.shape[1])
     text = "".join(images).encode()
@@ -108,27 +106,27 @@ def read_images(folder: Folder, name: str, length: int) -> Digests:
         return parse_digests(images)
 
 
-def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats:
+def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats32:
     """Returns some vectors (M, D) of a part, in the order of `rows` (M,).
 
-    The first time all of the part is read and compared with its name.
+    The first time the whole part is read and compared with its name.
 
     Raises:
         FileNotFoundError, BrokenError, StoreError: as for `read_images`.
     """
     with _opened(folder, name) as file:
-        mark = (folder.address, name, folder.stamp(name))
-        is_checked = mark in _CHECKED
+        version = (folder.address, name, folder.stamp(name))
+        is_checked = version in _CHECKED
         digest = hashlib.sha256() if is_checked else _hash_images(_read_names(file))
         values = np.empty((len(rows), length), np.float32)
         start = 0
         for group in range(file.metadata.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             end = start + count
-            places = np.flatnonzero((rows >= start) & (rows < end))
-            if len(places) or not is_checked:
+            wanted = np.flatnonzero((rows >= start) & (rows < end))
+            if len(wanted) or not is_checked:
                 block = _read_group(file, group, (count, length))
-                values[places] = block[rows[places] - start]
+                values[wanted] = block[rows[wanted] - start]
                 if not is_checked:
                     digest.update(np.ascontiguousarray(block).data)
                     if not np.isfinite(block).all():
@@ -137,12 +135,12 @@ def read_vectors(folder: Folder, name: str, length: int, rows: Ints) -> Floats:
         if not is_checked:
             if _name(digest) != name:
                 raise ValueError("its content is not what was written")
-            if time.time_ns() - mark[2].mtime_ns > _SETTLED_NS:
-                _CHECKED.add(mark)
+            if time.time_ns() - version[2].mtime_ns > _SETTLED_NS:
+                _CHECKED.add(version)
     return values
 
 
-def read_part(folder: Folder, name: str, length: int) -> tuple[list[str], Floats]:
+def read_part(folder: Folder, name: str, length: int) -> tuple[list[str], Floats32]:
     """Returns all images of a part, N hashes, and their vectors (N, D).
 
     Raises:
@@ -154,7 +152,7 @@ def read_part(folder: Folder, name: str, length: int) -> tuple[list[str], Floats
 
 
 def count_vectors(folder: Folder, name: str) -> int:
-    """Returns how many vectors a part has, by its last bytes.
+    """Returns how many vectors a part has, from the end of the file alone.
 
     Raises:
         FileNotFoundError, BrokenError, StoreError: as for `read_images`.
@@ -184,7 +182,7 @@ def set_aside(folder: Folder, name: str) -> str:
 
 @contextmanager
 def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
-    """Opens a part, and says what is wrong with it in our own words."""
+    """Opens a part, and raises the errors of this module instead of those of Arrow."""
     try:
         file = pq.ParquetFile(folder.open(name), page_checksum_verification=True)
         try:
@@ -204,15 +202,15 @@ def _read_names(file: pq.ParquetFile) -> list[str]:
     return names
 
 
-def _read_group(file: pq.ParquetFile, group: int, shape: tuple[int, int]) -> Floats:
-    # Parts are read in several threads already.
+def _read_group(file: pq.ParquetFile, group: int, shape: tuple[int, int]) -> Floats32:
+    # Several parts are read in threads already.
     column = file.read_row_group(group, ["vector"], use_threads=False)["vector"]
     blocks = [_as_numpy(chunk) for chunk in column.chunks]
     return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).reshape(shape)
 
 
-def _as_numpy(lists: pa.FixedSizeListArray) -> Floats:
-    """Returns the values of lists without the helpers that would import half of pyarrow."""
+def _as_numpy(lists: pa.FixedSizeListArray) -> Floats32:
+    """Returns the values of lists, without pyarrow's own conversion, which imports half of it."""
     items, length = lists.values, lists.type.list_size
     if lists.null_count or items.null_count:
         raise ValueError("values that are missing")

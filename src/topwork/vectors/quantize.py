@@ -1,7 +1,7 @@
-"""Networks and images in, networks in int8 out, and what that costs.
+"""Quantization: networks and images in, networks in int8 out, and what that costs.
 
 The ranges of an int8 network are fitted to a sample of the training images, drawn by their hashes
-and the seed. On that sample its vectors are compared with those that the network gives otherwise.
+and the seed. On that sample its vectors are compared with those in the usual arithmetic.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from topwork.bases import Network, Stack, check_int8, find_int8, make_int8
 from topwork.core import warm_up
+from topwork.core.arrays import Floats32, Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import DatasetError, ImageError
@@ -26,21 +27,19 @@ from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
 from topwork.images.decode import read_pixels
-from topwork.vectors.embed import embed_columns
-from topwork.vectors.extractors import choose_precision, make_columns
+from topwork.vectors.embed import Embedding, embed_images
+from topwork.vectors.extractors import choose_precision, make_extractors
 
-Floats = NDArray[np.float32]
-
-# Images that the ranges are fitted to, and images that the vectors are compared on.
+# The numbers of images that the ranges are fitted to and that vectors are compared on.
 FITTED = 128
 COMPARED = 300
-# Of the images that an earlier calibration was fitted to, the share that must be among these.
+# An earlier calibration is used again if this share of its images is among those of today.
 LEAST_SHARE = 0.5
-# 0.97 of xception at 150 px and of efficientnet-lite0 at 224 px; below, what tells images apart
-# is no longer what the network sees in them.
+# The least agreement of vectors. Xception at 150 px and efficientnet-lite0 at 224 px have 0.97;
+# below this, the vectors no longer say enough of what the network sees.
 LEAST_KEPT = 0.85
-# Heads that are compared are of ridge regression on standardised vectors: nothing to choose, and
-# solved at once.
+# The heads that are compared are ridge regressions on standardized vectors: there is nothing to
+# tune, and they are solved directly.
 FOLDS = 5
 PENALTY = 0.1  # of the vector's length
 
@@ -89,7 +88,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Networks that are ready to make vectors.
+    """Networks that are ready to make vectors, and what they were fitted to.
 
     Attributes:
         stack: the networks.
@@ -136,7 +135,7 @@ def fit_networks(
         return Fitted(stack, dataset, settings)
     check_int8()
     dataset = hash_images(dataset, settings.strict, callback)
-    warm_up.fitting()
+    warm_up.quantizing()
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
     # NNCF has a process of its own, and leaves most of one core to the usual vectors.
@@ -144,48 +143,51 @@ def fit_networks(
         fitting = [
             pool.submit(_fit, network, sample, dataset, settings) for network in stack.networks
         ]
-        columns = make_columns(stack, usual, store)
-        sample, wanted = embed_columns(sample, columns, callback=callback)
+        extractors = make_extractors(stack, usual, store)
+        sample, wanted = embed_images(sample, extractors, callback=callback)
         callback.on_wait(f"fitting {settings.base} to int8")
         fitted = replace(stack, networks=tuple(fit.result() for fit in fitting))
-    sample, found = embed_columns(
-        sample,
-        make_columns(fitted, settings, store),
-        hashes=wanted.hashes,
-        callback=callback,
-    )
-    kept = np.isin(wanted.hashes, found.hashes)
-    values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[kept]
-    agreement = _compare_parts(values, others, fitted)
-    quantization = Quantization(
-        images=len(sample),
-        fitted=min(FITTED, len(sample)),
-        precision=choose_precision(usual),
-        agreement=agreement,
-        cost=measure_cost(values, others, sample),
-        kept=all(share >= LEAST_KEPT for share in agreement),
-    )
+    extractors = make_extractors(fitted, settings, store)
+    sample, found = embed_images(sample, extractors, hashes=wanted.hashes, callback=callback)
+    quantization = _measure(sample, found, wanted, fitted, choose_precision(usual))
     callback.on_quantized(quantization)
     if not quantization.kept:
         return Fitted(stack, dataset, usual, quantization)
     return Fitted(fitted, dataset, settings, quantization)
 
 
-def compare(values: Floats, others: Floats) -> float:
+def _measure(
+    sample: Dataset, found: Embedding, wanted: Embedding, stack: Stack, precision: Precision
+) -> Quantization:
+    """Compares the vectors of a sample in int8 with those in the usual arithmetic."""
+    in_both = np.isin(wanted.hashes, found.hashes)
+    values, others = np.asarray(found.values[:]), np.asarray(wanted.values[:])[in_both]
+    agreement = _measure_agreements(values, others, stack)
+    return Quantization(
+        images=len(sample),
+        fitted=min(FITTED, len(sample)),
+        precision=precision,
+        agreement=agreement,
+        cost=measure_cost(values, others, sample),
+        kept=all(share >= LEAST_KEPT for share in agreement),
+    )
+
+
+def measure_agreement(values: Floats32, others: Floats32) -> float:
     """Returns what vectors keep of others: 1 minus mean squared difference over variance.
 
     Args:
         values: (N, D).
         others: (N, D), of the same images.
     """
-    apart = float(np.square(values - others, dtype=np.float64).sum())
-    spread = float(np.square(others - others.mean(axis=0), dtype=np.float64).sum())
-    if not spread:
-        return float(apart == 0)
-    return 1 - apart / spread
+    residual = float(np.square(values - others, dtype=np.float64).sum())
+    total = float(np.square(others - others.mean(axis=0), dtype=np.float64).sum())
+    if not total:
+        return float(residual == 0)
+    return 1 - residual / total
 
 
-def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None:
+def measure_cost(values: Floats32, others: Floats32, sample: Dataset) -> Cost | None:
     """Compares heads on two vectors of each image, by folds.
 
     Args:
@@ -209,7 +211,7 @@ def measure_cost(values: Floats, others: Floats, sample: Dataset) -> Cost | None
     return Cost(float(right[0].mean()), float(right[1].mean()), error)
 
 
-def _answer_folds(vectors: Floats, labels: NDArray[Any]) -> NDArray[np.bool_]:
+def _answer_folds(vectors: Floats32, labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Returns which images a head gets right that was solved on the other folds."""
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -222,43 +224,43 @@ def _answer_folds(vectors: Floats, labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _draw_sample(dataset: Dataset, seed: int) -> Dataset:
-    """Draws images by their hashes: those that come or go change little of it."""
+    """Draws images by their hashes, so that few change when images are added or removed."""
     hashes = np.array(dataset.hashes)
     usable = dataset.splits == Split.TRAIN
-    places = np.flatnonzero(usable) if usable.any() else np.arange(len(dataset))
-    _, first = np.unique(hashes[places], return_index=True)
+    indices = np.flatnonzero(usable) if usable.any() else np.arange(len(dataset))
+    _, first = np.unique(hashes[indices], return_index=True)
     drawn = [
-        (hashlib.sha256(f"{seed} {hashes[place]}".encode()).digest(), place)
-        for place in places[first].tolist()
+        (hashlib.sha256(f"{seed} {hashes[index]}".encode()).digest(), index)
+        for index in indices[first].tolist()
     ]
-    chosen = [place for _, place in sorted(drawn)[:COMPARED]]
+    chosen = [index for _, index in sorted(drawn)[:COMPARED]]
     return dataset.select(np.isin(np.arange(len(dataset)), chosen))
 
 
 def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings) -> Network:
-    """Returns a network in int8: fitted earlier, or to the first images of a sample, by hash."""
+    """Returns a network in int8: an earlier one, or fitted to the sample's first images by hash."""
     known = find_int8(network, dataset.hashes or (), settings.seed, LEAST_SHARE)
     if known is not None:
         return replace(network, int8=known)
     hashes = np.array(sample.hashes)
     interpolation = Interpolation(settings.interpolation)
 
-    def load(place: int) -> NDArray[np.uint8] | None:
+    def load(index: int) -> Pixels | None:
         try:
-            return read_pixels(sample.sources[place], network.image_size, interpolation)
+            return read_pixels(sample.sources[index], network.image_size, interpolation)
         except ImageError:
-            return None  # it is named, and left out, where its vector is asked for
+            return None  # it is left out, and named, when the sample is embedded
 
     order = np.argsort(hashes).tolist()
     loaded = zip(order, in_threads(load, order), strict=True)
     found = [*islice(((n, pixels) for n, pixels in loaded if pixels is not None), FITTED)]
     if not found:
         raise DatasetError(f"none of {len(order)} images can be decoded, to fit int8 to")
-    places, pixels = zip(*found, strict=True)
-    return make_int8(network, hashes[[*places]].tolist(), np.stack(pixels), settings.seed)
+    indices, pixels = zip(*found, strict=True)
+    return make_int8(network, hashes[[*indices]].tolist(), np.stack(pixels), settings.seed)
 
 
-def _compare_parts(values: Floats, others: Floats, stack: Stack) -> tuple[float, ...]:
+def _measure_agreements(values: Floats32, others: Floats32, stack: Stack) -> tuple[float, ...]:
     ends = np.cumsum([network.vector_length for network in stack.networks])[:-1]
     pairs = zip(np.split(values, ends, axis=1), np.split(others, ends, axis=1), strict=True)
-    return tuple(compare(*pair) for pair in pairs)
+    return tuple(measure_agreement(*pair) for pair in pairs)

@@ -1,12 +1,12 @@
 """Vectors of one kind, kept in parts that are written whole or not at all.
 
-Parts of one space lie in one folder, beside a `space.json` that says what they are:
+The parts of a space are in one folder, beside a `space.json` that describes the space:
 
     <store>/vectors/xception-150-9f2c…/space.json
                                        part-5b1e….parquet
 
 A part never changes, and its name is the hash of its content, so runs that share a store cannot
-clash. Small parts may be replaced by a larger one with the same vectors; see `upkeep`.
+conflict. Small parts may be replaced by a larger one with the same vectors; see `maintenance`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.arrays import Floats32
 from topwork.core.errors import StoreError
 from topwork.vectors.backends import open_folder
 from topwork.vectors.index import Digests, Ints, Locations, parse_digests
 from topwork.vectors.parquet import (
     BrokenError,
     DamagedPartError,
-    Floats,
     is_part,
     read_images,
     read_part,
@@ -37,7 +37,7 @@ from topwork.vectors.parquet import (
     write_part,
 )
 
-__all__ = ["FLIP", "DamagedPartError", "Floats", "Space", "VectorStore"]
+__all__ = ["FLIP", "DamagedPartError", "Space", "VectorStore"]
 
 # The view whose vector is the mean over an image and its mirror, left to right.
 FLIP = "flip"
@@ -60,7 +60,7 @@ class Space:
         decoder: version of the recipe from bytes to pixels.
         interpolation: filter of the resize.
         view: which view of the image; `original` is the whole image as it is, `flip` the mean
-            over it and its mirror, `augmented-…` see `views`.
+            over it and its mirror, `augmented-…` see `augment`.
         precision: `f32`, `bf16` or `int8`.
         calibration: for int8, names what the network was fitted to; else empty.
     """
@@ -78,7 +78,7 @@ class Space:
     @property
     def name(self) -> str:
         """Folder name: readable, and different wherever one of the fields is."""
-        # A field that came later and says nothing leaves the names as they were.
+        # Names from before a field was added stay valid: an empty field is left out.
         fields = {key: value for key, value in asdict(self).items() if value != ""}
         content = json.dumps(fields, sort_keys=True).encode()
         return f"{self.base}-{self.image_size}-{hashlib.sha256(content).hexdigest()[:16]}"
@@ -94,7 +94,7 @@ class VectorStore:
 
     Attributes:
         folder: of this space in the store's folder.
-        address: where the parts are: that folder, or its like in a bucket.
+        address: where the parts are: that folder, or a folder in a bucket.
         set_aside: addresses of the damaged parts that were found.
     """
 
@@ -106,23 +106,23 @@ class VectorStore:
         self.address = self._files.address
         self.set_aside: list[str] = []
         self._locations = Locations()
-        # A part keeps its number for good.
+        # The number of a part never changes.
         self._names: list[str] = []
         self._sizes: list[int] = []
         self._numbers: dict[str, int] = {}
 
     @property
-    def claims_folder(self) -> Path | None:
-        """Where processes on this machine say what they work on; None if they need not."""
+    def locks_folder(self) -> Path | None:
+        """Where processes on this machine lock what they work on; None if they do not."""
         return self._files.local and self._files.local / "claims"
 
     @property
     def part_sizes(self) -> dict[str, int]:
-        """How many vectors each part has, by its name."""
+        """The number of vectors of each part, by its name."""
         return {name: self._sizes[number] for name, number in self._numbers.items()}
 
     def refresh(self) -> None:
-        """Takes notice of the parts that came, and of those that went, since the last look.
+        """Lists the parts again: finds new ones and forgets those that were removed.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -134,7 +134,7 @@ class VectorStore:
         self._forget(self._numbers.keys() - listed)
         new = sorted(listed - self._numbers.keys())
         found = {}
-        for name, digests in zip(new, self._in_threads(self._look, new), strict=True):
+        for name, digests in zip(new, self._in_threads(self._read_images, new), strict=True):
             if isinstance(digests, BrokenError):
                 self._put_aside(name)
             elif digests is not None:
@@ -148,21 +148,21 @@ class VectorStore:
         return len(self._locations)
 
     def missing(self, images: Sequence[str] | Digests) -> NDArray[np.bool_]:
-        """Tells which of N images have no vector here, as of the last look: (N,) bool.
+        """Returns which of N images have no vector here, as of the last `refresh`: (N,) bool.
 
         Args:
-            images: hashes, or digests (N, 4) of `digests.parse_digests`.
+            images: hashes, or digests (N, 4) of `index.parse_digests`.
         """
         return np.asarray(self._locations.find(parse_digests(images))[0] < 0)
 
     def locate(self, images: Sequence[str] | Digests) -> tuple[Ints, Ints]:
-        """Returns where the vectors of N images lie, for whoever reads them part by part.
+        """Returns where the vectors of N images are, to read them part by part.
 
         Args:
             images: as for `missing`.
 
         Returns:
-            The parts, numbered, and the rows in them, each (N,) int32.
+            The numbers of the parts and the rows in them, each (N,) int32.
 
         Raises:
             KeyError: an image has no vector here.
@@ -174,11 +174,11 @@ class VectorStore:
             raise KeyError(digests[lacking[0]].tobytes().hex())
         return parts, rows
 
-    def read(self, images: Sequence[str] | Digests) -> Floats:
+    def read(self, images: Sequence[str] | Digests) -> Floats32:
         """Returns the vectors (N, D) float32 of N images, in their order.
 
-        It is the faster the fewer the parts are that they lie in. A part that was replaced by a
-        larger one is no trouble.
+        The fewer parts hold them, the faster it is. Parts may be replaced by a larger one
+        meanwhile.
 
         Args:
             images: as for `missing`.
@@ -190,19 +190,19 @@ class VectorStore:
         """
         digests = parse_digests(images)
         values = np.empty((len(digests), self.vector_length), np.float32)
-        places = np.arange(len(digests))
-        while len(places):
-            gone = self._read_into(values, places, *self.locate(digests[places]))
+        wanted = np.arange(len(digests))
+        while len(wanted):
+            gone = self._read_into(values, wanted, *self.locate(digests[wanted]))
             if not gone:
                 break
             self.refresh()
-            places = np.concatenate([*gone.values()])
-            if self.missing(digests[places]).any():
+            wanted = np.concatenate([*gone.values()])
+            if self.missing(digests[wanted]).any():
                 lost = "; ".join(f"{self.address}/{name}: it is gone" for name in gone)
                 raise DamagedPartError(lost)
         return values
 
-    def read_part(self, name: str) -> tuple[list[str], Floats]:
+    def read_part(self, name: str) -> tuple[list[str], Floats32]:
         """Returns all images of a part, N hashes, and their vectors (N, D).
 
         Raises:
@@ -216,7 +216,7 @@ class VectorStore:
             self._put_aside(name)
             raise DamagedPartError(f"{self.address}/{name}: {error}") from error
 
-    def write(self, images: Sequence[str], vectors: Floats) -> str:
+    def write(self, images: Sequence[str], vectors: Floats32) -> str:
         """Writes one part and returns its address.
 
         Args:
@@ -228,7 +228,7 @@ class VectorStore:
         """
         digests = parse_digests(images)
         try:
-            self._describe()
+            self._write_record()
             name = write_part(self._files, images, vectors)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -241,7 +241,7 @@ class VectorStore:
         return f"{self.address}/{name}"
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes parts whose vectors lie in others too.
+        """Removes parts whose vectors are in others too.
 
         Raises:
             StoreError: one cannot be removed.
@@ -257,15 +257,15 @@ class VectorStore:
         finally:
             self._forget(gone)
 
-    def _describe(self) -> None:
+    def _write_record(self) -> None:
         try:
             self._files.stamp(RECORD)
         except (FileNotFoundError, NotADirectoryError):
             content = json.dumps(asdict(self.space) | {"vector_length": self.vector_length})
             self._files.write(RECORD, lambda file: file.write(f"{content}\n".encode()))
 
-    def _look(self, name: str) -> Digests | BrokenError | None:
-        """Returns the images of a part, None if it is gone again, or what is wrong with it."""
+    def _read_images(self, name: str) -> Digests | BrokenError | None:
+        """Returns the images of a part, None if it was removed, or what is wrong with it."""
         try:
             return read_images(self._files, name, self.vector_length)
         except FileNotFoundError:
@@ -274,37 +274,40 @@ class VectorStore:
             return error
 
     def _read_into(
-        self, values: Floats, places: NDArray[np.intp], parts: Ints, rows: Ints
+        self, values: Floats32, wanted: NDArray[np.intp], parts: Ints, rows: Ints
     ) -> dict[str, NDArray[np.intp]]:
-        """Reads vectors to their places, and returns the places of those whose part is gone.
+        """Reads M vectors into some rows of an array.
 
         Args:
-            values: (N, D), filled where nothing is gone.
-            places: (M,) in `values`.
-            parts: (M,).
-            rows: (M,).
+            values: (N, D), the array; filled where no part was removed.
+            wanted: (M,) rows of `values`.
+            parts: (M,) numbers of the parts that hold the vectors.
+            rows: (M,) of the vectors in these parts.
+
+        Returns:
+            The rows of `values` whose part was removed, by the name of the part.
         """
         order = np.argsort(parts, kind="stable")
-        shares = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
+        by_part = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
 
-        def read(share: NDArray[np.intp]) -> Exception | None:
-            name = self._names[parts[share[0]]]
+        def read(group: NDArray[np.intp]) -> Exception | None:
+            name = self._names[parts[group[0]]]
             try:
-                found = read_vectors(self._files, name, self.vector_length, rows[share])
+                found = read_vectors(self._files, name, self.vector_length, rows[group])
             except (FileNotFoundError, BrokenError) as error:
                 return error
-            values[places[share]] = found
+            values[wanted[group]] = found
             return None
 
         gone, damaged = {}, []
-        for share, error in zip(shares, self._in_threads(read, shares), strict=True):
-            name = self._names[parts[share[0]]]
+        for group, error in zip(by_part, self._in_threads(read, by_part), strict=True):
+            name = self._names[parts[group[0]]]
             if isinstance(error, BrokenError):
-                # The others are looked at too: all of them are then computed again at once.
+                # The others are read too, so that all damaged ones are made again at once.
                 self._put_aside(name)
                 damaged.append(f"{self.address}/{name}: {error}")
             elif error is not None:
-                gone[name] = places[share]
+                gone[name] = wanted[group]
         self._forget(gone)
         if damaged:
             raise DamagedPartError("; ".join(damaged))
@@ -326,8 +329,8 @@ class VectorStore:
         self._names += new
         self._sizes += sizes
         rows = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
-        lying = np.repeat(np.fromiter(numbers, np.int32), sizes)
-        self._locations.add(np.concatenate([*new.values()]), lying, rows)
+        part_of_row = np.repeat(np.fromiter(numbers, np.int32), sizes)
+        self._locations.add(np.concatenate([*new.values()]), part_of_row, rows)
 
     def _forget(self, names: Iterable[str]) -> None:
         numbers = [self._numbers.pop(name, None) for name in [*names]]

@@ -20,28 +20,28 @@ from topwork.core.config import Interpolation, Precision
 from topwork.core.errors import NetworkError, SettingsError, StoreError, TopworkError
 from topwork.images.decode import decode
 from topwork.vectors.cluster import Cluster, connection
-from topwork.vectors.cluster.connection import _deal, _measure
-from topwork.vectors.cluster.worker import Shape
-from topwork.vectors.errands import GoneError
+from topwork.vectors.cluster.connection import _make_batches, _plan_workers
+from topwork.vectors.cluster.worker import WorkerResources
+from topwork.vectors.image_tasks import ChangedError
 from topwork.vectors.store import VectorStore
 
 
-def run(work, errands, cluster=None):
+def run(work, tasks, cluster=None):
     cluster = cluster or Cluster(cores_per_worker=1)
-    return cluster.run(errands, work.root, work.space, LENGTH, work.network)
+    return cluster.run(tasks, work.root, work.space, LENGTH, work.network)
 
 
-def read(work, errands):
+def read(work, tasks):
     store = VectorStore(work.root, work.space, LENGTH)
     store.refresh()
-    return store.read([errand.sha256 for errand in errands])
+    return store.read([task.sha256 for task in tasks])
 
 
-def assert_as_by_one_engine(work, errands):
+def assert_as_by_one_engine(work, tasks):
     engine = OpenVINOEngine(work.network, SIZE, Precision.F32)
-    data = [errand.source.read_bytes() for errand in errands]
+    data = [task.source.read_bytes() for task in tasks]
     pixels = np.stack([decode(content, SIZE, Interpolation.NEAREST) for content in data])
-    np.testing.assert_allclose(read(work, errands), engine.run_all(pixels), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(read(work, tasks), engine.run_all(pixels), rtol=1e-6, atol=1e-6)
 
 
 def add_slow(work, count):
@@ -63,16 +63,16 @@ def find_workers():
 
 
 def test_every_image_gets_one_outcome_and_what_can_be_used_a_vector(work, ray, capfd):
-    errands = work.photos(70)
-    errands.append(work.add("070.png", b"no image"))
-    errands.append(work.errand(work.images / "071.png"))
-    found = list(run(work, errands))
+    tasks = work.photos(70)
+    tasks.append(work.add("070.png", b"no image"))
+    tasks.append(work.task(work.images / "071.png"))
+    found = list(run(work, tasks))
     outcomes = dict(found)
     assert len(found) == len(outcomes) == 72
     assert [outcomes.pop(place) for place in range(70)] == [None] * 70
     assert "not an image" in str(outcomes[70])
-    assert isinstance(outcomes[71], GoneError)
-    assert_as_by_one_engine(work, errands[:70])
+    assert isinstance(outcomes[71], ChangedError)
+    assert_as_by_one_engine(work, tasks[:70])
     assert [path.name for path in work.root.iterdir()] == ["vectors"]
     assert ray.is_initialized()
     assert capfd.readouterr() == ("", "")
@@ -81,9 +81,9 @@ def test_every_image_gets_one_outcome_and_what_can_be_used_a_vector(work, ray, c
 @pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(work, ray, capfd):
     cluster = Cluster(cores_per_worker=1, least_images=4)
-    errands = add_slow(work, 32)
+    tasks = add_slow(work, 32)
     found, killed = [], []
-    for place, error in run(work, errands, cluster):
+    for place, error in run(work, tasks, cluster):
         found.append((place, error))
         if not killed:
             killed = find_workers()[:1]
@@ -91,17 +91,17 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(work, ray, capfd):
             assert len(found) < 10
     assert killed
     assert sorted(found) == [(place, None) for place in range(32)]
-    assert_as_by_one_engine(work, errands)
+    assert_as_by_one_engine(work, tasks)
     # What Ray has to say of it, it does not say between what we print.
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_to_leave_early_ends_the_work_and_keeps_what_is_written(work, ray):
-    errands = add_slow(work, 60)
+    tasks = add_slow(work, 60)
     with Cluster(cores_per_worker=1, least_images=2) as cluster:
         # Still referred to when this block is left.
-        outcomes = run(work, errands, cluster)
+        outcomes = run(work, tasks, cluster)
         first = next(outcomes)
         assert find_workers()
     until = time.monotonic() + 20
@@ -109,13 +109,13 @@ def test_to_leave_early_ends_the_work_and_keeps_what_is_written(work, ray):
         time.sleep(0.2)
     assert not find_workers()
     assert ray.is_initialized()
-    assert read(work, [errands[first[0]]]).shape == (1, LENGTH)
+    assert read(work, [tasks[first[0]]]).shape == (1, LENGTH)
     store = VectorStore(work.root, work.space, LENGTH)
     store.refresh()
     assert len(store) < 60
     assert [path.name for path in work.root.iterdir()] == ["vectors"]
     # The same Ray goes on where that ended.
-    assert len(list(run(work, errands))) == 60
+    assert len(list(run(work, tasks))) == 60
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_what_ends_the_work_on_a_machine_is_raised_here(work, ray, monkeypatch):
     def mark(root):
         yield root / ".shared-not"
 
-    monkeypatch.setattr(connection, "_mark", mark)
+    monkeypatch.setattr(connection, "_shared_mark", mark)
     with pytest.raises(StoreError, match="all machines of the cluster see"):
         list(run(work, work.photos(3)))
     assert not work.root.exists()
@@ -134,14 +134,14 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from topwork.vectors.cluster import Cluster
-from topwork.vectors.errands import Errand
+from topwork.vectors.image_tasks import ImageTask
 from topwork.vectors.store import Space
 said = json.load(sys.stdin)
-errands = [Errand(place, sha, Path(path)) for place, sha, path in said["errands"]]
+tasks = [ImageTask(place, sha, Path(path)) for place, sha, path in said["tasks"]]
 print("started", flush=True)
 with Cluster(said["address"]) as cluster:
     outcomes = cluster.run(
-        errands, Path(said["root"]), Space(**said["space"]), said["length"], Path(said["network"])
+        tasks, Path(said["root"]), Space(**said["space"]), said["length"], Path(said["network"])
     )
     for place, error in outcomes:
         print(place, error, flush=True)
@@ -150,10 +150,10 @@ print("ended", flush=True)
 
 
 @contextlib.contextmanager
-def another_process(work, errands, address=None):
+def another_process(work, tasks, address=None):
     said = {
         "address": address,
-        "errands": [[e.place, e.sha256, str(e.source)] for e in errands],
+        "tasks": [[e.image_index, e.sha256, str(e.source)] for e in tasks],
         "root": str(work.root),
         "space": work.space.__dict__,
         "length": LENGTH,
@@ -175,20 +175,20 @@ def another_process(work, errands, address=None):
 
 @pytest.mark.slow
 def test_a_ray_of_our_own_ends_with_the_work(work):
-    errands = work.photos(5)
-    with another_process(work, errands) as process:
+    tasks = work.photos(5)
+    with another_process(work, tasks) as process:
         output, errors = process.communicate(timeout=120)
     lines = output.splitlines()
     assert (lines[0], lines[-1]) == ("started", "ended")
     assert sorted(lines[1:-1]) == [f"{place} None" for place in range(5)]
     assert errors == ""
-    assert read(work, errands).shape == (5, LENGTH)
+    assert read(work, tasks).shape == (5, LENGTH)
 
 
 @pytest.mark.slow
 def test_an_interruption_ends_a_ray_of_our_own(work):
-    errands = add_slow(work, 300)
-    with another_process(work, errands) as process:
+    tasks = add_slow(work, 300)
+    with another_process(work, tasks) as process:
         assert process.stdout.readline() == "started\n"
         assert process.stdout.readline().endswith(" None\n")
         begun = psutil.Process(process.pid).children(recursive=True)
@@ -249,11 +249,11 @@ def wait_for(port, process):
 @pytest.mark.slow
 def test_a_cluster_is_joined_at_its_address_and_left_running(work, head):
     for first, address in enumerate(head):
-        errands = work.photos(5, start=5 * first)
-        with another_process(work, errands, address) as process:
+        tasks = work.photos(5, start=5 * first)
+        with another_process(work, tasks, address) as process:
             output, errors = process.communicate(timeout=120)
         assert output.splitlines()[-1] == "ended", errors
-        assert read(work, errands).shape == (5, LENGTH)
+        assert read(work, tasks).shape == (5, LENGTH)
         assert errors == ""
 
 
@@ -368,24 +368,24 @@ def node(cpus, gpus=0, alive=True):
 @pytest.mark.parametrize(
     ("nodes", "wanted", "shape"),
     [
-        ([node(64.0), node(64.0)], None, Shape(4, 0, 32)),
-        ([node(2.0)], None, Shape(2, 0, 1)),
-        ([node(2.0)], 1, Shape(1, 0, 2)),
-        ([node(0), node(7.0), node(3.0)], None, Shape(3, 0, 3)),
-        ([node(8.0), node(64.0, alive=False)], None, Shape(4, 0, 2)),
-        ([node(0)], None, Shape(4, 0, 1)),
-        ([node(16.0), node(16.0, 2.0), node(24.0, 2.0)], None, Shape(8, 1, 4)),
-        ([node(1.0, 4.0)], None, Shape(1, 1, 4)),
+        ([node(64.0), node(64.0)], None, WorkerResources(4, 0, 32)),
+        ([node(2.0)], None, WorkerResources(2, 0, 1)),
+        ([node(2.0)], 1, WorkerResources(1, 0, 2)),
+        ([node(0), node(7.0), node(3.0)], None, WorkerResources(3, 0, 3)),
+        ([node(8.0), node(64.0, alive=False)], None, WorkerResources(4, 0, 2)),
+        ([node(0)], None, WorkerResources(4, 0, 1)),
+        ([node(16.0), node(16.0, 2.0), node(24.0, 2.0)], None, WorkerResources(8, 1, 4)),
+        ([node(1.0, 4.0)], None, WorkerResources(1, 1, 4)),
     ],
 )
 def test_a_worker_gets_a_share_of_the_smallest_machine(nodes, wanted, shape):
-    assert _measure(nodes, wanted, "bf16") == shape
+    assert _plan_workers(nodes, wanted, "bf16") == shape
 
 
 def test_int8_is_for_cpus_even_where_there_are_gpus():
     nodes = [node(16.0, 2.0)]
-    assert _measure(nodes, None, "int8") == Shape(4, 0, 4)
-    assert _measure(nodes, None, "f32") == Shape(8, 1, 2)
+    assert _plan_workers(nodes, None, "int8") == WorkerResources(4, 0, 4)
+    assert _plan_workers(nodes, None, "f32") == WorkerResources(8, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -399,11 +399,11 @@ def test_int8_is_for_cpus_even_where_there_are_gpus():
         (5000, 1, [1024] * 4 + [904]),
     ],
 )
-def test_images_are_dealt_into_batches(work, count, workers, sizes):
-    errands = [work.errand(Path(f"{place}.png")) for place in range(count)]
-    batches = [pickle.loads(batch) for batch in _deal(errands, workers)]
+def test_images_are_make_batchest_into_batches(work, count, workers, sizes):
+    tasks = [work.task(Path(f"{place}.png")) for place in range(count)]
+    batches = [pickle.loads(batch) for batch in _make_batches(tasks, workers)]
     assert [len(batch) for batch in batches] == sizes
-    assert [errand for batch in batches for errand in batch] == errands
+    assert [task for batch in batches for task in batch] == tasks
 
 
 @pytest.fixture

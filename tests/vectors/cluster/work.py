@@ -1,4 +1,4 @@
-"""A small network in a folder as the store has it, and errands to run it on."""
+"""A small network in a folder as the store has it, and tasks to run it on."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from openvino import opset13 as ops
 from pictures import COLOURS, encode, picture
 
 from topwork.images.decode import DECODER_VERSION
-from topwork.vectors.errands import Errand
+from topwork.vectors.image_tasks import ImageTask
 from topwork.vectors.store import Space
 
 SIZE = 8
@@ -28,13 +28,13 @@ class Work:
     images: Path
 
     def add(self, name, data, sha256=None):
-        """Writes an image and returns an errand to it, its place the number in its name."""
+        """Writes an image and returns a task of it, its index the number in its name."""
         path = self.images / name
         path.write_bytes(data)
-        return self.errand(path, sha256 or hashlib.sha256(data).hexdigest())
+        return self.task(path, sha256 or hashlib.sha256(data).hexdigest())
 
-    def errand(self, path, sha256="0" * 64):
-        return Errand(int(path.stem), sha256, path)
+    def task(self, path, sha256="0" * 64):
+        return ImageTask(int(path.stem), sha256, path)
 
     def photos(self, count, start=0):
         colours = list(COLOURS.values())

@@ -26,7 +26,7 @@ from topwork.heads.examples import Fit, Labelled
 from topwork.heads.train import check_vectors, train_heads
 from topwork.heads.tuning.folds import Replicate
 from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
-from topwork.vectors.on_disk import StoredVectors, map_rows
+from topwork.vectors.on_disk import VectorsOnDisk, map_rows
 
 # Raise it when the same settings on the same vectors would give other figures.
 RECIPE = "1"
@@ -153,7 +153,7 @@ class Tuner:
         weights = self.examples.weights
         more = () if weights is None else (weights,)
         vectors = self.examples.vectors
-        if isinstance(vectors, StoredVectors):
+        if isinstance(vectors, VectorsOnDisk):
             return vectors.key + _digest(self.examples.targets, *more)
         return _digest(vectors, self.examples.targets, *more)
 

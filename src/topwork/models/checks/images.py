@@ -13,7 +13,8 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.core.parallel import in_threads
-from topwork.images.decode import Source, decode, image_hash, read_bytes
+from topwork.images.decode import Source, decode
+from topwork.images.verify import read_unchanged
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def decode_images(
         if source is None:
             return "not in the data any more"
         try:
-            data = read_bytes(source)
-            if image_hash(data) != hashes[row]:
-                return changed
+            data = read_unchanged(source, hashes[row], changed)
             return decode_sizes(data, sizes, interpolation)
         except ImageError as error:
             return str(error)

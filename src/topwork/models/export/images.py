@@ -104,7 +104,7 @@ def _read(
     callback: Callback,
     what: str,
 ) -> DecodedImages:
-    warm_up.networks()
+    warm_up.running_networks()
     known = dataset.sources_by_name
     images = decode_images(
         [known.get(name) for name in names],

@@ -7,7 +7,8 @@ from dataclasses import replace
 from topwork.core.errors import ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
-from topwork.images.decode import Source, image_hash, read_bytes
+from topwork.images.decode import Source
+from topwork.images.verify import read_unchanged
 from topwork.models.predictions import LabeledPredictions
 
 
@@ -28,9 +29,10 @@ def find_sources(predictions: LabeledPredictions, dataset: Dataset) -> LabeledPr
         if source is None:
             return None
         try:
-            return source if image_hash(read_bytes(source)) == wanted else None
+            read_unchanged(source, wanted)
         except ImageError:
             return None
+        return source
 
     pairs = zip(predictions.names, predictions.hashes, strict=True)
     return replace(predictions, sources=tuple(in_threads(find, pairs)))

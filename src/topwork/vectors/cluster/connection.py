@@ -1,4 +1,4 @@
-"""The caller's side of a cluster: connects, deals the images into batches, gathers outcomes."""
+"""The caller's side of a cluster: connects, sends batches of images, and collects outcomes."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from topwork.core.interrupts import before_leaving
 from topwork.core.leftovers import FILLING, name_beside
 from topwork.core.runtime import cores
 from topwork.vectors.backends import find_elsewhere
-from topwork.vectors.cluster.worker import IR_FILES, Foreman, Shape, Task
-from topwork.vectors.errands import Errand, Outcome
+from topwork.vectors.cluster.worker import IR_FILES, Coordinator, RunConfig, WorkerResources
+from topwork.vectors.image_tasks import ImageTask, Outcome
 from topwork.vectors.store import Space
 
-# As large as a part that is written on one machine; smaller where there are too few images to
-# give every worker some batches, so that none is idle for long at the end.
+# A batch becomes a part of the store. Batches are smaller where there are few images, so that every
+# worker gets `ROUNDS` of them and none is idle for long at the end.
 BATCH_IMAGES = 1024
 LEAST_IMAGES = 32
 ROUNDS = 4
 
-# Of one worker: few, because one Python decodes for all of them, and not one, because they share
-# the engine's memory.
+# Of one worker: few, because one Python process decodes for all of them, and more than one,
+# because they share the engine's memory.
 CORES = 4
 
 CONNECT_S = 10.0
 
-# For a Ray of our own. What goes through it are paths and numbers, and once the network.
+# Of a Ray that is started here. Only paths, numbers and, once, the network go through it.
 OBJECT_STORE_BYTES = 256 * 2**20
 
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>[^/:\s]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 
 
 class Cluster:
-    """Machines that Ray has put together; connected to when it is first needed.
+    """The machines of a Ray cluster; connected to when they are first needed.
 
-    A Ray that this process has started or joined already is used as it is, and left running.
+    If this process has started or joined a Ray cluster already, that one is used and left running.
 
     Args:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None for `$RAY_ADDRESS` or, without
-            that, a Ray of our own on this machine.
+            that, a Ray that is started on this machine.
         cores_per_worker: CPUs of each worker; if not given, `CORES`, or as many as the smallest
             machine has if that is fewer, or a GPU's share of them.
         least_images: the fewest images of a batch, where there are so many.
@@ -81,7 +81,7 @@ class Cluster:
 
     def run(
         self,
-        errands: Sequence[Errand],
+        tasks: Sequence[ImageTask],
         root: Path,
         space: Space,
         vector_length: int,
@@ -92,7 +92,7 @@ class Cluster:
         To leave this early, by an interruption too, ends the work; parts that were written stay.
 
         Args:
-            errands: the images, each hash once.
+            tasks: the images, each hash once.
             root: the store's folder, which all machines see unless its vectors are in a bucket.
             space: which vectors; every machine must have its precision.
             vector_length: D.
@@ -100,8 +100,8 @@ class Cluster:
                 its `.keras` file beside it; their content is sent there.
 
         Yields:
-            As batches are finished, the place of each image and None if its vector is in the
-            store, else why there is none: a `GoneError` where its content is not to blame.
+            As batches are finished, the index of each image, and None if its vector is in the
+            store, else the reason: a `ChangedError` if another file may have its content.
 
         Raises:
             SettingsError: Ray is not installed, or a machine cannot do what is asked for.
@@ -109,34 +109,34 @@ class Cluster:
             StoreError: the store cannot be written, or a machine does not see it.
             NetworkError: the network cannot be run.
         """
-        outcomes = self._run(errands, root, space, vector_length, network)
+        outcomes = self._run(tasks, root, space, vector_length, network)
         self._runs.add(outcomes)
         return outcomes
 
     def _run(
         self,
-        errands: Sequence[Errand],
+        tasks: Sequence[ImageTask],
         root: Path,
         space: Space,
         vector_length: int,
         network: Path,
     ) -> Generator[Outcome]:
-        if not errands:
+        if not tasks:
             return
         ray = self._connect()
-        with _mark(root) as mark, _quiet():
-            task = Task(
+        with _shared_mark(root) as mark, _quiet():
+            config = RunConfig(
                 root=root.absolute(),
                 url=find_elsewhere(root),
                 mark=mark,
                 folder=Path.cwd(),
                 space=space,
                 vector_length=vector_length,
-                shape=_measure(ray.nodes(), self.cores_per_worker, space.precision),
+                resources=_plan_workers(ray.nodes(), self.cores_per_worker, space.precision),
             )
-            files = _read_files(network, with_keras=task.shape.gpus > 0)
-            batches = _deal(errands, task.shape.workers, self.least_images)
-            with contextlib.closing(_gather(ray, task, files, batches)) as answers:
+            files = _read_files(network, with_keras=config.resources.gpus > 0)
+            batches = _make_batches(tasks, config.resources.workers, self.least_images)
+            with contextlib.closing(_gather(ray, config, files, batches)) as answers:
                 for answer in answers:
                     outcomes = pickle.loads(answer)
                     if isinstance(outcomes, TopworkError):
@@ -153,7 +153,7 @@ class Cluster:
 
         ray.shutdown()
         self._is_ours = False
-        _put_back(self._handler)
+        _restore_handler(self._handler)
 
     def _connect(self) -> Any:
         try:
@@ -172,13 +172,13 @@ class Cluster:
             options |= {"num_cpus": cores(), "include_dashboard": False}
             options |= {"object_store_memory": OBJECT_STORE_BYTES}
         elif self.address != "auto":
-            _knock(str(self.address))
-        # Ray puts one of its own in its place, which would not clean up after the rest of us.
+            _check_reachable(str(self.address))
+        # Ray replaces it by its own handler, which would not clean up what Topwork has open.
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(self.address or "local", **options)
         except Exception as error:
-            # They are of many kinds.
+            # Ray raises errors of many kinds.
             where = f"the Ray cluster {self.address}" if self.address else "Ray on this machine"
             raise TopworkError(
                 f"cannot use {where}: {_last_line(error)}; check --address, and with `ray status` "
@@ -187,21 +187,21 @@ class Cluster:
         except BaseException as error:
             with contextlib.suppress(Exception):
                 ray.shutdown()
-            _put_back(handler)
+            _restore_handler(handler)
             if isinstance(error, SystemExit) and callable(handler):
-                # That is how its own handler ends a process.
+                # Ray's handler raises this at SIGTERM.
                 signal.raise_signal(signal.SIGTERM)
             raise
         self._is_ours = True
         if callable(handler):
-            _put_back(handler)
+            _restore_handler(handler)
         else:
             self._handler = handler
         return ray
 
 
-def _put_back(handler: Any) -> None:
-    """Sets what SIGTERM does; None is for what was not set by Python."""
+def _restore_handler(handler: Any) -> None:
+    """Sets the handler of SIGTERM; None means that it was not set by Python, and cannot be."""
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
@@ -210,12 +210,12 @@ _joined: dict[str | None, Cluster] = {}
 
 
 def join_cluster(address: str | None) -> Cluster:
-    """Returns the cluster at an address, the same for the whole process: to join takes seconds."""
+    """Returns the cluster at an address, one for the whole process: to join takes seconds."""
     return _joined.setdefault(address, Cluster(address))
 
 
 def leave_clusters() -> None:
-    """Leaves all clusters that were joined, for a process that ends without Python's farewell."""
+    """Leaves all clusters that were joined, for a process that ends without Python's clean-up."""
     while _joined:
         _joined.popitem()[1].close()
 
@@ -223,16 +223,16 @@ def leave_clusters() -> None:
 before_leaving(leave_clusters)
 
 
-def _knock(address: str) -> None:
-    """Looks whether anybody is there: Ray itself would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Checks that an address answers: Ray itself would try for minutes."""
     found = _ADDRESS.fullmatch(address)
     if not found or not 0 < int(found["port"]) <= 65_535:
         raise SettingsError(
             f"address: must be auto, HOST:PORT or ray://HOST:PORT, received {address!r}"
         )
-    place = (found["host"].strip("[]"), int(found["port"]))
+    host = (found["host"].strip("[]"), int(found["port"]))
     try:
-        socket.create_connection(place, CONNECT_S).close()
+        socket.create_connection(host, CONNECT_S).close()
     except OSError as error:
         raise TopworkError(
             f"cannot use the Ray cluster {address}: {error.strerror or error}; check --address, "
@@ -240,24 +240,29 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _measure(nodes: list[dict[str, Any]], wanted: int | None, precision: str) -> Shape:
-    """Says what a worker gets, by the machines that are there now."""
+def _plan_workers(
+    nodes: list[dict[str, Any]], wanted: int | None, precision: str
+) -> WorkerResources:
+    """Returns what a worker gets and how many there can be, on the machines that are up now."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     able = [node for node in alive if node.get("GPU", 0) >= 1]
     if able and precision != Precision.INT8:
         share = min(int(node.get("CPU", 1) // node["GPU"]) for node in able)
-        return Shape(wanted or max(share, 1), 1, sum(int(node["GPU"]) for node in able))
+        return WorkerResources(wanted or max(share, 1), 1, sum(int(node["GPU"]) for node in able))
     cpus = [int(node["CPU"]) for node in alive if node.get("CPU", 0) >= 1]
     each = wanted or min([CORES, *cpus])
-    return Shape(each, 0, max(1, sum(count // each for count in cpus)))
+    return WorkerResources(each, 0, max(1, sum(count // each for count in cpus)))
 
 
-def _deal(errands: Sequence[Errand], workers: int, least_images: int = LEAST_IMAGES) -> list[bytes]:
-    share = -(-len(errands) // (ROUNDS * workers))
+def _make_batches(
+    tasks: Sequence[ImageTask], workers: int, least_images: int = LEAST_IMAGES
+) -> list[bytes]:
+    """Divides tasks into pickled batches."""
+    share = -(-len(tasks) // (ROUNDS * workers))
     size = min(max(share, least_images), BATCH_IMAGES)
-    starts = range(0, len(errands), size)
+    starts = range(0, len(tasks), size)
     # Pickled together, images of the same archive or server share its connection.
-    return [pickle.dumps(list(errands[start : start + size])) for start in starts]
+    return [pickle.dumps(list(tasks[start : start + size])) for start in starts]
 
 
 def _read_files(network: Path, *, with_keras: bool) -> dict[str, bytes]:
@@ -273,8 +278,8 @@ def _read_files(network: Path, *, with_keras: bool) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _mark(root: Path) -> Iterator[Path | None]:
-    """Puts a file into the store for the time of a run, for other machines to look for."""
+def _shared_mark(root: Path) -> Iterator[Path | None]:
+    """Keeps a file in the store during a run, by which other machines see that they share it."""
     if find_elsewhere(root):
         yield None
         return
@@ -295,10 +300,10 @@ def _mark(root: Path) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Ray from printing to our standard output what became of a lost worker."""
+    """Keeps Ray from printing what happened to a lost worker to standard output."""
     from ray._private import worker
 
-    # It has no option for this.
+    # Ray has no option for this.
     prints = getattr(worker, "_worker_logs_enabled", True)
     worker._worker_logs_enabled = False
     try:
@@ -308,25 +313,25 @@ def _quiet() -> Iterator[None]:
 
 
 def _gather(
-    ray: Any, task: Task, files: dict[str, bytes], batches: list[bytes]
+    ray: Any, config: RunConfig, files: dict[str, bytes], batches: list[bytes]
 ) -> Generator[bytes]:
     """Yields the workers' answers; closed, it ends them."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # Not on one of the machines that may be lost.
+    # On this machine, since the others may be lost.
     home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    foreman = None
+    coordinator = None
     try:
-        hire = ray.remote(num_cpus=0, scheduling_strategy=home)(Foreman)
-        foreman = hire.remote(task, [ray.put(files)], batches)
-        while (answer := ray.get(foreman.next.remote())) is not None:
+        actor_class = ray.remote(num_cpus=0, scheduling_strategy=home)(Coordinator)
+        coordinator = actor_class.remote(config, [ray.put(files)], batches)
+        while (answer := ray.get(coordinator.next.remote())) is not None:
             yield answer
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise TopworkError(_describe(error)) from error
     finally:
-        if foreman is not None:
-            # What it has hired ends with it.
-            ray.kill(foreman)
+        if coordinator is not None:
+            # Its workers end with it.
+            ray.kill(coordinator)
 
 
 def _describe(error: Exception) -> str:

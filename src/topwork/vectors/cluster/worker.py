@@ -1,4 +1,4 @@
-"""What is done on the machines of a cluster: batches of images in, parts in the store out."""
+"""The work on the machines of a cluster: batches of images in, parts in the store out."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.bases.engines import Engine, OpenVINOEngine, resolve_precision
 from topwork.core import warm_up
+from topwork.core.arrays import Pixels
 from topwork.core.config import Precision
 from topwork.core.errors import ImageError, SettingsError, StoreError, TopworkError
 from topwork.core.files import open_scratch
 from topwork.core.parallel import in_threads
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.backends import open_elsewhere
-from topwork.vectors.errands import Errand, GoneError, Outcome, load
+from topwork.vectors.image_tasks import NOT_FINITE, ChangedError, ImageTask, Outcome, load
 from topwork.vectors.store import FLIP, Space, VectorStore
 
-Pixels = NDArray[np.uint8]
-
-# What a network's OpenVINO IR is called where it has been sent to.
+# The file names of a network's OpenVINO IR on the machine that it was sent to.
 IR_FILES = ("network.xml", "network.bin")
 
-# How long a machine may take to see what another one wrote to a shared disk.
+# How long a file on a shared disk may take to be seen on another machine.
 SEEN_S = 5.0
 
 
-class Shape(NamedTuple):
-    """What a worker gets, and how many of them there is room for."""
+class WorkerResources(NamedTuple):
+    """The cores and GPUs of one worker, and how many workers there is room for."""
 
     cores: int
     gpus: int
@@ -45,17 +43,17 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all workers are told.
+class RunConfig:
+    """What all workers have to know.
 
     Attributes:
         root: the store's folder.
         url: where its vectors are, if not there.
         mark: a file that every machine must see; None where the vectors are in a bucket.
-        folder: where relative paths start.
-        space: which vectors.
+        folder: which relative paths are relative to.
+        space: of the vectors.
         vector_length: D.
-        shape: what a worker gets.
+        resources: of a worker.
     """
 
     root: Path
@@ -64,45 +62,45 @@ class Task:
     folder: Path
     space: Space
     vector_length: int
-    shape: Shape
+    resources: WorkerResources
 
 
-class Foreman:
-    """Runs the batches from within the cluster: from outside of it Ray Data cannot be used.
+class Coordinator:
+    """An actor that hands the batches to the workers: Ray Data works only within the cluster.
 
     Args:
-        task: what the workers are told.
+        config: for the workers.
         files: a list of one reference, to the content of the network's files by their names.
-        batches: pickled lists of errands.
+        batches: pickled lists of `ImageTask`.
     """
 
-    def __init__(self, task: Task, files: list[Any], batches: list[bytes]) -> None:
-        self._answers = _run_batches(task, files, batches)
+    def __init__(self, config: RunConfig, files: list[Any], batches: list[bytes]) -> None:
+        self._answers = _run_batches(config, files, batches)
 
     def next(self) -> bytes | None:
         """Returns the next answer of a worker, or None at the end."""
         return next(self._answers, None)
 
 
-def _run_batches(task: Task, files: list[Any], batches: list[bytes]) -> Iterator[bytes]:
+def _run_batches(config: RunConfig, files: list[Any], batches: list[bytes]) -> Iterator[bytes]:
     from ray.data import ActorPoolStrategy, from_items
 
     items = from_items([{"batch": batch} for batch in batches], override_num_blocks=len(batches))
     pool = ActorPoolStrategy(
         min_size=1,
-        # Machines may join; those that are there are used at once.
+        # Machines may join later; those that are there are used at once.
         max_size=len(batches),
-        initial_size=min(task.shape.workers, len(batches)),
+        initial_size=min(config.resources.workers, len(batches)),
         max_tasks_in_flight_per_actor=2,
     )
     answers = items.map_batches(
         Worker,
-        fn_constructor_args=(task, files),
+        fn_constructor_args=(config, files),
         batch_size=1,
         batch_format="numpy",
         compute=pool,
-        num_cpus=task.shape.cores,
-        num_gpus=task.shape.gpus,
+        num_cpus=config.resources.cores,
+        num_gpus=config.resources.gpus,
     )
     answers.context.enable_progress_bars = False
     for rows in answers.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
@@ -110,22 +108,23 @@ def _run_batches(task: Task, files: list[Any], batches: list[bytes]) -> Iterator
 
 
 class Worker:
-    """An actor: holds the engine, runs batches, writes parts.
+    """An actor that holds the engine, runs batches of images and writes parts.
 
     Args:
-        task: what it is told.
-        files: as for `Foreman`; a reference in a list stays one, and is fetched once a machine.
-        seen_s: how long it waits for what another machine wrote to a shared disk.
+        config: what it has to know.
+        files: as for `Coordinator`; in a list, Ray leaves the reference as it is, and the content
+            is fetched once for each machine.
+        seen_s: how long it waits for a file that another machine wrote to a shared disk.
     """
 
-    def __init__(self, task: Task, files: list[Any], seen_s: float = SEEN_S) -> None:
-        self._task = task
+    def __init__(self, config: RunConfig, files: list[Any], seen_s: float = SEEN_S) -> None:
+        self._config = config
         self._seen_s = seen_s
         self._files = files
         self._engine: Engine | None = None
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Runs batches; an answer is a list of outcomes or what ended the work, pickled."""
+        """Runs batches; answers each with a pickled list of outcomes, or the pickled error."""
         answers: list[bytes] = []
         for batch in rows["batch"]:
             answer: list[Outcome] | TopworkError
@@ -133,7 +132,7 @@ class Worker:
                 self._engine = self._engine or self._prepare()
                 answer = self._run(pickle.loads(batch), self._engine)
             except TopworkError as error:
-                # Ray would wrap it into one of its own.
+                # Returned, because Ray would wrap a raised one in an error of its own.
                 answer = error
             answers.append(pickle.dumps(answer))
         return {"answer": answers}
@@ -141,66 +140,65 @@ class Worker:
     def _prepare(self) -> Engine:
         import ray
 
-        task = self._task
-        if task.space.decoder != DECODER_VERSION:
+        config = self._config
+        if config.space.decoder != DECODER_VERSION:
             raise SettingsError(
                 f"every machine of the cluster must have the same Topwork, and {_here()} decodes "
-                f"images by recipe {DECODER_VERSION} instead of {task.space.decoder}; install the "
-                "same version there"
+                f"images by recipe {DECODER_VERSION} instead of {config.space.decoder}; install "
+                "the same version there"
             )
-        # Relative paths mean what they mean where the work was asked for.
+        # Relative paths are those of the machine that the work was started on.
         with contextlib.suppress(OSError):
-            os.chdir(task.folder)
-        if task.mark is not None:
-            _look_for(task.mark, task.root, self._seen_s)
-        root = open_elsewhere(task.url) if task.url else task.root
-        self._store = VectorStore(root, task.space, task.vector_length)
+            os.chdir(config.folder)
+        if config.mark is not None:
+            _wait_for_mark(config.mark, config.root, self._seen_s)
+        root = open_elsewhere(config.url) if config.url else config.root
+        self._store = VectorStore(root, config.space, config.vector_length)
         (files,) = self._files
         with open_scratch() as folder:
             for name, content in ray.get(files).items():
                 (folder / name).write_bytes(content)
-            return open_engine(folder, task.space, task.shape)
+            return open_engine(folder, config.space, config.resources)
 
-    def _run(self, errands: list[Errand], engine: Engine) -> list[Outcome]:
+    def _run(self, tasks: list[ImageTask], engine: Engine) -> list[Outcome]:
         outcomes: list[Outcome] = []
 
-        def read() -> Iterator[tuple[Errand, Pixels]]:
-            warm_up.pictures()
-            decode = partial(load, self._task.space)
-            for errand, result in in_threads(decode, errands, engine.ahead):
+        def read() -> Iterator[tuple[ImageTask, Pixels]]:
+            warm_up.decoding()
+            load_task = partial(load, self._config.space)
+            for task, result in in_threads(load_task, tasks, engine.ahead):
                 if isinstance(result, ImageError):
-                    outcomes.append((errand.place, result))
+                    outcomes.append((task.image_index, result))
                 else:
-                    yield errand, result
+                    yield task, result
 
         images, vectors = [], []
-        for errand, vector in engine.run(read()):
+        for task, vector in engine.run(read()):
             if np.isfinite(vector).all():
-                images.append(errand.sha256)
+                images.append(task.sha256)
                 vectors.append(vector)
-                outcomes.append((errand.place, None))
+                outcomes.append((task.image_index, None))
             else:
-                error = ImageError("the base answers it with NaN or infinity")
-                outcomes.append((errand.place, error))
+                outcomes.append((task.image_index, ImageError(NOT_FINITE)))
         if images:
             self._store.write(images, np.stack(vectors))
-        return _explain_missing(errands, outcomes)
+        return _explain_missing(tasks, outcomes)
 
 
-def open_engine(folder: Path, space: Space, shape: Shape) -> Engine:
+def open_engine(folder: Path, space: Space, resources: WorkerResources) -> Engine:
     """Opens the engine of this machine.
 
     Args:
         folder: the network's files.
         space: the size, precision and view of its images.
-        shape: whether there is a GPU for it, and how many cores.
+        resources: whether there is a GPU for it, and how many cores.
 
     Raises:
         SettingsError: this machine lacks the precision, or its GPU cannot be used.
         NetworkError: the network cannot be loaded.
     """
     precision, flip = Precision(space.precision), space.view == FLIP
-    if shape.gpus:
+    if resources.gpus:
         from topwork.bases.engines.keras import KerasEngine, has_accelerator
 
         if not has_accelerator():
@@ -216,10 +214,10 @@ def open_engine(folder: Path, space: Space, shape: Shape) -> Engine:
             f"cluster, and {_here()} has none; use --precision f32"
         ) from None
     path = folder / IR_FILES[0]
-    return OpenVINOEngine(path, space.image_size, precision, flip=flip, threads=shape.cores)
+    return OpenVINOEngine(path, space.image_size, precision, flip=flip, threads=resources.cores)
 
 
-def _look_for(mark: Path, root: Path, seen_s: float) -> None:
+def _wait_for_mark(mark: Path, root: Path, seen_s: float) -> None:
     until_s = time.monotonic() + seen_s
     while not mark.exists():
         if time.monotonic() > until_s:
@@ -231,16 +229,16 @@ def _look_for(mark: Path, root: Path, seen_s: float) -> None:
         time.sleep(seen_s / 20)
 
 
-def _explain_missing(errands: list[Errand], outcomes: list[Outcome]) -> list[Outcome]:
-    """Adds the likely reason where not one file of a whole batch was there."""
-    paths = [errand.source for errand in errands if isinstance(errand.source, Path)]
-    if len(paths) < len(errands) or any(os.path.lexists(path) for path in paths):
+def _explain_missing(tasks: list[ImageTask], outcomes: list[Outcome]) -> list[Outcome]:
+    """Adds the likely reason if none of a batch's files exists on this machine."""
+    paths = [task.source for task in tasks if isinstance(task.source, Path)]
+    if len(paths) < len(tasks) or any(os.path.lexists(path) for path in paths):
         return outcomes
     hint = (
-        f"{_here()} has none of {len(errands)} files: with a cluster, images must lie on a disk "
+        f"{_here()} has none of {len(tasks)} files: with a cluster, images must lie on a disk "
         "that all machines share, or be URLs"
     )
-    return [(place, GoneError(f"{error}; {hint}")) for place, error in outcomes]
+    return [(index, ChangedError(f"{error}; {hint}")) for index, error in outcomes]
 
 
 def _here() -> str:
