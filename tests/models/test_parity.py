@@ -219,18 +219,18 @@ def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp
 
 
 def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, monkeypatch):
-    check = trained_module.Trained._check
+    check = trained_module.TrainResult._check
     other = replace(trained, model=replace(trained.model, head=init_head(1280, 3, 9)))
 
     def replace_it(self, path, *rest):
-        monkeypatch.setattr(trained_module.Trained, "_check", check)
+        monkeypatch.setattr(trained_module.TrainResult, "_check", check)
         found = check(self, path, *rest)
         shutil.rmtree(path)
         other.save(path)
         (path / "report.html").unlink()
         return found
 
-    monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
+    monkeypatch.setattr(trained_module.TrainResult, "_check", replace_it)
     found = trained.save(tmp_path / "m")
     assert "report.html could not be written: another run has replaced the model" in found.doubts
     assert not (tmp_path / "m" / "report.html").exists()

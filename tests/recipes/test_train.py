@@ -473,7 +473,7 @@ def test_a_model_is_there_before_anything_is_drawn(trained, tmp_path, monkeypatc
         assert load_model(path).classes == trained.model.classes
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trained_module.Trained, "_check", leave)
+    monkeypatch.setattr(trained_module.TrainResult, "_check", leave)
     with pytest.raises(KeyboardInterrupt):
         trained.save(tmp_path / "m")
     assert load_model(tmp_path / "m").classes == trained.model.classes

@@ -31,7 +31,7 @@ from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep_beside
 
 if TYPE_CHECKING:
-    from topwork.recipes.result import Trained
+    from topwork.recipes.result import TrainResult
 
 
 @app.command()
@@ -63,7 +63,7 @@ def _train(
 ) -> None:
     from topwork.recipes import train as pipeline
 
-    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> TrainResult:
         return pipeline.train(
             dataset, settings, folder, verdicts=verdicts, callback=screen, will_save=True
         )
@@ -122,7 +122,7 @@ def tune(
     trials = trials or path.with_name(f"{path.name}.trials.jsonl")
     journal = Journal(trials)
 
-    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> TrainResult:
         return pipeline.tune(
             dataset,
             settings,
@@ -147,7 +147,7 @@ def _make_model(
     strict: bool,
     store: str | None,
     as_json: bool,
-    recipe: Callable[[Any, Path, Any, Any], Trained],
+    recipe: Callable[[Any, Path, Any, Any], TrainResult],
     overrides: Path | None = None,
     trials: Path | None = None,
 ) -> None:

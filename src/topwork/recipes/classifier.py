@@ -30,7 +30,7 @@ from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.estimator import Estimator, check_labels_given, warn_of
 from topwork.recipes.progress import Screen, make_console
-from topwork.recipes.result import Trained
+from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 
 
@@ -96,7 +96,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
     _other: ClassVar = "Regressor"
 
-    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
         plain = labels is None or dataset.task is Task.LABELS
         self.classes_ = np.array(dataset.classes) if plain else np.unique(np.asarray(labels))
         super()._take(trained, dataset, labels)

@@ -34,7 +34,7 @@ from topwork.models.folder import KERAS_FILE, copy_model, find_keras_file
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.progress import Screen, make_console
-from topwork.recipes.result import Trained
+from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
@@ -167,13 +167,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         return images
 
-    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
         del dataset, labels
         self.model_ = trained.model
         self.history_ = trained.model.history
         self.skipped_ = trained.skipped
         self.trials_ = trained.trials
-        self._trained: Trained | None = trained
+        self._trained: TrainResult | None = trained
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""

@@ -32,7 +32,7 @@ from topwork.metrics.history import History
 from topwork.metrics.scores import Report, say_number, say_report
 from topwork.models.folder import REPORT_FILE
 from topwork.models.save import Saved
-from topwork.recipes.result import Trained
+from topwork.recipes.result import TrainResult
 from topwork.reports.trial_plot import describe_recipe
 from topwork.vectors import embed_job as backlog
 from topwork.vectors.duplicates import Pair
@@ -465,7 +465,7 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
 
 def show_trained(
     console: Console,
-    trained: Trained,
+    trained: TrainResult,
     saved: Saved,
     path: Path,
     has_test: bool,

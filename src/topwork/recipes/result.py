@@ -51,7 +51,7 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What `train` made, and how long it took.
 
     Attributes:

@@ -47,7 +47,7 @@ from topwork.models.model import (
 from topwork.models.parity import Samples, begin_keras_check
 from topwork.models.predictions import Answers
 from topwork.recipes.prepare import Prepared, prepare_examples
-from topwork.recipes.result import Carried, Trained
+from topwork.recipes.result import Carried, TrainResult
 from topwork.vectors.embed import Vectors
 from topwork.vectors.extractors import make_space, prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
@@ -78,7 +78,7 @@ class _Heads:
 
 @dataclass(frozen=True)
 class _Begun:
-    """What heads are trained with, and what was found on the way; see `Trained`."""
+    """What heads are trained with, and what was found on the way; see `TrainResult`."""
 
     stack: Stack
     settings: Settings
@@ -96,7 +96,7 @@ def train(
     *,
     verdicts: Verdicts | None = None,
     will_save: bool = False,
-) -> Trained:
+) -> TrainResult:
     """Trains a classifier on a dataset's training split.
 
     Args:
@@ -142,7 +142,7 @@ def tune(
     verdicts: Verdicts | None = None,
     callback: Callback = SILENT,
     will_save: bool = False,
-) -> Trained:
+) -> TrainResult:
     """Searches for the best head, trains it and returns it as `train` does.
 
     Args:
@@ -297,7 +297,7 @@ def _finish(
     callback: Callback,
     seconds: dict[str, float],
     store: Path,
-) -> Trained:
+) -> TrainResult:
     """Trains the chosen head on all training images, calibrates it and makes the model."""
     started = time.perf_counter()
     stack, prepared = begun.stack, begun.prepared
@@ -343,7 +343,7 @@ def _finish(
         versions=current_versions(),
     )
     few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
-    return Trained(
+    return TrainResult(
         model=model,
         stack=stack,
         samples=Samples(
