@@ -19,7 +19,7 @@ import numpy as np
 
 from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset, Split
-from topwork.heads.train import Labelled, Part
+from topwork.heads.train import Labelled, RowSplit
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Tuner, search_auto
 from topwork.heads.tuning.trials import rank
@@ -64,12 +64,12 @@ def main() -> None:
         stack = prepare_networks(settings, default_store())
         columns = make_columns(stack, settings, default_store())
         usable, vectors = embed_columns(dataset, columns)
-        part = Part(np.arange(len(usable), dtype=np.int32)[None], np.array([], np.int32))
+        split = RowSplit(np.arange(len(usable), dtype=np.int32)[None], np.array([], np.int32))
         replicates = [
             replicate
             for seed in (0, 1)
             for replicate in make_replicates(
-                part, usable.labels[part.training[0]], 5, 1, seed, classes=usable.classes
+                split, usable.labels[split.training[0]], 5, 1, seed, classes=usable.classes
             )
         ]
         tuner = Tuner(Labelled(vectors.values, usable.labels), replicates, len(usable.classes))

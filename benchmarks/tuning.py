@@ -67,7 +67,7 @@ def _compare_programs(prepared: Prepared, settings: Settings) -> None:
     for round_ in range(ROUNDS + 1):
         for recipes in ([recipe], many):
             started = time.perf_counter()
-            train_heads(prepared.examples, prepared.part, recipes, classes)
+            train_heads(prepared.examples, prepared.split, recipes, classes)
             if round_:  # the first round compiles
                 seconds[len(recipes)].append(time.perf_counter() - started)
     one, all_ = (median(values) for values in seconds.values())
@@ -106,7 +106,7 @@ def _compare_accuracy(
         accuracies, losses = [], []
         for seed in range(SEEDS):
             (fit,) = train_heads(
-                prepared.examples, prepared.part, [recipe.head_settings()], classes, seed=seed
+                prepared.examples, prepared.split, [recipe.head_settings()], classes, seed=seed
             )
             accuracies.append(fit.curve["val_accuracy"][fit.best_epoch - 1])
             losses.append(fit.curve["val_loss"][fit.best_epoch - 1])

@@ -18,7 +18,7 @@ from topwork.heads import train as training
 from topwork.heads.class_weights import balance, weigh
 from topwork.heads.dense import init_head, probabilities
 from topwork.heads.many_heads import batch_order
-from topwork.heads.train import Labelled, Part, join, train_head, train_heads
+from topwork.heads.train import Labelled, RowSplit, join, train_head, train_heads
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}
 
@@ -196,10 +196,10 @@ def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
         settings,
         tmp_path,
     )
-    examples, part = prepared.examples, prepared.part
+    examples, split = prepared.examples, prepared.split
     training, validation = (
         Labelled(examples.vectors[rows], examples.targets[rows])
-        for rows in (part.training[0], part.held_out)
+        for rows in (split.training[0], split.held_out)
     )
     assert (len(training.vectors), len(validation.vectors)) == (3068, 341)
     reference = case("classes") | {"training": training, "validation": validation}
@@ -357,7 +357,7 @@ def test_an_epoch_learns_from_the_next_view_and_padding_is_not_scored():
     held_out = np.concatenate([seen, np.full(67, -1, np.int32)])
     # So small a rate leaves the head as it was.
     recipe = change(case("classes"), learning_rate=1e-30)["settings"]
-    (fit,) = train_heads(examples, Part(views, held_out), [recipe], 10, seed=7)
+    (fit,) = train_heads(examples, RowSplit(views, held_out), [recipe], 10, seed=7)
 
     logits = init_head(64, 10, 7).logits(vectors).astype(np.float64)
     losses = -log_softmax(logits, axis=1)[np.arange(637), examples.targets]
@@ -376,11 +376,11 @@ def test_an_epoch_learns_from_the_next_view_and_padding_is_not_scored():
 
 def test_a_logistic_head_learns_from_all_views_and_is_scored_on_the_images_themselves():
     given = case("classes", head="logistic", penalty=0.01)
-    examples, part = join(given["training"], given["validation"])
-    seen = part.held_out[:9]
-    halves = Part(part.training.reshape(2, -1), np.append(seen, np.int32([-1, -1])))
+    examples, split = join(given["training"], given["validation"])
+    seen = split.held_out[:9]
+    halves = RowSplit(split.training.reshape(2, -1), np.append(seen, np.int32([-1, -1])))
     (fit,) = train_heads(examples, halves, [given["settings"]], 10)
-    (whole,) = train_heads(examples, part, [given["settings"]], 10)
+    (whole,) = train_heads(examples, split, [given["settings"]], 10)
     logits = fit.head.logits(examples.vectors)
     np.testing.assert_allclose(logits, whole.head.logits(examples.vectors), atol=1e-5)
 
@@ -430,15 +430,15 @@ def train_alone(place):
 def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
     train, found = training.train_side_by_side, []
 
-    def spy(examples, part, recipes, *others):
+    def spy(examples, split, recipes, *others):
         found.append(len(recipes))
-        return train(examples, part, recipes, *others)
+        return train(examples, split, recipes, *others)
 
     monkeypatch.setattr(training, "train_side_by_side", spy)
     given = case("classes")
     recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
-    examples, part = join(given["training"], given["validation"])
-    fits = train_heads(examples, part, recipes, 10, seed=3, **limits)
+    examples, split = join(given["training"], given["validation"])
+    fits = train_heads(examples, split, recipes, 10, seed=3, **limits)
     assert found == sizes
     assert [fit.settings for fit in fits] == recipes
     assert [fit.best_epoch for fit in fits].count(0) == 1

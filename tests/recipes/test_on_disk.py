@@ -60,7 +60,7 @@ def test_views_and_networks_side_by_side_are_laid_out_as_they_are_held(dataset, 
     assert isinstance(found.examples.vectors, StoredVectors)
     np.testing.assert_array_equal(found.examples.vectors[:], held.examples.vectors)
     np.testing.assert_array_equal(found.vectors.values[:], held.vectors.values)
-    np.testing.assert_array_equal(found.part.training, held.part.training)
+    np.testing.assert_array_equal(found.split.training, held.split.training)
 
 
 def test_a_damaged_part_is_computed_again_in_the_same_run(dataset, small, other_store):

@@ -43,7 +43,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Part:
+class RowSplit:
     """Which rows of some examples to learn from, and which to be scored on.
 
     Attributes:
@@ -75,9 +75,9 @@ class Fit:
     curve: dict[str, list[float]]
 
 
-def normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+def normalize(examples: Labelled, split: RowSplit) -> tuple[Labelled, tuple[Floats, Floats]]:
     """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
-    vectors, rows = examples.vectors, part.training.ravel()
+    vectors, rows = examples.vectors, split.training.ravel()
     if isinstance(vectors, StoredVectors):
         middle, spread = _measure(vectors, rows)
     else:
@@ -115,13 +115,13 @@ def on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
     return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
 
 
-def scale_targets(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+def scale_targets(examples: Labelled, split: RowSplit) -> tuple[Labelled, tuple[Floats, Floats]]:
     """Brings numbers to the scale of a logit; returns their means and deviations (C,) too.
 
     Steps of an optimizer have a size of their own: they would never reach prices in thousands.
     Each number has a deviation of its own: beside prices, sizes in metres would not be learnt.
     """
-    seen = examples.targets[part.training[0]].astype(np.float64)
+    seen = examples.targets[split.training[0]].astype(np.float64)
     mean, deviation = seen.mean(axis=0), seen.std(axis=0)
     deviation[deviation == 0] = 1
     targets = ((examples.targets - mean) / deviation).astype(np.float32)

@@ -13,7 +13,7 @@ from topwork.core.parallel import in_threads
 from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
-from topwork.heads.examples import Fit, Ints, Labelled, Part
+from topwork.heads.examples import Fit, Ints, Labelled, RowSplit
 from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
 
 def train_side_by_side(
     examples: Labelled,
-    part: Part,
+    split: RowSplit,
     recipes: list[HeadSettings],
     outputs: int,
     task: Task,
@@ -63,9 +63,9 @@ def train_side_by_side(
     width = next(width for width in WIDTHS if width >= len(recipes))
     filled = recipes + [recipes[-1]] * (width - len(recipes))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
-    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
+    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, split, outputs, task)
     run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
-    best, curve = run(examples, part, first, heads, knobs, task, seed)
+    best, curve = run(examples, split, first, heads, knobs, task, seed)
     names = name_figures(task)
     fits = []
     for place, recipe in enumerate(recipes):
@@ -78,7 +78,7 @@ def train_side_by_side(
 
 def _run_held(
     examples: Labelled,
-    part: Part,
+    split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
     knobs: Knobs,
@@ -90,13 +90,13 @@ def _run_held(
 
     from topwork.heads.epochs import Examples, run_epochs
 
-    arrays = examples.vectors, examples.targets, _relative_weights(examples, part)
+    arrays = examples.vectors, examples.targets, _relative_weights(examples, split)
     found: tuple[Best, Curve] = jax.device_get(
         run_epochs(
             heads,
             knobs,
-            _order_rows(part, recipe, seed),
-            part.held_out,
+            _order_rows(split, recipe, seed),
+            split.held_out,
             Examples(*arrays),  # type: ignore[arg-type]
             recipe.dropout,
             _make_key(recipe, seed),
@@ -110,7 +110,7 @@ def _run_held(
 
 def _run_streamed(
     examples: Labelled,
-    part: Part,
+    split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
     knobs: Knobs,
@@ -121,9 +121,9 @@ def _run_streamed(
     from topwork.heads.epochs import Examples
     from topwork.heads.epochs_on_disk import Block, order_blocks, run_streamed
 
-    vectors, weights = examples.vectors, _relative_weights(examples, part)
+    vectors, weights = examples.vectors, _relative_weights(examples, split)
     assert isinstance(vectors, StoredVectors)
-    views, count = part.training.shape
+    views, count = split.training.shape
     batch = min(recipe.batch_size, count)
     most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
@@ -143,12 +143,12 @@ def _run_streamed(
     def order_epochs() -> Iterator[Iterator[Block]]:
         generator = np.random.default_rng(seed)
         for epoch in range(recipe.epochs):
-            rows = part.training[epoch % views]
+            rows = split.training[epoch % views]
             blocks = order_blocks(vectors.places[rows], size, generator)
             asked = ((rows[block], order) for block, order in blocks)
             yield in_threads(read_block, asked, BLOCKS_AHEAD)
 
-    unseen = part.held_out[part.held_out >= 0]
+    unseen = split.held_out[split.held_out >= 0]
 
     def hold_out() -> Iterator[Block]:
         blocks = vectors.blocks(unseen, size)
@@ -174,7 +174,7 @@ def name_figures(task: Task) -> tuple[str, str, str, str]:
 
 
 def _make_knobs(
-    recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
+    recipes: list[HeadSettings], examples: Labelled, split: RowSplit, outputs: int, task: Task
 ) -> Knobs:
     from topwork.heads.epochs import Knobs
 
@@ -186,7 +186,7 @@ def _make_knobs(
     weights = np.stack([plain] * len(recipes))
     for place, recipe in enumerate(recipes):
         if recipe.class_weight is ClassWeight.BALANCED:
-            weights[place] = balance(task, examples.targets[part.training[0]], outputs)
+            weights[place] = balance(task, examples.targets[split.training[0]], outputs)
     return Knobs(rate, decay, smoothing, weights)  # type: ignore[arg-type]
 
 
@@ -197,23 +197,23 @@ def _make_key(recipe: HeadSettings, seed: int) -> Any:
     return jax.random.key(seed, impl="rbg") if recipe.dropout > 0 else None
 
 
-def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
+def _order_rows(split: RowSplit, recipe: HeadSettings, seed: int) -> Ints:
     """Returns (E, S, B) rows of the examples, each epoch from the next view."""
-    views, count = part.training.shape
+    views, count = split.training.shape
     order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
-    if views == 1 and np.array_equal(part.training[0], np.arange(count)):
+    if views == 1 and np.array_equal(split.training[0], np.arange(count)):
         return order
     rows = np.empty_like(order)
     for epoch, places in enumerate(order):
-        rows[epoch] = np.where(places >= 0, part.training[epoch % views][places], -1)
+        rows[epoch] = np.where(places >= 0, split.training[epoch % views][places], -1)
     return rows
 
 
-def _relative_weights(examples: Labelled, part: Part) -> Floats:
+def _relative_weights(examples: Labelled, split: RowSplit) -> Floats:
     """Returns how much each example counts, (X,)."""
     weights = np.ones(len(examples.targets), np.float32)
     if examples.weights is not None:
         # Divided by the mean of those that are learnt from, if any of them counts.
-        mean = examples.weights[part.training[0]].mean()
+        mean = examples.weights[split.training[0]].mean()
         weights = examples.weights / mean if mean > 0 else weights
     return weights

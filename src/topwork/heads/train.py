@@ -20,7 +20,7 @@ from topwork.heads.examples import (
     Fit,
     Ints,
     Labelled,
-    Part,
+    RowSplit,
     normalize,
     on_raw,
     on_scale,
@@ -36,7 +36,7 @@ MOST_HEADS = 64
 MOST_WEIGHTS = 1 << 22
 
 
-def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
+def join(training: Labelled, validation: Labelled) -> tuple[Labelled, RowSplit]:
     """Lays two sets of vectors one after the other, and says which is which."""
     count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
     weights = None
@@ -45,7 +45,7 @@ def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
     rows = np.arange(total, dtype=np.int32)
     vectors = lay([training.vectors, validation.vectors])
     targets = np.concatenate([training.targets, validation.targets])
-    return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
+    return Labelled(vectors, targets, weights), RowSplit(rows[None, :count], rows[count:])
 
 
 def train_head(
@@ -78,8 +78,8 @@ def train_head(
         DatasetError: no vectors, or vectors that are not finite.
         TopworkError: the loss was finite in no epoch.
     """
-    for name, part in (("training", training), ("validation", validation)):
-        check_vectors(part.vectors, name)
+    for name, given in (("training", training), ("validation", validation)):
+        check_vectors(given.vectors, name)
     (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
     return keep(fit)
 
@@ -113,7 +113,7 @@ def check_vectors(vectors: Rows, name: str) -> None:
 
 def train_heads(
     examples: Labelled,
-    part: Part,
+    split: RowSplit,
     recipes: Sequence[HeadSettings],
     outputs: int,
     *,
@@ -126,7 +126,7 @@ def train_heads(
 
     Args:
         examples: X vectors, all finite, and their targets.
-        part: which to learn from and which to be scored on.
+        split: which to learn from and which to be scored on.
         recipes: how to train each; nothing of it may be `auto`.
         outputs: C.
         task: decides the loss and the metric.
@@ -145,15 +145,15 @@ def train_heads(
     for places in groups.values():
         first = recipes[places[0]]
         train = _solve if first.head is HeadKind.LOGISTIC else train_side_by_side
-        scaled, back = normalize(examples, part) if first.normalize else (examples, None)
+        scaled, back = normalize(examples, split) if first.normalize else (examples, None)
         if task is Task.NUMBER:
-            scaled, scale = scale_targets(scaled, part)
+            scaled, scale = scale_targets(scaled, split)
         size = examples.vectors.shape[1] * (first.inner_units or outputs)
         portion = min(most_heads, max(1, most_weights // size))
         for some in _portions(places, portion):
             chosen = [recipes[place] for place in some]
             for place, fit in zip(
-                some, train(scaled, part, chosen, outputs, task, seed), strict=True
+                some, train(scaled, split, chosen, outputs, task, seed), strict=True
             ):
                 own = on_raw(fit, back)
                 fits[place] = on_scale(own, *scale) if task is Task.NUMBER else own
@@ -175,7 +175,7 @@ def _portions(places: list[int], most: int) -> Iterator[list[int]]:
 
 def _solve(
     examples: Labelled,
-    part: Part,
+    split: RowSplit,
     recipes: list[HeadSettings],
     outputs: int,
     task: Task,
@@ -186,10 +186,10 @@ def _solve(
     from topwork.heads.logistic import solve
     from topwork.heads.logistic_on_disk import solve_streamed
 
-    rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
+    rows, unseen = split.training.ravel(), split.held_out[split.held_out >= 0]
     vectors, targets = select(examples.vectors, rows), examples.targets[rows]
     plain = examples.weights_of(rows)
-    by_class = weigh(task, targets, balance(task, examples.targets[part.training[0]], outputs))
+    by_class = weigh(task, targets, balance(task, examples.targets[split.training[0]], outputs))
     balanced = by_class if plain is None else (by_class.T * plain).T
 
     def solve_one(recipe: HeadSettings) -> Fit:
@@ -201,7 +201,7 @@ def _solve(
         else:
             head = solve(task, vectors, targets, *own)
         figures = (
-            *_score(task, head, examples, part.training[0]),
+            *_score(task, head, examples, split.training[0]),
             *_score(task, head, examples, unseen),
         )
         curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}

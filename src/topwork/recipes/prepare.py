@@ -14,7 +14,7 @@ from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Split
-from topwork.heads.examples import Labelled, Part
+from topwork.heads.examples import Labelled, RowSplit
 from topwork.images.augment import view_name
 from topwork.vectors.duplicates import (
     LEAST_COSINE,
@@ -37,14 +37,14 @@ class Prepared:
         dataset: the images that could be used, for training and validation.
         vectors: of those images as a prediction would see them.
         examples: those vectors, and after them the views of the training images.
-        part: which rows are for training, in each view, and which for validation.
+        split: which rows are for training, in each view, and which for validation.
         pairs: images that show the same picture, by their places in `dataset`.
     """
 
     dataset: Dataset
     vectors: Vectors
     examples: Labelled
-    part: Part
+    split: RowSplit
     pairs: tuple[Pair, ...]
 
 
@@ -123,7 +123,7 @@ def prepare_examples(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
         examples=Labelled(laid, dataset.targets[everything], weights),
-        part=Part(np.stack(rows), validation),
+        split=RowSplit(np.stack(rows), validation),
         pairs=tuple(pairs),
     )
 

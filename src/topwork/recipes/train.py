@@ -235,7 +235,7 @@ def _prepare(
     callback.on_embedded(prepared.dataset, prepared.vectors)
     callback.on_split(prepared.dataset, prepared.pairs)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
-    check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
+    check_vectors(select(prepared.vectors.values, prepared.split.held_out), "validation")
     return _Begun(stack, settings, prepared, fitted.quantization, opening, checking)
 
 
@@ -269,7 +269,7 @@ def _make_tuner(
     training = dataset.select(dataset.splits == Split.TRAIN)
     one_of = dataset.task in (Task.CLASSES, Task.BINARY)
     replicates = make_replicates(
-        prepared.part,
+        prepared.split,
         strata(dataset.task, training.labels),
         plan.folds,
         plan.seeds,
@@ -304,11 +304,11 @@ def _finish(
     dataset, vectors, examples = prepared.dataset, prepared.vectors, prepared.examples
     recipe = trial.settings if trial else settings.head_settings()
     task, outputs = dataset.task, dataset.outputs
-    fits = train_heads(examples, prepared.part, [recipe], outputs, task=task, seed=settings.seed)
+    fits = train_heads(examples, prepared.split, [recipe], outputs, task=task, seed=settings.seed)
     head, history = keep(fits[0])
     callback.on_trained(history)
 
-    rows = prepared.part.held_out
+    rows = prepared.split.held_out
     logits = map_rows(head.logits, examples.vectors, rows)
     if tuner is not None and trial is not None and tuner.has_folds:
         sureness = _calibrate(task, *held_out_logits(tuner, trial), "folds")

@@ -14,7 +14,7 @@ from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.data.splits import strata
 from topwork.heads.dense import Dense, Head, decide
-from topwork.heads.examples import Fit, Labelled, Part
+from topwork.heads.examples import Fit, Labelled, RowSplit
 from topwork.heads.train import train_head
 from topwork.heads.tuning import search as tuning
 from topwork.heads.tuning.folds import make_replicates
@@ -50,9 +50,9 @@ def make_tuner(examples=None, *, folds=3, seeds=1, seed=0, **options):
     examples = examples or EXAMPLES
     rows = np.arange(len(examples.targets), dtype=np.int32)
     cut = len(rows) * 2 // 3
-    part = Part(rows[None, :cut], rows[cut:])
+    split = RowSplit(rows[None, :cut], rows[cut:])
     replicates = make_replicates(
-        part, examples.targets[part.training[0]], folds, seeds, seed, classes=CLASSES
+        split, examples.targets[split.training[0]], folds, seeds, seed, classes=CLASSES
     )
     return Tuner(examples, replicates, len(CLASSES), **options)
 
@@ -72,8 +72,8 @@ class Trainer:
         self.heads = []
         self.calls = []
 
-    def __call__(self, examples, part, recipes, outputs, *, task, seed):
-        rows = part.held_out.tobytes()
+    def __call__(self, examples, split, recipes, outputs, *, task, seed):
+        rows = split.held_out.tobytes()
         self.heads += [(recipe, rows, seed) for recipe in recipes]
         self.calls.append(list(recipes))
         return [self.fit(recipe, examples, outputs) for recipe in recipes]
@@ -202,9 +202,9 @@ def test_the_first_rates_of_a_small_budget_are_far_apart(trainer):
 def timed(trainer, clock, tuner, pace):
     """Lets time pass as heads are trained."""
 
-    def train(examples, part, recipes, outputs, *, task, seed):
+    def train(examples, split, recipes, outputs, *, task, seed):
         clock.seconds += sum(pace * tuner._cost(recipe) for recipe in recipes)
-        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
+        return trainer(examples, split, recipes, outputs, task=task, seed=seed)
 
     return train
 
@@ -490,10 +490,10 @@ def test_if_all_diverge_it_is_said(trainer):
 
 
 def test_a_logistic_head_without_an_optimum_loses_alone(monkeypatch, trainer):
-    def train(examples, part, recipes, outputs, *, task, seed):
+    def train(examples, split, recipes, outputs, *, task, seed):
         if any(recipe.penalty == 0.01 for recipe in recipes):
             raise TopworkError("did not reach its optimum")
-        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
+        return trainer(examples, split, recipes, outputs, task=task, seed=seed)
 
     monkeypatch.setattr(tuning, "train_heads", train)
     tuner = make_tuner()
@@ -655,7 +655,9 @@ def test_other_views_of_the_training_images_are_not_reused(trainer, tmp_path):
     (first, *_), vectors = tuner.replicates, tuner.examples
     views = replace(
         first,
-        part=Part(np.concatenate([first.part.training, first.part.training]), first.part.held_out),
+        split=RowSplit(
+            np.concatenate([first.split.training, first.split.training]), first.split.held_out
+        ),
     )
     again = Tuner(vectors, [views], len(CLASSES), journal=journal)
     again.try_all([start(learning_rate=0.01)])
@@ -708,8 +710,8 @@ def test_recipes_are_trained_as_they_are_alone():
     tuner.try_all(recipes)
     vectors, targets = tuner.examples.vectors, tuner.examples.targets
     replicate = tuner.replicates[1]
-    learnt = replicate.part.training[0]
-    unseen = replicate.part.held_out[replicate.part.held_out >= 0]
+    learnt = replicate.split.training[0]
+    unseen = replicate.split.held_out[replicate.split.held_out >= 0]
     for trial in tuner.trials:
         _, history = train_head(
             Labelled(vectors[learnt], targets[learnt]),
@@ -780,7 +782,7 @@ def test_logits_of_what_was_held_out_are_those_of_the_heads_that_had_not_seen_it
 
     rows = []
     for replicate, fit in list(zip(tuner.replicates, trial.fits, strict=True))[: folds or 1]:
-        own = replicate.part.held_out[replicate.part.held_out >= 0]
+        own = replicate.split.held_out[replicate.split.held_out >= 0]
         expected = fit.head.logits(tuner.examples.vectors[own])
         assert np.array_equal(logits[len(rows) : len(rows) + len(own)], expected)
         rows += own.tolist()
@@ -817,7 +819,7 @@ def test_a_fold_that_diverged_has_no_logits(trainer):
     lost = Fit(recipe, None, 0, tuner.trials[0].fits[0].curve)
     good = tuner.trials[0].fits[1:]
     logits, labels = held_out_logits(tuner, Trial(recipe, (lost, *good)))
-    unseen = np.concatenate([one.part.held_out for one in tuner.replicates[1:]])
+    unseen = np.concatenate([one.split.held_out for one in tuner.replicates[1:]])
     assert labels.tolist() == tuner.examples.targets[unseen[unseen >= 0]].tolist()
     assert len(logits) == len(labels)
     with pytest.raises(DatasetError, match="finite"):
@@ -846,10 +848,10 @@ def test_heads_of_every_task_are_searched_and_held_out(task, tmp_path):
     labels = examples.targets if task is not Task.LABELS else examples.targets > 0
     labels = labels[:, 0].astype(np.int64) if task is Task.BINARY else labels
     rows = np.arange(180, dtype=np.int32)
-    part = Part(rows[None, :120], rows[120:])
+    split = RowSplit(rows[None, :120], rows[120:])
     names = ["a", "b", "c"][: 2 if task is Task.BINARY else 3]
     replicates = make_replicates(
-        part,
+        split,
         strata(task, labels[:120]),
         2,
         1,

@@ -226,10 +226,10 @@ class Tuner:
 
     def _train(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
         """Trains heads; a logistic one that does not reach its optimum has diverged."""
-        part, seed = replicate.part, replicate.seed
+        split, seed = replicate.split, replicate.seed
         try:
             fits = train_heads(
-                self.examples, part, recipes, self.outputs, task=self.task, seed=seed
+                self.examples, split, recipes, self.outputs, task=self.task, seed=seed
             )
         except TopworkError:
             if any(recipe.head is not HeadKind.LOGISTIC for recipe in recipes):
@@ -244,7 +244,7 @@ class Tuner:
 
     def _key(self, recipe: HeadSettings, replicate: Replicate) -> str:
         own = recipe.model_dump_json()
-        rows = _digest(replicate.part.training, replicate.part.held_out)
+        rows = _digest(replicate.split.training, replicate.split.held_out)
         content = [RECIPE, self.data_key, self.task, self.outputs, own, rows, replicate.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
@@ -399,14 +399,14 @@ def held_out_logits(tuner: Tuner, trial: Trial) -> tuple[Floats, NDArray[Any]]:
     logits, labels = [], []
     seen: set[bytes] = set()
     for replicate, fit in zip(tuner.replicates, trial.fits, strict=True):
-        rows = replicate.part.held_out[replicate.part.held_out >= 0]
+        rows = replicate.split.held_out[replicate.split.held_out >= 0]
         if rows.tobytes() in seen or not fit.best_epoch:
             continue
         head = fit.head
         if head is None:
             (again,) = train_heads(
                 tuner.examples,
-                replicate.part,
+                replicate.split,
                 [fit.settings],
                 tuner.outputs,
                 task=tuner.task,
