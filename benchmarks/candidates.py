@@ -19,7 +19,7 @@ import numpy as np
 
 from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset, Split
-from topwork.heads.train import Labelled, RowSplit
+from topwork.heads.train import LabeledVectors, RowSplit
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import Tuner, search_auto
 from topwork.heads.tuning.trials import rank
@@ -72,7 +72,9 @@ def main() -> None:
                 split, usable.labels[split.training[0]], 5, 1, seed, classes=usable.classes
             )
         ]
-        tuner = Tuner(Labelled(vectors.values, usable.labels), replicates, len(usable.classes))
+        tuner = Tuner(
+            LabeledVectors(vectors.values, usable.labels), replicates, len(usable.classes)
+        )
         search_auto(tuner, settings.head_settings())
         best = max(tuner.trials, key=rank)
         # Folds of two divisions overlap: five of them are the independent ones.

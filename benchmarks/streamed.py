@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from topwork.core.config import Settings
-from topwork.heads.train import Labelled, RowSplit, train_heads
+from topwork.heads.train import LabeledVectors, RowSplit, train_heads
 from topwork.vectors.embed_job import PART_VECTORS
 from topwork.vectors.on_disk import Rows, lay_out
 from topwork.vectors.store import Space, VectorStore
@@ -110,7 +110,9 @@ def run(args: argparse.Namespace, *, held: bool) -> dict:
     recipe = Settings.create(learning_rate=0.001, epochs=10).head_settings()
     accuracies = []
     for seed in range(args.seeds):
-        (fit,) = train_heads(Labelled(vectors, labels), split, [recipe], args.classes, seed=seed)
+        (fit,) = train_heads(
+            LabeledVectors(vectors, labels), split, [recipe], args.classes, seed=seed
+        )
         accuracies.append(fit.curve["val_accuracy"][fit.best_epoch - 1])
     return {
         "peak": read_peak(),

@@ -7,7 +7,7 @@ import pytest
 
 from topwork.core.config import HeadKind, Settings
 from topwork.core.task import Task
-from topwork.heads.examples import Labelled, RowSplit
+from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.heads.train import check_vectors, train_heads
 from topwork.vectors.on_disk import StoredVectors, _put_down
 
@@ -41,7 +41,7 @@ def make(task, *, seed=0, views=1, weights=False, noise=1.0):
         all_targets.append(targets[training])
     laid = np.concatenate(all_vectors).astype(np.float32)
     chosen = rng.uniform(0, 2, len(laid)).astype(np.float32) if weights else None
-    examples = Labelled(laid, np.concatenate(all_targets), chosen)
+    examples = LabeledVectors(laid, np.concatenate(all_targets), chosen)
     return examples, RowSplit(np.stack(rows), np.pad(held_out, (0, 5), constant_values=-1))
 
 

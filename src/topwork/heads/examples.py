@@ -20,7 +20,7 @@ CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledVectors:
     """Vectors and what they should become.
 
     Attributes:
@@ -75,7 +75,9 @@ class Fit:
     curve: dict[str, list[float]]
 
 
-def normalize(examples: Labelled, split: RowSplit) -> tuple[Labelled, tuple[Floats, Floats]]:
+def normalize(
+    examples: LabeledVectors, split: RowSplit
+) -> tuple[LabeledVectors, tuple[Floats, Floats]]:
     """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
     vectors, rows = examples.vectors, split.training.ravel()
     if isinstance(vectors, StoredVectors):
@@ -115,7 +117,9 @@ def on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
     return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
 
 
-def scale_targets(examples: Labelled, split: RowSplit) -> tuple[Labelled, tuple[Floats, Floats]]:
+def scale_targets(
+    examples: LabeledVectors, split: RowSplit
+) -> tuple[LabeledVectors, tuple[Floats, Floats]]:
     """Brings numbers to the scale of a logit; returns their means and deviations (C,) too.
 
     Steps of an optimizer have a size of their own: they would never reach prices in thousands.

@@ -13,7 +13,7 @@ from topwork.core.parallel import in_threads
 from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
-from topwork.heads.examples import Fit, Ints, Labelled, RowSplit
+from topwork.heads.examples import Fit, Ints, LabeledVectors, RowSplit
 from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
 
 
 def train_side_by_side(
-    examples: Labelled,
+    examples: LabeledVectors,
     split: RowSplit,
     recipes: list[HeadSettings],
     outputs: int,
@@ -77,7 +77,7 @@ def train_side_by_side(
 
 
 def _run_held(
-    examples: Labelled,
+    examples: LabeledVectors,
     split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
@@ -109,7 +109,7 @@ def _run_held(
 
 
 def _run_streamed(
-    examples: Labelled,
+    examples: LabeledVectors,
     split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
@@ -174,7 +174,7 @@ def name_figures(task: Task) -> tuple[str, str, str, str]:
 
 
 def _make_knobs(
-    recipes: list[HeadSettings], examples: Labelled, split: RowSplit, outputs: int, task: Task
+    recipes: list[HeadSettings], examples: LabeledVectors, split: RowSplit, outputs: int, task: Task
 ) -> Knobs:
     from topwork.heads.epochs import Knobs
 
@@ -209,7 +209,7 @@ def _order_rows(split: RowSplit, recipe: HeadSettings, seed: int) -> Ints:
     return rows
 
 
-def _relative_weights(examples: Labelled, split: RowSplit) -> Floats:
+def _relative_weights(examples: LabeledVectors, split: RowSplit) -> Floats:
     """Returns how much each example counts, (X,)."""
     weights = np.ones(len(examples.targets), np.float32)
     if examples.weights is not None:

@@ -19,7 +19,7 @@ from topwork.heads.dense import Head, score
 from topwork.heads.examples import (
     Fit,
     Ints,
-    Labelled,
+    LabeledVectors,
     RowSplit,
     normalize,
     on_raw,
@@ -36,7 +36,7 @@ MOST_HEADS = 64
 MOST_WEIGHTS = 1 << 22
 
 
-def join(training: Labelled, validation: Labelled) -> tuple[Labelled, RowSplit]:
+def join(training: LabeledVectors, validation: LabeledVectors) -> tuple[LabeledVectors, RowSplit]:
     """Lays two sets of vectors one after the other, and says which is which."""
     count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
     weights = None
@@ -45,12 +45,12 @@ def join(training: Labelled, validation: Labelled) -> tuple[Labelled, RowSplit]:
     rows = np.arange(total, dtype=np.int32)
     vectors = lay([training.vectors, validation.vectors])
     targets = np.concatenate([training.targets, validation.targets])
-    return Labelled(vectors, targets, weights), RowSplit(rows[None, :count], rows[count:])
+    return LabeledVectors(vectors, targets, weights), RowSplit(rows[None, :count], rows[count:])
 
 
 def train_head(
-    training: Labelled,
-    validation: Labelled,
+    training: LabeledVectors,
+    validation: LabeledVectors,
     settings: HeadSettings,
     *,
     outputs: int,
@@ -112,7 +112,7 @@ def check_vectors(vectors: Rows, name: str) -> None:
 
 
 def train_heads(
-    examples: Labelled,
+    examples: LabeledVectors,
     split: RowSplit,
     recipes: Sequence[HeadSettings],
     outputs: int,
@@ -174,7 +174,7 @@ def _portions(places: list[int], most: int) -> Iterator[list[int]]:
 
 
 def _solve(
-    examples: Labelled,
+    examples: LabeledVectors,
     split: RowSplit,
     recipes: list[HeadSettings],
     outputs: int,
@@ -212,7 +212,7 @@ def _solve(
         return list(pool.map(solve_one, recipes))
 
 
-def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
+def _score(task: Task, head: Head, examples: LabeledVectors, rows: Ints) -> tuple[float, float]:
     """Returns the loss and the metric of a head on some rows."""
     return score(task, map_rows(head.logits, examples.vectors, rows), examples.targets[rows])
 

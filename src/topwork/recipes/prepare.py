@@ -14,7 +14,7 @@ from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Split
-from topwork.heads.examples import Labelled, RowSplit
+from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.images.augment import view_name
 from topwork.vectors.duplicates import (
     LEAST_COSINE,
@@ -43,7 +43,7 @@ class Prepared:
 
     dataset: Dataset
     vectors: Vectors
-    examples: Labelled
+    examples: LabeledVectors
     split: RowSplit
     pairs: tuple[Pair, ...]
 
@@ -122,7 +122,7 @@ def prepare_examples(
     return Prepared(
         dataset=dataset,
         vectors=replace(vectors, embedded=embedded, reused=reused),
-        examples=Labelled(laid, dataset.targets[everything], weights),
+        examples=LabeledVectors(laid, dataset.targets[everything], weights),
         split=RowSplit(np.stack(rows), validation),
         pairs=tuple(pairs),
     )

@@ -14,7 +14,7 @@ from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.data.splits import strata
 from topwork.heads.dense import Dense, Head, decide
-from topwork.heads.examples import Fit, Labelled, RowSplit
+from topwork.heads.examples import Fit, LabeledVectors, RowSplit
 from topwork.heads.train import train_head
 from topwork.heads.tuning import search as tuning
 from topwork.heads.tuning.folds import make_replicates
@@ -43,7 +43,7 @@ def make_examples(count=210, length=16, *, seed=0, scale=1.0):
     targets = (np.arange(count) % len(CLASSES)).astype(np.int32)
     centres = np.random.default_rng(7).normal(0, 1, (len(CLASSES), length))
     vectors = centres[targets] + rng.normal(0, 1, (count, length))
-    return Labelled((vectors * scale).astype(np.float32), targets)
+    return LabeledVectors((vectors * scale).astype(np.float32), targets)
 
 
 def make_tuner(examples=None, *, folds=3, seeds=1, seed=0, **options):
@@ -527,7 +527,7 @@ def test_vectors_that_are_not_finite_are_refused(value):
     vectors = EXAMPLES.vectors.copy()
     vectors[3, 4] = value
     with pytest.raises(DatasetError, match="finite"):
-        make_tuner(Labelled(vectors, EXAMPLES.targets))
+        make_tuner(LabeledVectors(vectors, EXAMPLES.targets))
 
 
 # Going on from a journal.
@@ -602,13 +602,13 @@ def test_heads_from_a_journal_count_against_the_budget(trainer, tmp_path):
 def other_vectors():
     vectors = EXAMPLES.vectors.copy()
     vectors[-1, -1] += 1e-3
-    return Labelled(vectors, EXAMPLES.targets)
+    return LabeledVectors(vectors, EXAMPLES.targets)
 
 
 def other_targets():
     targets = EXAMPLES.targets.copy()
     targets[-1] = (targets[-1] + 1) % 3
-    return Labelled(EXAMPLES.vectors, targets)
+    return LabeledVectors(EXAMPLES.vectors, targets)
 
 
 @pytest.mark.parametrize(
@@ -714,8 +714,8 @@ def test_recipes_are_trained_as_they_are_alone():
     unseen = replicate.split.held_out[replicate.split.held_out >= 0]
     for trial in tuner.trials:
         _, history = train_head(
-            Labelled(vectors[learnt], targets[learnt]),
-            Labelled(vectors[unseen], targets[unseen]),
+            LabeledVectors(vectors[learnt], targets[learnt]),
+            LabeledVectors(vectors[unseen], targets[unseen]),
             trial.settings,
             outputs=3,
             seed=replicate.seed,
@@ -747,7 +747,7 @@ def test_columns_of_different_scale_are_normalized():
     # What says something is a thousand times smaller than what says nothing.
     vectors = EXAMPLES.vectors * 0.1
     vectors[:, 8:] = np.random.default_rng(1).normal(0, 100, (len(vectors), 8))
-    tuner, chosen = run_search(78, examples=Labelled(vectors, EXAMPLES.targets))
+    tuner, chosen = run_search(78, examples=LabeledVectors(vectors, EXAMPLES.targets))
     assert chosen.settings.normalize
     raw = [trial.mean for trial in tuner.trials if not trial.settings.normalize]
     assert chosen.mean > max(raw) + 0.1
@@ -839,7 +839,7 @@ def make_task(task, count=180, length=16):
             targets = (500 * scores + 7000).astype(np.float32)
         case _:
             targets = (scores > 0).astype(np.float32)
-    return Labelled(vectors, targets), outputs
+    return LabeledVectors(vectors, targets), outputs
 
 
 @pytest.mark.parametrize("task", Task)

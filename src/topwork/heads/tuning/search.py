@@ -22,7 +22,7 @@ from topwork.core.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optim
 from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.heads.dense import Floats
-from topwork.heads.examples import Fit, Labelled
+from topwork.heads.examples import Fit, LabeledVectors
 from topwork.heads.train import check_vectors, train_heads
 from topwork.heads.tuning.folds import Replicate
 from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
@@ -108,7 +108,7 @@ class Tuner:
         clock: tells the time in seconds.
     """
 
-    examples: Labelled
+    examples: LabeledVectors
     replicates: Sequence[Replicate]
     outputs: int
     task: Task = Task.CLASSES
