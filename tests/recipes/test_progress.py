@@ -12,7 +12,7 @@ from topwork.core.task import Task
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 from topwork.heads.tuning.trials import Trial
 from topwork.metrics.conformal import find_residuals
 from topwork.metrics.history import History
@@ -159,7 +159,7 @@ def make_trial(rate, *accuracies, **options):
     head = Settings.create(learning_rate=rate, **options).head_settings()
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     fits = [
-        Fit(head, None, 1, dict(zip(names, ([0.5], [0.9], [1 - a], [a]), strict=True)))
+        HeadFit(head, None, 1, dict(zip(names, ([0.5], [0.9], [1 - a], [a]), strict=True)))
         for a in accuracies
     ]
     return Trial(head, tuple(fits))
@@ -359,7 +359,9 @@ def test_large_figures_of_a_history_do_not_run_into_each_other():
 def make_number_trial(rate, *errors, **options):
     head = Settings.create(learning_rate=rate, **options).head_settings()
     names = ("loss", "mae", "val_loss", "val_mae")
-    fits = [Fit(head, None, 1, {n: [e**2 if "loss" in n else e] for n in names}) for e in errors]
+    fits = [
+        HeadFit(head, None, 1, {n: [e**2 if "loss" in n else e] for n in names}) for e in errors
+    ]
     return Trial(head, tuple(fits))
 
 

@@ -57,7 +57,7 @@ class RowSplit:
 
 
 @dataclass(frozen=True)
-class Fit:
+class HeadFit:
     """A head that was trained.
 
     Attributes:
@@ -110,11 +110,11 @@ def _measure(vectors: StoredVectors, rows: Ints) -> tuple[Wide, Wide]:
     return middle + mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
 
 
-def on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
+def on_raw(fit: HeadFit, back: tuple[Floats, Floats] | None) -> HeadFit:
     """Brings a head of standardised vectors to vectors as they are; None for one of such."""
     if back is None or fit.head is None:
         return fit
-    return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
+    return HeadFit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
 
 
 def scale_targets(
@@ -135,7 +135,7 @@ def scale_targets(
     )
 
 
-def on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
+def on_scale(fit: HeadFit, mean: Floats, deviation: Floats) -> HeadFit:
     """Brings a head, and what is recorded of it, back to the scale of the numbers.
 
     Several numbers have no unit in common: what is recorded of them stays in deviations.
@@ -147,4 +147,4 @@ def on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
         name: [value * unit ** powers.get(name, 1) for value in values]
         for name, values in fit.curve.items()
     }
-    return Fit(fit.settings, head, fit.best_epoch, curve)
+    return HeadFit(fit.settings, head, fit.best_epoch, curve)

@@ -13,7 +13,7 @@ from topwork.core.parallel import in_threads
 from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
-from topwork.heads.examples import Fit, Ints, LabeledVectors, RowSplit
+from topwork.heads.examples import HeadFit, Ints, LabeledVectors, RowSplit
 from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train_side_by_side(
     outputs: int,
     task: Task,
     seed: int,
-) -> list[Fit]:
+) -> list[HeadFit]:
     """Trains heads of one shape; as for `training.train_heads`, of one group."""
     from topwork.heads.epochs import stack_heads, take_head
 
@@ -72,7 +72,7 @@ def train_side_by_side(
         rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
         epoch = int(best.epoch[place])
         kept = take_head(best.head, place) if epoch >= 0 else None
-        fits.append(Fit(recipe, kept, epoch + 1, rows))
+        fits.append(HeadFit(recipe, kept, epoch + 1, rows))
     return fits
 
 

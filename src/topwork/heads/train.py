@@ -17,7 +17,7 @@ from topwork.core.task import Task
 from topwork.heads.class_weights import balance, weigh
 from topwork.heads.dense import Head, score
 from topwork.heads.examples import (
-    Fit,
+    HeadFit,
     Ints,
     LabeledVectors,
     RowSplit,
@@ -84,7 +84,7 @@ def train_head(
     return keep(fit)
 
 
-def keep(fit: Fit) -> tuple[Head, History]:
+def keep(fit: HeadFit) -> tuple[Head, History]:
     """Returns the head and the history of a fit that has one.
 
     Raises:
@@ -121,7 +121,7 @@ def train_heads(
     seed: int = 0,
     most_heads: int = MOST_HEADS,
     most_weights: int = MOST_WEIGHTS,
-) -> list[Fit]:
+) -> list[HeadFit]:
     """Trains many heads on the same vectors; those of one shape side by side in one program.
 
     Args:
@@ -138,7 +138,7 @@ def train_heads(
     Returns:
         A fit for each recipe, in their order. A head that diverges leaves the others alone.
     """
-    fits: dict[int, Fit] = {}
+    fits: dict[int, HeadFit] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, recipe in enumerate(recipes):
         groups.setdefault(_shape(recipe), []).append(place)
@@ -180,7 +180,7 @@ def _solve(
     outputs: int,
     task: Task,
     seed: int,
-) -> list[Fit]:
+) -> list[HeadFit]:
     """Solves heads to their optimum; a history of one epoch says how they do."""
     del seed  # there is one optimum
     from topwork.heads.logistic import solve
@@ -192,7 +192,7 @@ def _solve(
     by_class = weigh(task, targets, balance(task, examples.targets[split.training[0]], outputs))
     balanced = by_class if plain is None else (by_class.T * plain).T
 
-    def solve_one(recipe: HeadSettings) -> Fit:
+    def solve_one(recipe: HeadSettings) -> HeadFit:
         by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
         weights = balanced if by_classes else plain
         own = outputs, float(recipe.penalty), weights
@@ -205,7 +205,7 @@ def _solve(
             *_score(task, head, examples, unseen),
         )
         curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}
-        return Fit(recipe, head, 1, curve)
+        return HeadFit(recipe, head, 1, curve)
 
     # A thread for each recipe: the products of one are too small for several.
     with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:

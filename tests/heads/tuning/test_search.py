@@ -14,7 +14,7 @@ from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.data.splits import strata
 from topwork.heads.dense import Dense, Head, decide
-from topwork.heads.examples import Fit, LabeledVectors, RowSplit
+from topwork.heads.examples import HeadFit, LabeledVectors, RowSplit
 from topwork.heads.train import train_head
 from topwork.heads.tuning import search as tuning
 from topwork.heads.tuning.folds import make_replicates
@@ -85,7 +85,11 @@ class Trainer:
         curve = dict(zip(names, ([loss], [score], [loss], [score]), strict=True))
         length = examples.vectors.shape[1]
         head = Head((Dense(np.zeros((length, outputs), np.float32), np.zeros(outputs)),))
-        return Fit(recipe, head, 1, curve) if math.isfinite(score) else Fit(recipe, None, 0, curve)
+        return (
+            HeadFit(recipe, head, 1, curve)
+            if math.isfinite(score)
+            else HeadFit(recipe, None, 0, curve)
+        )
 
     def stages(self):
         """The recipes of each stage, from the calls for the first replicate."""
@@ -816,7 +820,7 @@ def test_a_fold_that_diverged_has_no_logits(trainer):
     tuner = make_tuner()
     recipe = start(learning_rate=0.01)
     tuner.try_all([recipe])
-    lost = Fit(recipe, None, 0, tuner.trials[0].fits[0].curve)
+    lost = HeadFit(recipe, None, 0, tuner.trials[0].fits[0].curve)
     good = tuner.trials[0].fits[1:]
     logits, labels = held_out_logits(tuner, Trial(recipe, (lost, *good)))
     unseen = np.concatenate([one.split.held_out for one in tuner.replicates[1:]])

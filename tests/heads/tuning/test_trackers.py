@@ -15,7 +15,7 @@ import pytest
 
 from topwork.core.config import HeadSettings, Tracker
 from topwork.core.errors import SettingsError, StoreError
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 from topwork.heads.tuning.trackers import open_tracker, recipe_of
 from topwork.heads.tuning.trials import Journal, make_record
 
@@ -43,7 +43,7 @@ OTHER = HeadSettings(head="logistic", penalty=0.5)
 
 
 def record(key="0123456789abcdef", replicate="fold 1 of 2, seed 0", recipe=RECIPE, **changed):
-    fit = Fit(recipe, None, changed.pop("best_epoch", 2), CURVE | changed)
+    fit = HeadFit(recipe, None, changed.pop("best_epoch", 2), CURVE | changed)
     # As it comes out of the file.
     return json.loads(json.dumps(make_record(key, replicate, fit)))
 

@@ -22,7 +22,7 @@ from topwork.core.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optim
 from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.heads.dense import Floats
-from topwork.heads.examples import Fit, LabeledVectors
+from topwork.heads.examples import HeadFit, LabeledVectors
 from topwork.heads.train import check_vectors, train_heads
 from topwork.heads.tuning.folds import Replicate
 from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
@@ -206,7 +206,7 @@ class Tuner:
         epochs = LOGISTIC_EPOCHS if recipe.head is HeadKind.LOGISTIC else recipe.epochs
         return float(length * (recipe.inner_units or self.outputs) * epochs)
 
-    def _run(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
+    def _run(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
         keys = {recipe: self._key(recipe, replicate) for recipe in recipes}
         missing = [recipe for recipe in recipes if keys[recipe] not in self.journal.known]
         started = self.clock()
@@ -224,7 +224,7 @@ class Tuner:
             for recipe, key in keys.items()
         ]
 
-    def _train(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
+    def _train(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
         """Trains heads; a logistic one that does not reach its optimum has diverged."""
         split, seed = replicate.split, replicate.seed
         try:
@@ -238,7 +238,7 @@ class Tuner:
                 return [fit for recipe in recipes for fit in self._train([recipe], replicate)]
             names = ("loss", self.task.metric)
             curve = {name: [math.nan] for n in names for name in (n, f"val_{n}")}
-            fits = [Fit(recipes[0], None, 0, curve)]
+            fits = [HeadFit(recipes[0], None, 0, curve)]
         # Inner layers are large, and those of one recipe at most are needed again.
         return [replace(fit, head=None) if fit.settings.inner_units else fit for fit in fits]
 

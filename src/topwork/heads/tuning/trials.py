@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import HeadKind, HeadSettings
 from topwork.core.errors import StoreError, TopworkError
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 
 # The score of numbers whose loss is not finite: below all others, and still a number.
 WORST = -1e30
@@ -35,7 +35,7 @@ class Trial:
     """
 
     settings: HeadSettings
-    fits: tuple[Fit, ...]
+    fits: tuple[HeadFit, ...]
 
     @property
     def metric(self) -> str:
@@ -237,7 +237,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def make_record(key: str, replicate: str, fit: Fit) -> Record:
+def make_record(key: str, replicate: str, fit: HeadFit) -> Record:
     """Returns what the journal keeps of a head; figures that are not finite become None."""
     curve = {
         name: [value if math.isfinite(value) else None for value in values]
@@ -253,10 +253,10 @@ def make_record(key: str, replicate: str, fit: Fit) -> Record:
     }
 
 
-def read_record(record: Record, recipe: HeadSettings) -> Fit:
+def read_record(record: Record, recipe: HeadSettings) -> HeadFit:
     """Returns a fit from the journal; its head is gone."""
     curve = {
         str(name): [math.nan if value is None else float(value) for value in values]
         for name, values in record["curve"].items()
     }
-    return Fit(recipe, None, int(record["best_epoch"]), curve)
+    return HeadFit(recipe, None, int(record["best_epoch"]), curve)
