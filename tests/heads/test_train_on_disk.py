@@ -117,10 +117,10 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
     seen, sizes = [], []
     run = streamed.run_batches
 
-    def watch(state, knobs, block, order, *rest, **options):
+    def watch(state, hyperparameters, block, order, *rest, **options):
         seen.append(block.vectors[order[order >= 0], 0])
         sizes.append((order >= 0).sum(axis=1))
-        return run(state, knobs, block, order, *rest, **options)
+        return run(state, hyperparameters, block, order, *rest, **options)
 
     monkeypatch.setattr(streamed, "run_batches", watch)
     train_heads(store(examples, tmp_path, 40), split, [recipe(epochs=2)], 6)

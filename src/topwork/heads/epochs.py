@@ -26,7 +26,7 @@ from topwork.heads.losses import loss_of_rows, metric_of_rows
 from topwork.heads.optimizers import make_optimizer
 
 
-class Knobs(NamedTuple):
+class Hyperparameters(NamedTuple):
     """What differs between the heads of one program.
 
     Attributes:
@@ -105,7 +105,7 @@ def take_head(heads: Head, place: int) -> Head:
 @partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
 def run_epochs(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     order: Array,
     held_out: Array,
     examples: Examples,
@@ -120,7 +120,7 @@ def run_epochs(
 
     Args:
         heads: untrained, side by side.
-        knobs: what differs between them.
+        hyperparameters: what differs between them.
         order: (E, S, B) int32, which example goes into which batch; -1 is padding. No batch
             is all padding.
         held_out: (M,) int32, examples to choose the epoch by; -1 is padding.
@@ -138,7 +138,7 @@ def run_epochs(
         smoothing and the weights; a held-out figure is taken at the epoch's end, and its loss
         is the plain one, so that heads can be compared.
     """
-    count = len(knobs.learning_rate)
+    count = len(hyperparameters.learning_rate)
     shapes = jax.tree.map(jnp.shape, heads)
     state = start_training(heads, optimizer)
     chosen = held_out >= 0
@@ -147,7 +147,9 @@ def run_epochs(
     def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
         return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
 
-    step = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+    step = _make_step(
+        state.heads, hyperparameters, examples, dropout, key, task, optimizer, dropping
+    )
 
     def epoch(
         carry: tuple[State, Best], batches: tuple[Array, Array]
@@ -192,7 +194,7 @@ def start_choice(task: Task, heads: Head, count: int) -> Best:
 
 def _make_step(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     examples: Examples,
     dropout: Array | float,
     key: Array | None,
@@ -205,9 +207,9 @@ def _make_step(
     It returns the state after it, and the sums (H,) of losses and of metrics before it.
     """
     rule = make_optimizer(optimizer, 1.0)
-    count = len(knobs.learning_rate)
-    rates = _spread(knobs.learning_rate, heads)
-    decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
+    count = len(hyperparameters.learning_rate)
+    rates = _spread(hyperparameters.learning_rate, heads)
+    decays = _spread(hyperparameters.learning_rate * hyperparameters.weight_decay, heads)
 
     def step(state: State, rows: Array) -> tuple[State, tuple[Array, Array]]:
         used = (rows >= 0).astype(jnp.float32)[:, None]  # (B, 1)
@@ -219,7 +221,7 @@ def _make_step(
         def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
             logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
             losses = jax.vmap(partial(loss_of_rows, task), (1, None, 0, 0), 1)(
-                logits, targets, knobs.label_smoothing, knobs.class_weights
+                logits, targets, hyperparameters.label_smoothing, hyperparameters.class_weights
             )
             losses *= used * examples.weights[rows][:, None]
             metrics = metric_of_heads(task, logits, targets) * used
@@ -237,7 +239,7 @@ def _make_step(
 @partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
 def run_batches(
     state: State,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     examples: Examples,
     order: Array,
     dropout: Array | float = 0.0,
@@ -251,7 +253,7 @@ def run_batches(
 
     Args:
         state: before them.
-        knobs: as for `run_epochs`; so are those that are not named here.
+        hyperparameters: as for `run_epochs`; so are those that are not named here.
         examples: those of the batches.
         order: (S, B) int32, which example goes into which batch; -1 is padding. Batches that are
             all padding come last, and are left out.
@@ -264,7 +266,9 @@ def run_batches(
     Returns:
         The state after them, and the sums (H,) of losses and of metrics.
     """
-    learn = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+    learn = _make_step(
+        state.heads, hyperparameters, examples, dropout, key, task, optimizer, dropping
+    )
 
     def step(number: Array, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, loss, metric = carry
@@ -272,7 +276,7 @@ def run_batches(
         return state, loss + more, metric + right
 
     steps = (order >= 0).any(axis=1).sum()
-    none = jnp.zeros(len(knobs.learning_rate))
+    none = jnp.zeros(len(hyperparameters.learning_rate))
     state, loss, metric = jax.lax.fori_loop(0, steps, step, (state, none, none))
     return state, (loss, metric)
 

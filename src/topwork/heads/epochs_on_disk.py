@@ -22,7 +22,7 @@ from topwork.heads.epochs import (
     Best,
     Curve,
     Examples,
-    Knobs,
+    Hyperparameters,
     keep_epoch,
     run_batches,
     score_block,
@@ -47,7 +47,7 @@ class Block(NamedTuple):
 
 def run_streamed(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     epochs: Iterable[Iterable[Block]],
     held_out: Callable[[], Iterable[Block]],
     dropout: float = 0.0,
@@ -61,7 +61,7 @@ def run_streamed(
 
     Args:
         heads: as for `run_epochs`; so are those that are not named here.
-        knobs: what differs between them.
+        hyperparameters: what differs between them.
         epochs: the blocks of each epoch; only the last of an epoch is not full.
         held_out: gives the blocks to choose the epoch by, after each epoch anew; their order is
             that of the rows.
@@ -71,7 +71,7 @@ def run_streamed(
         optimizer: decides the updates.
         dropping: whether there is dropout.
     """
-    count = len(knobs.learning_rate)
+    count = len(hyperparameters.learning_rate)
     state = start_training(heads, optimizer)
     best = start_choice(task, state.heads, count)
     rows = []
@@ -79,7 +79,7 @@ def run_streamed(
         seen = _Means(count)
         for block in blocks:
             state, sums = run_batches(
-                state, knobs, *block, dropout, key,
+                state, hyperparameters, *block, dropout, key,
                 task=task, optimizer=optimizer, dropping=dropping,
             )  # fmt: skip
             seen.add(sums, block)

@@ -17,7 +17,7 @@ from topwork.heads.examples import HeadFit, Ints, LabeledVectors, RowSplit
 from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
 
 if TYPE_CHECKING:
-    from topwork.heads.epochs import Best, Curve, Knobs
+    from topwork.heads.epochs import Best, Curve, Hyperparameters
     from topwork.heads.epochs_on_disk import Block
 
 # Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
@@ -63,9 +63,12 @@ def train_side_by_side(
     width = next(width for width in WIDTHS if width >= len(recipes))
     filled = recipes + [recipes[-1]] * (width - len(recipes))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
-    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, split, outputs, task)
+    heads, hyperparameters = (
+        stack_heads([head] * width),
+        _make_hyperparameters(filled, examples, split, outputs, task),
+    )
     run = _run_streamed if isinstance(examples.vectors, StoredVectors) else _run_held
-    best, curve = run(examples, split, first, heads, knobs, task, seed)
+    best, curve = run(examples, split, first, heads, hyperparameters, task, seed)
     names = name_figures(task)
     fits = []
     for place, recipe in enumerate(recipes):
@@ -81,7 +84,7 @@ def _run_held(
     split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     task: Task,
     seed: int,
 ) -> tuple[Best, Curve]:
@@ -94,7 +97,7 @@ def _run_held(
     found: tuple[Best, Curve] = jax.device_get(
         run_epochs(
             heads,
-            knobs,
+            hyperparameters,
             _order_rows(split, recipe, seed),
             split.held_out,
             Examples(*arrays),  # type: ignore[arg-type]
@@ -113,7 +116,7 @@ def _run_streamed(
     split: RowSplit,
     recipe: HeadSettings,
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     task: Task,
     seed: int,
 ) -> tuple[Best, Curve]:
@@ -157,7 +160,7 @@ def _run_streamed(
 
     return run_streamed(
         heads,
-        knobs,
+        hyperparameters,
         order_epochs(),
         hold_out,
         recipe.dropout,
@@ -173,10 +176,10 @@ def name_figures(task: Task) -> tuple[str, str, str, str]:
     return "loss", task.metric, "val_loss", f"val_{task.metric}"
 
 
-def _make_knobs(
+def _make_hyperparameters(
     recipes: list[HeadSettings], examples: LabeledVectors, split: RowSplit, outputs: int, task: Task
-) -> Knobs:
-    from topwork.heads.epochs import Knobs
+) -> Hyperparameters:
+    from topwork.heads.epochs import Hyperparameters
 
     rate, decay, smoothing = (
         np.array([getattr(recipe, name) for recipe in recipes], np.float32)
@@ -187,7 +190,7 @@ def _make_knobs(
     for place, recipe in enumerate(recipes):
         if recipe.class_weight is ClassWeight.BALANCED:
             weights[place] = balance(task, examples.targets[split.training[0]], outputs)
-    return Knobs(rate, decay, smoothing, weights)  # type: ignore[arg-type]
+    return Hyperparameters(rate, decay, smoothing, weights)  # type: ignore[arg-type]
 
 
 def _make_key(recipe: HeadSettings, seed: int) -> Any:
