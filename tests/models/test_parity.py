@@ -21,8 +21,12 @@ from topwork.models import save as saving
 from topwork.models.agreement import compare_logits
 from topwork.models.folder import load_model
 from topwork.models.parity import Samples, begin_keras_check
-from topwork.recipes import result as trained_module
+from topwork.recipes import save as recipe_saving
 from topwork.recipes import train as pipeline
+
+
+def check_with(result, **changes):
+    return replace(result, checks=replace(result.checks, **changes))
 
 
 @pytest.fixture
@@ -99,7 +103,9 @@ def test_other_images_are_run_again(unknown, tmp_path, runs):
     names = []
     for rows in (range(6), range(6, 12), range(8, 12), range(12)):
         runs.clear()
-        found = replace(unknown, samples=take(unknown.samples, [*rows])).save(tmp_path / "m")
+        found = check_with(unknown, samples=take(unknown.checks.samples, [*rows])).save(
+            tmp_path / "m"
+        )
         assert (found.doubts, found.agreement.images) == ((), len(rows))
         names.append(runs[:1])
     # The third are among the second.
@@ -135,9 +141,9 @@ def test_a_file_with_another_head_is_named_and_the_model_kept(
 
 
 def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
-    samples = trained.samples
+    samples = trained.checks.samples
     other = replace(samples, vectors=np.roll(samples.vectors, 4, axis=0))
-    found = replace(trained, samples=other).save(tmp_path / "m")
+    found = check_with(trained, samples=other).save(tmp_path / "m")
     assert "the stored vectors say" in found.doubts[0]
     assert any("with an empty store (--store DIR)" in doubt for doubt in found.doubts)
     assert found.agreement.share < 0.9
@@ -181,8 +187,8 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
 
 
 def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
-    vectors = unknown.samples.vectors * np.float32(1.01)
-    other = replace(unknown, samples=replace(unknown.samples, vectors=vectors))
+    vectors = unknown.checks.samples.vectors * np.float32(1.01)
+    other = check_with(unknown, samples=replace(unknown.checks.samples, vectors=vectors))
     exact = other.save(tmp_path / "exact")
     assert [doubt.split(":")[0] for doubt in exact.doubts] == [
         "model.xml does not say what the stored vectors say",
@@ -209,8 +215,10 @@ def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monk
 
 
 def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
-    sources = (unknown.samples.sources[1], *unknown.samples.sources[1:])
-    found = replace(unknown, samples=replace(unknown.samples, sources=sources)).save(tmp_path / "m")
+    sources = (unknown.checks.samples.sources[1], *unknown.checks.samples.sources[1:])
+    found = check_with(unknown, samples=replace(unknown.checks.samples, sources=sources)).save(
+        tmp_path / "m"
+    )
     assert found.doubts[0] == (
         "the model was compared without some of its images: 1 of 12 images could not be read any "
         "more: it has changed since its vector was made"
@@ -219,18 +227,18 @@ def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp
 
 
 def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, monkeypatch):
-    check = trained_module.TrainResult._check
+    check = recipe_saving._check_files
     other = replace(trained, model=replace(trained.model, head=init_head(1280, 3, 9)))
 
-    def replace_it(self, path, *rest):
-        monkeypatch.setattr(trained_module.TrainResult, "_check", check)
-        found = check(self, path, *rest)
+    def replace_it(result, path, *rest):
+        monkeypatch.setattr(recipe_saving, "_check_files", check)
+        found = check(result, path, *rest)
         shutil.rmtree(path)
         other.save(path)
         (path / "report.html").unlink()
         return found
 
-    monkeypatch.setattr(trained_module.TrainResult, "_check", replace_it)
+    monkeypatch.setattr(recipe_saving, "_check_files", replace_it)
     found = trained.save(tmp_path / "m")
     assert "report.html could not be written: another run has replaced the model" in found.doubts
     assert not (tmp_path / "m" / "report.html").exists()
@@ -273,8 +281,10 @@ def test_a_tie_is_no_other_answer():
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
-    other = replace(unknown.samples, vectors=np.roll(unknown.samples.vectors, 4, axis=0))
-    found = in_precision(replace(unknown, samples=other), Precision.INT8).save(tmp_path / "m")
+    other = replace(
+        unknown.checks.samples, vectors=np.roll(unknown.checks.samples.vectors, 4, axis=0)
+    )
+    found = in_precision(check_with(unknown, samples=other), Precision.INT8).save(tmp_path / "m")
     assert "in f32 it agrees no better, so it was saved in int8" in found.doubts
     assert load_model(tmp_path / "m").precision is Precision.INT8
     assert found.agreement.precision == "int8"
@@ -282,10 +292,10 @@ def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypat
 
 @pytest.mark.parametrize("gone", [1, 12])
 def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone):
-    sources = list(unknown.samples.sources)
+    sources = list(unknown.checks.samples.sources)
     sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
-    samples = replace(unknown.samples, sources=tuple(sources))
-    found = replace(unknown, samples=samples).save(tmp_path / "m")
+    samples = replace(unknown.checks.samples, sources=tuple(sources))
+    found = check_with(unknown, samples=samples).save(tmp_path / "m")
     assert f"{gone} of 12 images could not be read any more" in found.doubts[0]
     assert (found.agreement is None) == (gone == 12)
     if found.agreement:
@@ -324,7 +334,7 @@ def test_the_head_of_an_openvino_file_can_be_read_back(trained, tmp_path, units)
 def begin(found, sources=None):
     model = found.model
     head = init_head(model.vector_length, 2, 0)
-    sources = found.samples.sources if sources is None else sources
+    sources = found.checks.samples.sources if sources is None else sources
     return begin_keras_check(found.stack, head, sources, model.interpolation)
 
 
@@ -346,7 +356,7 @@ def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_p
         raise NetworkError("the process that runs Keras broke: so it is")
 
     monkeypatch.setattr(parity, "reopen_keras_file", refuse)
-    early = replace(unknown, checking=begin(unknown))
+    early = check_with(unknown, checking=begin(unknown))
     found = early.save(tmp_path / "m")
     assert found.doubts == (
         "whether Keras opens model.keras could not be checked: the process that runs Keras broke: "
@@ -362,9 +372,9 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(parity, "write_keras_file", fill)
-        early = replace(unknown, checking=begin(unknown))
+        early = check_with(unknown, checking=begin(unknown))
         with pytest.raises(OSError, match="No space"):
-            early.checking.result()
+            early.checks.checking.result()
     assert early.save(tmp_path / "m").parity["keras"] < 1e-4
 
 
@@ -389,13 +399,13 @@ def test_a_keras_file_that_computes_something_else_is_a_doubt(unknown, tmp_path,
 def test_training_for_a_model_begins_the_check(photos, small, tmp_path, runs):
     store = tmp_path / "store"
     found = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
-    found.checking.result()
+    found.checks.checking.result()
     assert len(list(found.stack.folder.glob("parity-1-keras-*.json"))) == 1
     runs.clear()
     found.save(tmp_path / "m")
     assert runs == ["model.xml"]
     again = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
-    assert again.checking is None
+    assert again.checks.checking is None
 
 
 def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, monkeypatch, runs):
@@ -454,13 +464,13 @@ def test_what_is_interrupted_leaves_nothing_in_the_temporary_folder(photos, tmp_
 # Somebody presses Ctrl-C while the model is written.
 SAVING = """
 import os, signal
-from topwork.recipes import result as trained
+from topwork.recipes import save as saving
 from topwork.cli import run
-save_core = trained.save_core
+save_core = saving.save_core
 def save(*given):
     os.kill(os.getpid(), signal.SIGINT)
     return save_core(*given)
-trained.save_core = save
+saving.save_core = save
 run()
 """
 

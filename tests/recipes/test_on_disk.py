@@ -46,7 +46,7 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
         np.testing.assert_allclose(found.model.history.history[name], values, rtol=1e-4)
     np.testing.assert_allclose(found.answers.logits, trained.answers.logits, rtol=1e-3, atol=1e-4)
     assert found.answers.hashes == trained.answers.hashes
-    np.testing.assert_array_equal(found.samples.vectors, trained.samples.vectors)
+    np.testing.assert_array_equal(found.checks.samples.vectors, trained.checks.samples.vectors)
     assert found.model.images == trained.model.images
 
 

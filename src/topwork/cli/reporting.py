@@ -70,7 +70,7 @@ def report(
     from topwork.models.explain import Explainer
     from topwork.models.folder import load_model
     from topwork.recipes.progress import Screen, make_console
-    from topwork.recipes.result import TRIALS_PLOT
+    from topwork.recipes.save import TRIALS_PLOT
     from topwork.reports.report import judge, render_report
 
     verdicts = None if overrides is None else read_verdicts(overrides)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from topwork.inspection.inspect import Inspection
     from topwork.models.evaluate import Evaluation, Sureness
     from topwork.models.model import Model
+    from topwork.recipes.layers import Layer
     from topwork.recipes.neighbors import Neighbour
-    from topwork.recipes.train import Layer
     from topwork.vectors.duplicates import Pair
 
 WIDTH = 80

@@ -254,7 +254,7 @@ def tune(
         )
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained, dataset, None)
-    warn_of(trained.skipped, "see skipped_")
+    warn_of(trained.images.skipped, "see skipped_")
     return estimator
 
 

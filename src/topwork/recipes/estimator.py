@@ -98,7 +98,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
-        warn_of(trained.skipped, "see skipped_")
+        warn_of(trained.images.skipped, "see skipped_")
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "
@@ -129,7 +129,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         del dataset, labels
         self.model_ = trained.model
         self.history_ = trained.model.history
-        self.skipped_ = trained.skipped
+        self.skipped_ = trained.images.skipped
         self.trials_ = trained.trials
         self._trained: TrainResult | None = trained
 

@@ -488,7 +488,7 @@ def show_trained(
     )
     if trials is not None:
         console.print(Text(f"Every head is in {printable(trials)}"), soft_wrap=True)
-    show_skipped(console, trained.lost)
+    show_skipped(console, saved.lost)
     if saved.agreement is not None:
         console.print(Text(saved.agreement.say()), style="dim")
     for doubt in saved.doubts:
