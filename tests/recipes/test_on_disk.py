@@ -14,7 +14,7 @@ from topwork.models import evaluate as evaluation
 from topwork.recipes import embed as embedding
 from topwork.recipes import prepare as examples
 from topwork.recipes import train as pipeline
-from topwork.recipes.neighbors import open_gallery
+from topwork.recipes.neighbors import open_index
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
 from topwork.vectors.duplicates import find_duplicates, group_duplicates, recall_duplicates
@@ -135,9 +135,9 @@ def test_a_search_goes_over_folds_and_on_from_its_journal(dataset, small, store,
 
 
 def test_neighbours_are_found(dataset, small, store, stored):
-    gallery = open_gallery(dataset, small, store)
-    assert isinstance(gallery.vectors, StoredVectors)
-    found = dict(gallery.find(dataset.sources[:2], 3))
+    known = open_index(dataset, small, store)
+    assert isinstance(known.vectors, StoredVectors)
+    found = dict(known.find(dataset.sources[:2], 3))
     assert [len(others) for others in found.values()] == [3, 3]
 
 

@@ -129,9 +129,9 @@ def neighbours(
     **values: Any,
 ) -> None:
     """Find the images that are most like a given one."""
-    from topwork.cli.show_results import show_neighbours
+    from topwork.cli.show_results import show_neighbors
     from topwork.models.folder import load_model
-    from topwork.recipes.neighbors import open_gallery, open_model_gallery
+    from topwork.recipes.neighbors import open_index, open_model_index
     from topwork.recipes.progress import Screen, make_console
 
     settings = Settings.create(**values)
@@ -145,19 +145,19 @@ def neighbours(
             if values or columns:
                 name = next(iter(values | columns))
                 raise SettingsError(f"{name}: is the model's own; leave it out, or name the data")
-            gallery = open_model_gallery(load_model(Path(known)), folder)
+            index = open_model_index(load_model(Path(known)), folder)
         else:
             dataset = open_data(known, columns, folder, screen, strict=False, labelled=False)
-            gallery = open_gallery(dataset, settings, folder, screen)
+            index = open_index(dataset, settings, folder, screen)
     good = 0
-    for place, found in gallery.find(paths, count):
+    for row, found in index.find(paths, count):
         failed = isinstance(found, str)
         good += not failed
         if as_json:
             said = found if isinstance(found, str) else [asdict(one) for one in found]
-            print_json({"path": str(paths[place]), "error" if failed else "neighbours": said})
+            print_json({"path": str(paths[row]), "error" if failed else "neighbours": said})
         else:
-            show_neighbours(errors if failed else console, paths[place], found)
+            show_neighbors(errors if failed else console, paths[row], found)
     if not good:
         raise DatasetError(f"none of the {len(paths)} images could be read")
 

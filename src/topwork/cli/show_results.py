@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from topwork.models.evaluate import Evaluation, Sureness
     from topwork.models.model import Model
     from topwork.recipes.layers import Layer
-    from topwork.recipes.neighbors import Neighbour
+    from topwork.recipes.neighbors import Neighbor
     from topwork.vectors.duplicates import Pair
 
 WIDTH = 80
@@ -237,7 +237,7 @@ def _say_pair(names: Sequence[str], texts: Sequence[str], pair: Pair) -> str:
     return f"{first}{_BREAK}= {mirrored}{second}"
 
 
-def show_neighbours(console: Console, path: Path, found: list[Neighbour] | str) -> None:
+def show_neighbors(console: Console, path: Path, found: list[Neighbor] | str) -> None:
     """Prints the images that are most like one, a line each, or why it cannot be used."""
     if isinstance(found, str):
         text = Text(f"{printable(path)}: {found}", style="yellow")
