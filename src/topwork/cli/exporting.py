@@ -102,7 +102,7 @@ def show_export(console: Console, found: Exported) -> None:
     from rich.text import Text
 
     from topwork.core.errors import counted, printable
-    from topwork.recipes.progress import show_skipped
+    from topwork.recipes.show_training import show_skipped
 
     facts, parity = found.facts, found.parity
     show_skipped(console, found.skipped)

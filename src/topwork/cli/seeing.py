@@ -188,7 +188,8 @@ def compare(
     check_split(split)
     from topwork.models import compare as comparison
     from topwork.models.folder import load_model
-    from topwork.recipes.progress import Screen, make_console, show_skipped
+    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.show_training import show_skipped
 
     class Quiet(Screen):
         """Shows bars alone: what there is to say is the same for every model."""

@@ -161,7 +161,8 @@ def _make_model(
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
     from topwork.models.model import Making
-    from topwork.recipes.progress import Screen, make_console, show_trained
+    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.show_training import show_trained
 
     # What was there before a run was killed may come back.
     sweep_beside(path)
