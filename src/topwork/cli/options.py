@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.core.config import AUTO, DataSettings, Search, Settings
+from topwork.core.config import AUTO, DataSettings, Search, Settings, VectorSettings
 from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep
 from topwork.core.task import Task
@@ -101,6 +101,8 @@ Coverage = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help=Settings.model_fields["strict"].description)]
+# Of commands that need vectors and train nothing.
+VECTOR_SETTINGS = tuple(n for n in VectorSettings.model_fields if n != "views")
 
 
 Overrides = Annotated[
@@ -266,3 +268,33 @@ def print_json(content: Any) -> None:
     """Prints a JSON object on a line of stdout."""
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def find_images(patterns: list[str]) -> list[Path]:
+    """Returns the files that are meant by files, folders and globs, each once."""
+    import glob
+
+    from topwork.data.readers.folder import list_images
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if pattern == "-":
+            lines = sys.stdin.buffer.read().splitlines()
+            found.update(dict.fromkeys(Path(os.fsdecode(line)) for line in lines if line))
+            continue
+        path = Path(pattern)
+        if path.is_dir():
+            matches = list_images(path)
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(
+                file
+                for name in glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute too)
+                if (file := Path(name)).is_file()
+            )
+        if not matches:
+            what = "holds no images" if path.is_dir() else "matches no files"
+            raise SettingsError(f"IMAGE: {pattern} {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
