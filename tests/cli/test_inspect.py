@@ -1,4 +1,4 @@
-"""inspect, neighbours and embed, as a person uses them, and the way from an inspection's list to a better model."""
+"""Commands that look at data, and the way from an inspection's list to a better model."""
 
 import csv
 import hashlib
