@@ -14,7 +14,6 @@ from topwork.cli.options import (
     Store,
     Strict,
     check_split,
-    open_model_data,
     open_store,
     print_json,
     with_settings,
@@ -62,6 +61,7 @@ def compare(
     check_split(split)
     from topwork.models import compare as comparison
     from topwork.models.folder import load_model
+    from topwork.recipes.open_data import open_model_data
     from topwork.recipes.progress import Screen, make_console
     from topwork.recipes.show_training import show_skipped
 
@@ -75,18 +75,18 @@ def compare(
     loaded = [load_model(path) for path in models]
     comparison.check_models(loaded, names)
     first = loaded[0]
-    place = data or first.find_data()
+    data = data or first.find_data()
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Quiet(console) as screen:
-        dataset = open_model_data(first, place, columns, folder, screen, strict=strict)
+        dataset = open_model_data(first, data, columns, folder, screen, strict=strict)
         found = comparison.compare(
             loaded, names, dataset, split, folder, strict=strict, callback=screen
         )
     show_skipped(console, found.skipped)
     show_comparison(console, found)
     if as_json:
-        print_json({"data": place, **found.to_json()})
+        print_json({"data": data, **found.to_json()})
 
 
 def name_models(paths: list[Path]) -> list[str]:

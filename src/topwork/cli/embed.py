@@ -18,7 +18,6 @@ from topwork.cli.options import (
     Store,
     Strict,
     find_images,
-    open_data,
     open_store,
     print_json,
     with_settings,
@@ -52,6 +51,7 @@ def neighbours(
     from topwork.cli.show_results import show_neighbors
     from topwork.models.folder import load_model
     from topwork.recipes.neighbors import open_index, open_model_index
+    from topwork.recipes.open_data import open_data
     from topwork.recipes.progress import Screen, make_console
 
     settings = Settings.create(**values)
@@ -97,6 +97,7 @@ def embed(
 ) -> None:
     """Write the vectors of images, with names, labels, splits and hashes, as a table."""
     from topwork.recipes import embed as embedding
+    from topwork.recipes.open_data import open_data
     from topwork.recipes.progress import Screen, make_console
 
     embedding.check_table(output)

@@ -16,7 +16,6 @@ from topwork.cli.options import (
     Store,
     Strict,
     check_split,
-    open_model_data,
     open_store,
     print_json,
     with_settings,
@@ -44,6 +43,7 @@ def evaluate(
     from topwork.data.fix_list import read_verdicts
     from topwork.models import evaluate as evaluation
     from topwork.models.folder import load_model
+    from topwork.recipes.open_data import open_model_data
     from topwork.recipes.progress import Screen, make_console
 
     verdicts = None if overrides is None else read_verdicts(overrides)

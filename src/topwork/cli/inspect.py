@@ -17,14 +17,14 @@ from topwork.cli.options import (
     Overrides,
     Store,
     Strict,
+    check_page,
     name_after,
-    open_data,
     open_store,
     print_json,
     with_settings,
 )
 from topwork.core.config import Settings
-from topwork.core.errors import DatasetError, SettingsError, printable
+from topwork.core.errors import printable
 
 
 @app.command()
@@ -59,9 +59,10 @@ def inspect(
 ) -> None:
     """Look for what is wrong with labelled images: copies, leakage, labels in doubt, and more."""
     from topwork.cli.show_results import show_inspection
-    from topwork.core.files import write_file
-    from topwork.data.fix_list import check_fix_list, read_verdicts, write_fix_list
+    from topwork.data.fix_list import check_fix_list, read_verdicts
     from topwork.inspection.inspect import inspect as run_inspection
+    from topwork.recipes.open_data import open_data
+    from topwork.recipes.pages import write_inspection
     from topwork.recipes.progress import Screen, make_console
 
     started = time.perf_counter()
@@ -70,30 +71,21 @@ def inspect(
     if fix_list is not None:
         check_fix_list(fix_list)
     page = output or Path(f"{name_after(data)}.inspect.html")
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"output: must end in .html, received {page}")
+    check_page(page)
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
         dataset = open_data(data, columns, folder, screen, strict=strict)
         found = run_inspection(dataset, settings, folder, screen, verdicts=verdicts)
         screen.on_wait("drawing the page")
-        html = found.to_html().encode()
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_file(page, lambda file: file.write(html))
-    except OSError as error:
-        raise DatasetError(f"cannot write {page}: {error.strerror or error}") from error
-    doubts = found.fix_list()
-    if fix_list is not None:
-        write_fix_list(fix_list, doubts)
+        suspects = write_inspection(found, page, fix_list)
     show_inspection(console, found)
     console.print(f"Took {time.perf_counter() - started:.1f} s.")
     console.print(f"Page with pictures: {printable(page)}", style="bold", soft_wrap=True)
     if fix_list is not None:
-        many = f"{len(doubts)} image{'' if len(doubts) == 1 else 's'}"
+        many = f"{suspects} image{'' if suspects == 1 else 's'}"
         console.print(f"{many} to judge: {printable(fix_list)}", style="bold", soft_wrap=True)
-    if fix_list is not None and doubts:
+    if fix_list is not None and suspects:
         command = f"topwork train {quote(printable(data))} --overrides {quote(str(fix_list))}"
         console.print("Next: fill in its column verdict, then", style="bold cyan")
         console.print(f"  {printable(command)}", style="bold cyan", soft_wrap=True)

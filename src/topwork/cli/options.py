@@ -17,16 +17,12 @@ import typer
 from topwork.core.config import AUTO, DataSettings, Search, Settings, VectorSettings
 from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep
-from topwork.core.task import Task
 from topwork.data.remote.urls import show, show_text
 from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from topwork.data.dataset import Dataset
-    from topwork.models.model import Model
-    from topwork.recipes.progress import Screen
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 # `strict` has an option of its own, that other commands share.
@@ -215,45 +211,6 @@ def said_command() -> str:
     return printable(shlex.join(["topwork", *map(show_text, sys.argv[1:])]))
 
 
-def open_data(
-    data: str,
-    columns: dict[str, Any],
-    store: Path,
-    screen: Screen,
-    *,
-    strict: bool,
-    labelled: bool = True,
-) -> Dataset:
-    """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
-    from topwork.data.dataset import Dataset
-
-    screen.on_wait(f"reading {data}")
-    return Dataset.open(
-        data,
-        strict=strict,
-        labelled=labelled,
-        cache=store,
-        callback=screen,
-        **columns,
-    )
-
-
-def open_model_data(
-    model: Model,
-    data: str,
-    columns: dict[str, Any],
-    store: Path,
-    screen: Screen,
-    *,
-    strict: bool,
-) -> Dataset:
-    """Reads images as those of a model were read, but for what is said in `columns`."""
-    # Data of which class it may be need not have both of two.
-    task = Task.CLASSES if model.task is Task.BINARY else model.task
-    asked = model.data.columns | {"task": task} | columns
-    return open_data(data, asked, store, screen, strict=strict)
-
-
 def check_split(split: str) -> None:
     """Refuses what is no split.
 
@@ -262,6 +219,16 @@ def check_split(split: str) -> None:
     """
     if split not in SPLITS:
         raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
+
+
+def check_page(page: Path) -> None:
+    """Refuses a name that a browser would not open as a page.
+
+    Raises:
+        SettingsError: with the name.
+    """
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"output: must end in .html, received {page}")
 
 
 def print_json(content: Any) -> None:

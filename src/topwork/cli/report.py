@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,20 +14,13 @@ from topwork.cli.options import (
     Overrides,
     SplitName,
     Store,
+    check_page,
     check_split,
-    open_model_data,
     open_store,
     print_json,
     with_settings,
 )
-from topwork.core.errors import DatasetError, ModelError, SettingsError, printable
-
-if TYPE_CHECKING:
-    from topwork.data.dataset import Dataset
-    from topwork.data.fix_list import Verdicts
-    from topwork.models.model import Model
-    from topwork.models.predictions import Answers
-    from topwork.recipes.progress import Screen
+from topwork.core.errors import printable
 
 
 @app.command()
@@ -62,35 +55,24 @@ def report(
     """Write a page about a model: its mistakes with pictures, curves, settings, and more."""
     check_split(split)
     page = output or model / "report.html"
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"output: must end in .html, received {page}")
+    check_page(page)
     from topwork.data.fix_list import read_verdicts
-    from topwork.inspection.cache import recall
     from topwork.metrics.scores import describe_report, say_report
-    from topwork.models.explain import Explainer
     from topwork.models.folder import load_model
+    from topwork.recipes.pages import find_answers, render_page, write_report
     from topwork.recipes.progress import Screen, make_console
-    from topwork.recipes.save import TRIALS_PLOT
-    from topwork.reports.report import judge, render_report
+    from topwork.reports.report import judge
 
     verdicts = None if overrides is None else read_verdicts(overrides)
     loaded = load_model(model)
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
-        answers = _find_answers(loaded, model, data, columns, split, folder, verdicts, screen)
+        answers = find_answers(model, loaded, data, columns, split, folder, verdicts, screen)
         at_hand = sum(source is not None for source in answers.sources)
         screen.on_wait("drawing the page")
-        trials = model / TRIALS_PLOT
-        html = render_report(
-            loaded,
-            answers,
-            title=f"Report of {model.resolve().name}",
-            explainer=Explainer(loaded) if at_hand else None,
-            inspection=recall(folder, loaded.images.hashes),
-            trials_png=trials.read_bytes() if trials.is_file() else None,
-        )
-    _write(page, html)
+        html = render_page(model, loaded, answers, folder)
+    write_report(page, html)
     found = judge(loaded, answers).report
     where = f"{split[0].upper()}{split[1:]} images:"
     console.print(say_report(where, found), style="bold")
@@ -115,69 +97,3 @@ def report(
                 **describe_report(found),
             }
         )
-
-
-def _find_answers(
-    loaded: Model,
-    model: Path,
-    data: str | None,
-    columns: dict[str, Any],
-    split: str,
-    folder: Path,
-    verdicts: Verdicts | None,
-    screen: Screen,
-) -> Answers:
-    """Returns the answers that were kept, with their images; or new ones."""
-    from topwork.models.evaluate import evaluate
-    from topwork.models.predictions import load_answers
-    from topwork.reports.report import find_sources
-
-    dataset = _open(loaded, data, columns, folder, screen)
-    kept = None
-    if data is None and verdicts is None and split == "validation":
-        # What was measured in training: verdicts on labels are in it.
-        kept = load_answers(model, loaded.task)
-    if kept is not None:
-        return kept if dataset is None else find_sources(kept, dataset)
-    if dataset is None:
-        raise DatasetError(
-            f"the images of {model} are needed for this, and are not where they were"
-            f"{_say_place(loaded)}; name them: topwork report MODEL DATA"
-        )
-    found = evaluate(loaded, dataset, split, folder, verdicts=verdicts, callback=screen)
-    return found.answers
-
-
-def _open(
-    loaded: Model, data: str | None, given: dict[str, Any], folder: Path, screen: Screen
-) -> Dataset | None:
-    """Returns the data that was named, or that the model was made of if it can still be read."""
-    if data is not None:
-        return open_model_data(loaded, data, given, folder, screen, strict=False)
-    place = loaded.making.data if loaded.making else None
-    if place is None:
-        return None
-    try:
-        return open_model_data(loaded, place, given, folder, screen, strict=False)
-    except (DatasetError, SettingsError):
-        if given:
-            raise
-        # Moved, or on a machine that is out of reach: the kept answers are still there.
-        return None
-
-
-def _say_place(loaded: Model) -> str:
-    place = loaded.making.data if loaded.making else None
-    return "" if place is None else f", {place}"
-
-
-def _write(page: Path, html: str) -> None:
-    from topwork.core.files import write_file
-
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_file(page, lambda file: file.write(html.encode()))
-    except OSError as error:
-        raise ModelError(
-            f"cannot write {page}: {error.strerror or error}; choose another place with -o"
-        ) from error

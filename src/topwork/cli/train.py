@@ -20,7 +20,6 @@ from topwork.cli.options import (
     Strict,
     find_place,
     name_after,
-    open_data,
     open_store,
     print_json,
     said_command,
@@ -161,6 +160,7 @@ def _make_model(
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
     from topwork.models.model import Making
+    from topwork.recipes.open_data import open_data
     from topwork.recipes.progress import Screen, make_console
     from topwork.recipes.show_training import show_trained
 
