@@ -21,8 +21,9 @@ from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset, Split
 from topwork.heads.train import LabeledVectors, RowSplit
 from topwork.heads.tuning.folds import make_replicates
-from topwork.heads.tuning.search import Tuner, search_auto
+from topwork.heads.tuning.search import search_auto
 from topwork.heads.tuning.trials import rank
+from topwork.heads.tuning.tuner import Tuner
 from topwork.vectors.embed import embed_columns
 from topwork.vectors.extractors import make_columns, prepare_networks
 

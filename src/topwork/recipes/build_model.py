@@ -18,8 +18,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.dense import Floats, Head, decide, probabilities
 from topwork.heads.train import keep, train_heads
-from topwork.heads.tuning.search import Tuner, held_out_logits
 from topwork.heads.tuning.trials import Trial, standard_error
+from topwork.heads.tuning.tuner import Tuner, held_out_logits
 from topwork.inspection.cache import recall
 from topwork.metrics.calibration import Calibration, as_pairs, calibrate
 from topwork.metrics.conformal import Origin, Residuals, find_residuals

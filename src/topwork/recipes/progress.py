@@ -18,8 +18,8 @@ from topwork.core.config import Settings
 from topwork.core.errors import counted, printable
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
-from topwork.heads.tuning.search import Tuner
 from topwork.heads.tuning.trials import Trial
+from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.history import History
 from topwork.recipes.show_training import (
     show_dataset,

@@ -16,8 +16,8 @@ from topwork.core.errors import counted, printable
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
-from topwork.heads.tuning.search import Tuner
 from topwork.heads.tuning.trials import Trial, rank, standard_error
+from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History

@@ -21,8 +21,9 @@ from topwork.data.splits import strata
 from topwork.heads.dense import init_head
 from topwork.heads.train import check_vectors
 from topwork.heads.tuning.folds import make_replicates
-from topwork.heads.tuning.search import Budget, Tuner, search, search_auto
+from topwork.heads.tuning.search import search, search_auto
 from topwork.heads.tuning.trials import Journal
+from topwork.heads.tuning.tuner import Budget, Tuner
 from topwork.models.explain import See, open_networks
 from topwork.models.model import find_networks
 from topwork.models.parity import begin_keras_check

@@ -16,7 +16,7 @@ from topwork.data.splits import strata
 from topwork.heads.dense import Dense, Head, decide
 from topwork.heads.examples import HeadFit, LabeledVectors, RowSplit
 from topwork.heads.train import train_head
-from topwork.heads.tuning import search as tuning
+from topwork.heads.tuning import tuner as tuning
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import (
     FEW_RATES,
@@ -26,13 +26,11 @@ from topwork.heads.tuning.search import (
     PENALTIES,
     RATES,
     SGD_SHIFT,
-    Budget,
-    Tuner,
-    held_out_logits,
     search,
     search_auto,
 )
 from topwork.heads.tuning.trials import Journal, Trial
+from topwork.heads.tuning.tuner import Budget, Tuner, held_out_logits
 
 CLASSES = ["ant", "bee", "cow"]
 
