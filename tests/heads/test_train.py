@@ -428,13 +428,13 @@ def train_alone(place):
     ],
 )
 def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
-    train, found = training.train_side_by_side, []
+    train, found = training.train_many, []
 
     def spy(examples, split, recipes, *others):
         found.append(len(recipes))
         return train(examples, split, recipes, *others)
 
-    monkeypatch.setattr(training, "train_side_by_side", spy)
+    monkeypatch.setattr(training, "train_many", spy)
     given = case("classes")
     recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
     examples, split = join(given["training"], given["validation"])

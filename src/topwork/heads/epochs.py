@@ -96,9 +96,9 @@ def stack_heads(heads: Sequence[Head]) -> Head:
     return stacked
 
 
-def take_head(heads: Head, place: int) -> Head:
+def take_head(heads: Head, index: int) -> Head:
     """Returns one of the heads that lie side by side."""
-    taken: Head = jax.tree.map(lambda array: np.ascontiguousarray(array[..., place, :]), heads)
+    taken: Head = jax.tree.map(lambda array: np.ascontiguousarray(array[..., index, :]), heads)
     return taken
 
 

@@ -1,7 +1,7 @@
-"""Training heads on examples that come block by block: the program of `program`, in pieces.
+"""Training heads on examples that come block by block: the program of `epochs`, in pieces.
 
 R: rows of a block, S: its batches, B: rows of a batch; R = S · B. The other letters are those of
-`program`.
+`epochs`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from topwork.heads.epochs import (
     start_training,
 )
 
-Places = NDArray[np.int64]
+Rows = NDArray[np.int64]
 
 
 class Block(NamedTuple):
@@ -57,7 +57,7 @@ def run_streamed(
     optimizer: Optimizer,
     dropping: bool = False,
 ) -> tuple[Best, Curve]:
-    """Trains H heads as `program.run_epochs` does, and returns the same, in NumPy.
+    """Trains H heads as `epochs.run_epochs` does, and returns the same, in NumPy.
 
     Args:
         heads: as for `run_epochs`; so are those that are not named here.
@@ -100,15 +100,15 @@ def run_streamed(
 
 
 def order_blocks(
-    places: Places, size: int, generator: np.random.Generator
-) -> Iterator[tuple[Places, Places]]:
+    positions: Rows, size: int, generator: np.random.Generator
+) -> Iterator[tuple[Rows, Rows]]:
     """Decides which examples go into which block of an epoch, and in which order.
 
     Those that lie together are read together. Which those are changes from epoch to epoch, and so
-    does their order. Where one block is enough, its order is that of `side_by_side.batch_order`.
+    does their order. Where one block is enough, its order is that of `many_heads.batch_order`.
 
     Args:
-        places: (N,) where each example lies.
+        positions: (N,) where each example lies.
         size: rows of a block.
         generator: decides the order.
 
@@ -116,8 +116,8 @@ def order_blocks(
         Indices of examples, as they lie, each in one block, and the order within the block; only
         the last block is smaller.
     """
-    count = len(places)
-    near = np.argsort(places)
+    count = len(positions)
+    near = np.argsort(positions)
     if count <= size:
         yield near, np.argsort(near)[generator.permutation(count)]
         return

@@ -111,7 +111,10 @@ def _measure(vectors: StoredVectors, rows: Ints) -> tuple[Wide, Wide]:
 
 
 def on_raw(fit: HeadFit, back: tuple[Floats, Floats] | None) -> HeadFit:
-    """Brings a head of standardised vectors to vectors as they are; None for one of such."""
+    """Makes a head of standardised vectors one of vectors as they are.
+
+    Without mean and deviation, `back`, it is one of those already.
+    """
     if back is None or fit.head is None:
         return fit
     return HeadFit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)

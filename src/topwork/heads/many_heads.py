@@ -48,20 +48,20 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
     return order.reshape(epochs, steps, batch_size)
 
 
-def train_side_by_side(
+def train_many(
     examples: LabeledVectors,
     split: RowSplit,
-    recipes: list[HeadSettings],
+    candidates: list[HeadSettings],
     outputs: int,
     task: Task,
     seed: int,
 ) -> list[HeadFit]:
-    """Trains heads of one shape; as for `training.train_heads`, of one group."""
+    """Trains heads of one shape; as `train.train_heads` does, of one group."""
     from topwork.heads.epochs import stack_heads, take_head
 
-    first = recipes[0]
-    width = next(width for width in WIDTHS if width >= len(recipes))
-    filled = recipes + [recipes[-1]] * (width - len(recipes))
+    first = candidates[0]
+    width = next(width for width in WIDTHS if width >= len(candidates))
+    filled = candidates + [candidates[-1]] * (width - len(candidates))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
     heads, hyperparameters = (
         stack_heads([head] * width),
@@ -71,18 +71,18 @@ def train_side_by_side(
     best, curve = run(examples, split, first, heads, hyperparameters, task, seed)
     names = name_figures(task)
     fits = []
-    for place, recipe in enumerate(recipes):
-        rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
-        epoch = int(best.epoch[place])
-        kept = take_head(best.head, place) if epoch >= 0 else None
-        fits.append(HeadFit(recipe, kept, epoch + 1, rows))
+    for index, settings in enumerate(candidates):
+        rows = {name: [float(v) for v in c[:, index]] for name, c in zip(names, curve, strict=True)}
+        epoch = int(best.epoch[index])
+        kept = take_head(best.head, index) if epoch >= 0 else None
+        fits.append(HeadFit(settings, kept, epoch + 1, rows))
     return fits
 
 
 def _run_held(
     examples: LabeledVectors,
     split: RowSplit,
-    recipe: HeadSettings,
+    settings: HeadSettings,
     heads: Head,
     hyperparameters: Hyperparameters,
     task: Task,
@@ -98,14 +98,14 @@ def _run_held(
         run_epochs(
             heads,
             hyperparameters,
-            _order_rows(split, recipe, seed),
+            _order_rows(split, settings, seed),
             split.held_out,
             Examples(*arrays),  # type: ignore[arg-type]
-            recipe.dropout,
-            _make_key(recipe, seed),
+            settings.dropout,
+            _make_key(settings, seed),
             task=task,
-            optimizer=recipe.optimizer,
-            dropping=recipe.dropout > 0,
+            optimizer=settings.optimizer,
+            dropping=settings.dropout > 0,
         )
     )
     return found
@@ -114,7 +114,7 @@ def _run_held(
 def _run_streamed(
     examples: LabeledVectors,
     split: RowSplit,
-    recipe: HeadSettings,
+    settings: HeadSettings,
     heads: Head,
     hyperparameters: Hyperparameters,
     task: Task,
@@ -127,7 +127,7 @@ def _run_streamed(
     vectors, weights = examples.vectors, _relative_weights(examples, split)
     assert isinstance(vectors, StoredVectors)
     views, count = split.training.shape
-    batch = min(recipe.batch_size, count)
+    batch = min(settings.batch_size, count)
     most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
 
@@ -145,7 +145,7 @@ def _run_streamed(
 
     def order_epochs() -> Iterator[Iterator[Block]]:
         generator = np.random.default_rng(seed)
-        for epoch in range(recipe.epochs):
+        for epoch in range(settings.epochs):
             rows = split.training[epoch % views]
             blocks = order_blocks(vectors.places[rows], size, generator)
             asked = ((rows[block], order) for block, order in blocks)
@@ -163,52 +163,56 @@ def _run_streamed(
         hyperparameters,
         order_epochs(),
         hold_out,
-        recipe.dropout,
-        _make_key(recipe, seed),
+        settings.dropout,
+        _make_key(settings, seed),
         task=task,
-        optimizer=recipe.optimizer,
-        dropping=recipe.dropout > 0,
+        optimizer=settings.optimizer,
+        dropping=settings.dropout > 0,
     )
 
 
 def name_figures(task: Task) -> tuple[str, str, str, str]:
-    """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
+    """Returns Keras' names of an epoch's four figures, in the order of `epochs.Curve`."""
     return "loss", task.metric, "val_loss", f"val_{task.metric}"
 
 
 def _make_hyperparameters(
-    recipes: list[HeadSettings], examples: LabeledVectors, split: RowSplit, outputs: int, task: Task
+    candidates: list[HeadSettings],
+    examples: LabeledVectors,
+    split: RowSplit,
+    outputs: int,
+    task: Task,
 ) -> Hyperparameters:
     from topwork.heads.epochs import Hyperparameters
 
     rate, decay, smoothing = (
-        np.array([getattr(recipe, name) for recipe in recipes], np.float32)
+        np.array([getattr(settings, name) for settings in candidates], np.float32)
         for name in ("learning_rate", "weight_decay", "label_smoothing")
     )
     plain = np.ones((1 if task is Task.CLASSES else 2, outputs), np.float32)
-    weights = np.stack([plain] * len(recipes))
-    for place, recipe in enumerate(recipes):
-        if recipe.class_weight is ClassWeight.BALANCED:
-            weights[place] = balance(task, examples.targets[split.training[0]], outputs)
+    weights = np.stack([plain] * len(candidates))
+    for index, settings in enumerate(candidates):
+        if settings.class_weight is ClassWeight.BALANCED:
+            weights[index] = balance(task, examples.targets[split.training[0]], outputs)
     return Hyperparameters(rate, decay, smoothing, weights)  # type: ignore[arg-type]
 
 
-def _make_key(recipe: HeadSettings, seed: int) -> Any:
+def _make_key(settings: HeadSettings, seed: int) -> Any:
     """Returns the key of the random numbers for dropout, which take a program each to make."""
     import jax
 
-    return jax.random.key(seed, impl="rbg") if recipe.dropout > 0 else None
+    return jax.random.key(seed, impl="rbg") if settings.dropout > 0 else None
 
 
-def _order_rows(split: RowSplit, recipe: HeadSettings, seed: int) -> Ints:
+def _order_rows(split: RowSplit, settings: HeadSettings, seed: int) -> Ints:
     """Returns (E, S, B) rows of the examples, each epoch from the next view."""
     views, count = split.training.shape
-    order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
+    order = batch_order(count, settings.batch_size, settings.epochs, seed)
     if views == 1 and np.array_equal(split.training[0], np.arange(count)):
         return order
     rows = np.empty_like(order)
-    for epoch, places in enumerate(order):
-        rows[epoch] = np.where(places >= 0, split.training[epoch % views][places], -1)
+    for epoch, images in enumerate(order):
+        rows[epoch] = np.where(images >= 0, split.training[epoch % views][images], -1)
     return rows
 
 

@@ -26,7 +26,7 @@ from topwork.heads.examples import (
     on_scale,
     scale_targets,
 )
-from topwork.heads.many_heads import name_figures, train_side_by_side
+from topwork.heads.many_heads import name_figures, train_many
 from topwork.metrics.history import History
 from topwork.vectors.on_disk import Rows, StoredVectors, lay, map_rows, select
 
@@ -114,7 +114,7 @@ def check_vectors(vectors: Rows, name: str) -> None:
 def train_heads(
     examples: LabeledVectors,
     split: RowSplit,
-    recipes: Sequence[HeadSettings],
+    candidates: Sequence[HeadSettings],
     outputs: int,
     *,
     task: Task = Task.CLASSES,
@@ -127,7 +127,7 @@ def train_heads(
     Args:
         examples: X vectors, all finite, and their targets.
         split: which to learn from and which to be scored on.
-        recipes: how to train each; nothing of it may be `auto`.
+        candidates: how to train each; nothing of it may be `auto`.
         outputs: C.
         task: decides the loss and the metric.
         seed: for the first weights, the order of the batches and the dropout; every head has
@@ -136,47 +136,53 @@ def train_heads(
         most_weights: how many weights they may have in all, if there is more than one head.
 
     Returns:
-        A fit for each recipe, in their order. A head that diverges leaves the others alone.
+        A fit for each candidate, in their order. A head that diverges leaves the others alone.
     """
     fits: dict[int, HeadFit] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, recipe in enumerate(recipes):
-        groups.setdefault(_shape(recipe), []).append(place)
-    for places in groups.values():
-        first = recipes[places[0]]
-        train = _solve if first.head is HeadKind.LOGISTIC else train_side_by_side
+    for index, settings in enumerate(candidates):
+        groups.setdefault(_shape(settings), []).append(index)
+    for indices in groups.values():
+        first = candidates[indices[0]]
+        train = _solve if first.head is HeadKind.LOGISTIC else train_many
         scaled, back = normalize(examples, split) if first.normalize else (examples, None)
         if task is Task.NUMBER:
             scaled, scale = scale_targets(scaled, split)
         size = examples.vectors.shape[1] * (first.inner_units or outputs)
         portion = min(most_heads, max(1, most_weights // size))
-        for some in _portions(places, portion):
-            chosen = [recipes[place] for place in some]
-            for place, fit in zip(
+        for some in _portions(indices, portion):
+            chosen = [candidates[index] for index in some]
+            for index, fit in zip(
                 some, train(scaled, split, chosen, outputs, task, seed), strict=True
             ):
                 own = on_raw(fit, back)
-                fits[place] = on_scale(own, *scale) if task is Task.NUMBER else own
-    return [fits[place] for place in range(len(recipes))]
+                fits[index] = on_scale(own, *scale) if task is Task.NUMBER else own
+    return [fits[index] for index in range(len(candidates))]
 
 
-def _shape(recipe: HeadSettings) -> tuple[Any, ...]:
+def _shape(settings: HeadSettings) -> tuple[Any, ...]:
     """What heads of one program have in common."""
-    if recipe.head is HeadKind.LOGISTIC:
-        return recipe.head, recipe.normalize
-    own = (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.dropout, recipe.inner_units)
-    return recipe.head, recipe.normalize, *own
+    if settings.head is HeadKind.LOGISTIC:
+        return settings.head, settings.normalize
+    own = (
+        settings.epochs,
+        settings.batch_size,
+        settings.optimizer,
+        settings.dropout,
+        settings.inner_units,
+    )
+    return settings.head, settings.normalize, *own
 
 
-def _portions(places: list[int], most: int) -> Iterator[list[int]]:
-    for start in range(0, len(places), most):
-        yield places[start : start + most]
+def _portions(indices: list[int], most: int) -> Iterator[list[int]]:
+    for start in range(0, len(indices), most):
+        yield indices[start : start + most]
 
 
 def _solve(
     examples: LabeledVectors,
     split: RowSplit,
-    recipes: list[HeadSettings],
+    candidates: list[HeadSettings],
     outputs: int,
     task: Task,
     seed: int,
@@ -192,10 +198,10 @@ def _solve(
     by_class = weigh(task, targets, balance(task, examples.targets[split.training[0]], outputs))
     balanced = by_class if plain is None else (by_class.T * plain).T
 
-    def solve_one(recipe: HeadSettings) -> HeadFit:
-        by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
+    def solve_one(settings: HeadSettings) -> HeadFit:
+        by_classes = settings.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
         weights = balanced if by_classes else plain
-        own = outputs, float(recipe.penalty), weights
+        own = outputs, float(settings.penalty), weights
         if isinstance(vectors, StoredVectors):
             head = solve_streamed(task, vectors, targets, *own)
         else:
@@ -205,11 +211,11 @@ def _solve(
             *_score(task, head, examples, unseen),
         )
         curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}
-        return HeadFit(recipe, head, 1, curve)
+        return HeadFit(settings, head, 1, curve)
 
-    # A thread for each recipe: the products of one are too small for several.
+    # A thread for each head: the products of one are too small for several.
     with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(solve_one, recipes))
+        return list(pool.map(solve_one, candidates))
 
 
 def _score(task: Task, head: Head, examples: LabeledVectors, rows: Ints) -> tuple[float, float]:

@@ -21,7 +21,7 @@ SEEDS = 5
 
 @dataclass(frozen=True)
 class Replicate:
-    """One of the occasions on which every recipe is tried.
+    """One of the occasions on which every candidate is tried.
 
     Attributes:
         split: what to learn from and what to be scored on.
@@ -47,7 +47,7 @@ def make_replicates(
     classes: Sequence[str] | None = None,
     most_folds: int | None = None,
 ) -> list[Replicate]:
-    """Decides on which images every recipe is tried.
+    """Decides on which images every candidate is tried.
 
     Args:
         split: training and validation rows.

@@ -18,7 +18,7 @@ FEW_RATES = (*COARSE_RATES, 0.000032)
 SGD_SHIFT = 30.0
 MOST_RATE = 10.0
 # Factors of the best learning rate so far, to go with another value of an option.
-NEIGHBOURS = (10**-0.5, 1.0, 10**0.5)
+NEIGHBORS = (10**-0.5, 1.0, 10**0.5)
 LOWER = (0.03, 0.1, 0.3, 1.0)
 DECAYS = (0.03, 0.1, 0.3, 1.0)
 SMOOTHINGS = (0.05, 0.1, 0.2)
@@ -57,7 +57,7 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
     return choose(tuner.trials)
 
 
-# Makes recipes from the best one so far.
+# Makes candidates from the best one so far.
 Stage = Callable[[HeadSettings], list[HeadSettings]]
 
 
@@ -65,7 +65,7 @@ def _dense_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]:
     rates = _rates(start, RATES)
 
     def vary(
-        best: HeadSettings, name: str, values: Sequence[Any], factors: Sequence[float] = NEIGHBOURS
+        best: HeadSettings, name: str, values: Sequence[Any], factors: Sequence[float] = NEIGHBORS
     ) -> list[HeadSettings]:
         if name in pinned:
             return []
@@ -85,7 +85,7 @@ def _dense_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]:
             *vary(best, "class_weight", (ClassWeight.BALANCED,)),
         ],
         lambda best: vary(best, "dropout", DROPOUTS),
-        lambda best: _logistic_recipes(start, pinned),
+        lambda best: _logistic_candidates(start, pinned),
         lambda best: vary(best, "inner_units", (FEW_UNITS,), LOWER),
         # Ten times the weights, and the time: only where some have helped.
         lambda best: (
@@ -110,7 +110,7 @@ def _logistic_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]
     ]
 
 
-def _logistic_recipes(start: HeadSettings, pinned: frozenset[str]) -> list[HeadSettings]:
+def _logistic_candidates(start: HeadSettings, pinned: frozenset[str]) -> list[HeadSettings]:
     """Returns logistic heads to compare with those trained in epochs, unless that is ruled out."""
     senseless = ("weight_decay", "label_smoothing", "dropout", "inner_units")
     if not pinned.isdisjoint(("head", "learning_rate")) or any(
@@ -147,8 +147,8 @@ def _penalties(start: HeadSettings) -> Sequence[float]:
     return PENALTIES if start.penalty == AUTO else (float(start.penalty),)
 
 
-def _with(recipe: HeadSettings, **values: Any) -> HeadSettings:
-    return recipe.model_copy(update=values)
+def _with(settings: HeadSettings, **values: Any) -> HeadSettings:
+    return settings.model_copy(update=values)
 
 
 def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:

@@ -69,7 +69,7 @@ class Budget:
 
 @dataclass
 class Tuner:
-    """Tries recipes on some examples.
+    """Tries ways to train a head on some examples.
 
     Attributes:
         examples: vectors, all finite, and their targets.
@@ -82,7 +82,7 @@ class Tuner:
         trials: all complete ones, in order.
         trained: heads that were trained now.
         reused: heads that the journal had.
-        left_out: recipes that the time did not allow.
+        left_out: candidates that the time did not allow.
         clock: tells the time in seconds.
     """
 
@@ -117,7 +117,7 @@ class Tuner:
 
     @property
     def occasions(self) -> str:
-        """In words, what every recipe is tried on."""
+        """In words, what every candidate is tried on."""
         seeds = len({replicate.seed for replicate in self.replicates})
         folds = len(self.replicates) // seeds
         times = f" with {seeds} seeds" if seeds > 1 else ""
@@ -140,88 +140,90 @@ class Tuner:
         """How long it has been going on."""
         return self.clock() - self._started
 
-    def try_all(self, recipes: Sequence[HeadSettings]) -> None:
-        """Tries each recipe on every replicate, as far as the budget goes.
+    def try_all(self, candidates: Sequence[HeadSettings]) -> None:
+        """Tries each candidate on every replicate, as far as the budget goes.
 
-        A recipe that was tried before is not tried again.
+        A candidate that was tried before is not tried again.
         """
         done = {trial.settings for trial in self.trials}
-        fresh = [recipe for recipe in dict.fromkeys(recipes) if recipe not in done]
+        fresh = [settings for settings in dict.fromkeys(candidates) if settings not in done]
         fresh = self._affordable(fresh)
         if not fresh:
             return
         columns = [self._run(fresh, replicate) for replicate in self.replicates]
         rows = zip(fresh, zip(*columns, strict=True), strict=True)
-        self.trials += [Trial(recipe, fits) for recipe, fits in rows]
+        self.trials += [Trial(settings, fits) for settings, fits in rows]
 
-    def _affordable(self, recipes: list[HeadSettings]) -> list[HeadSettings]:
+    def _affordable(self, candidates: list[HeadSettings]) -> list[HeadSettings]:
         """Leaves out what is beyond the budget; the time is judged by what others took.
 
-        Whatever the time, the first recipes are tried: without them there is nothing to choose
+        Whatever the time, the first candidates are tried: without them there is nothing to choose
         from.
         """
         if self.budget.heads is not None:
             left = self.budget.heads - self.trained - self.reused
-            recipes = recipes[: left // len(self.replicates)]
+            candidates = candidates[: left // len(self.replicates)]
         if self.budget.seconds is None or not self.trials:
-            return recipes
+            return candidates
         seconds = self.budget.seconds - self.seconds
         chosen = []
-        for recipe in recipes:
-            seconds -= self._pace * self._cost(recipe) * self._count_missing(recipe)
+        for settings in candidates:
+            seconds -= self._pace * self._cost(settings) * self._count_missing(settings)
             if seconds > 0:
-                chosen.append(recipe)
-        self.left_out += len(recipes) - len(chosen)
+                chosen.append(settings)
+        self.left_out += len(candidates) - len(chosen)
         return chosen
 
-    def _count_missing(self, recipe: HeadSettings) -> int:
-        keys = (self._key(recipe, replicate) for replicate in self.replicates)
+    def _count_missing(self, settings: HeadSettings) -> int:
+        keys = (self._key(settings, replicate) for replicate in self.replicates)
         return sum(key not in self.journal.known for key in keys)
 
-    def _cost(self, recipe: HeadSettings) -> float:
+    def _cost(self, settings: HeadSettings) -> float:
         """How long a head takes, in a unit of its own: weights times epochs."""
         length = self.examples.vectors.shape[1]
-        epochs = LOGISTIC_EPOCHS if recipe.head is HeadKind.LOGISTIC else recipe.epochs
-        return float(length * (recipe.inner_units or self.outputs) * epochs)
+        epochs = LOGISTIC_EPOCHS if settings.head is HeadKind.LOGISTIC else settings.epochs
+        return float(length * (settings.inner_units or self.outputs) * epochs)
 
-    def _run(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
-        keys = {recipe: self._key(recipe, replicate) for recipe in recipes}
-        missing = [recipe for recipe in recipes if keys[recipe] not in self.journal.known]
+    def _run(self, candidates: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
+        keys = {settings: self._key(settings, replicate) for settings in candidates}
+        missing = [settings for settings in candidates if keys[settings] not in self.journal.known]
         started = self.clock()
         fresh = dict(zip(missing, self._train(missing, replicate), strict=True))
         if missing:
             self._pace = (self.clock() - started) / sum(map(self._cost, missing))
         self.trained += len(missing)
-        self.reused += len(recipes) - len(missing)
+        self.reused += len(candidates) - len(missing)
         self.journal.add(
-            [make_record(keys[recipe], replicate.name, fit) for recipe, fit in fresh.items()]
+            [make_record(keys[settings], replicate.name, fit) for settings, fit in fresh.items()]
         )
         self.callback.on_tried(self.trained + self.reused, self.budget.heads)
         return [
-            fresh[recipe] if recipe in fresh else read_record(self.journal.known[key], recipe)
-            for recipe, key in keys.items()
+            fresh[settings] if settings in fresh else read_record(self.journal.known[key], settings)
+            for settings, key in keys.items()
         ]
 
-    def _train(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
+    def _train(self, candidates: Sequence[HeadSettings], replicate: Replicate) -> list[HeadFit]:
         """Trains heads; a logistic one that does not reach its optimum has diverged."""
         split, seed = replicate.split, replicate.seed
         try:
             fits = train_heads(
-                self.examples, split, recipes, self.outputs, task=self.task, seed=seed
+                self.examples, split, candidates, self.outputs, task=self.task, seed=seed
             )
         except TopworkError:
-            if any(recipe.head is not HeadKind.LOGISTIC for recipe in recipes):
+            if any(settings.head is not HeadKind.LOGISTIC for settings in candidates):
                 raise
-            if len(recipes) > 1:
-                return [fit for recipe in recipes for fit in self._train([recipe], replicate)]
+            if len(candidates) > 1:
+                return [
+                    fit for settings in candidates for fit in self._train([settings], replicate)
+                ]
             names = ("loss", self.task.metric)
             curve = {name: [math.nan] for n in names for name in (n, f"val_{n}")}
-            fits = [HeadFit(recipes[0], None, 0, curve)]
-        # Inner layers are large, and those of one recipe at most are needed again.
+            fits = [HeadFit(candidates[0], None, 0, curve)]
+        # Inner layers are large, and those of one candidate at most are needed again.
         return [replace(fit, head=None) if fit.settings.inner_units else fit for fit in fits]
 
-    def _key(self, recipe: HeadSettings, replicate: Replicate) -> str:
-        own = recipe.model_dump_json()
+    def _key(self, settings: HeadSettings, replicate: Replicate) -> str:
+        own = settings.model_dump_json()
         rows = _digest(replicate.split.training, replicate.split.held_out)
         content = [VERSION, self.data_key, self.task, self.outputs, own, rows, replicate.seed]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
