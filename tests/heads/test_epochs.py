@@ -14,6 +14,7 @@ from topwork.core.task import Task
 from topwork.heads.dense import Dense, Head, init_head
 from topwork.heads.epochs import (
     Best,
+    Dropout,
     Examples,
     Hyperparameters,
     is_better,
@@ -77,8 +78,8 @@ ORDER, HELD_OUT = batch_order(45, 8, 6, 0), np.arange(45, 65)
 def run(heads, hyperparameters, given, task=Task.CLASSES, optimizer=Optimizer.ADAM, dropout=0):
     found = run_epochs(
         stack_heads(heads), hyperparameters, ORDER, HELD_OUT, given,
-        np.float32(dropout), jax.random.key(0, impl="rbg"),
-        task=task, optimizer=optimizer, dropping=dropout > 0,
+        Dropout(np.float32(dropout), jax.random.key(0, impl="rbg")) if dropout else None,
+        task=task, optimizer=optimizer,
     )  # fmt: skip
     return jax.device_get(found)
 
@@ -181,8 +182,8 @@ def drop(units, share, seed):
     rows = np.arange(ROWS, dtype=np.int32)
     _, curve = run_epochs(
         stack_heads([head, head]), hyperparameters, np.tile(rows, (5, 1, 1)), rows, given,
-        jnp.float32(share), jax.random.key(seed, impl="rbg"),
-        task=Task.NUMBER, optimizer=Optimizer.SGD, dropping=True,
+        Dropout(jnp.float32(share), jax.random.key(seed, impl="rbg")),
+        task=Task.NUMBER, optimizer=Optimizer.SGD,
     )  # fmt: skip
     return jax.device_get(curve)
 

@@ -43,6 +43,19 @@ class Hyperparameters(NamedTuple):
     class_weights: Array
 
 
+class Dropout(NamedTuple):
+    """What is dropped in training.
+
+    Attributes:
+        share: of the last layer's inputs that is set to 0 in each step, 0..1; the others grow by
+            as much.
+        key: of the random numbers.
+    """
+
+    share: Array | float
+    key: Array
+
+
 class Curve(NamedTuple):
     """Loss and metric per epoch on training and held-out vectors, each (E, H) float32."""
 
@@ -102,19 +115,17 @@ def take_head(heads: Head, index: int) -> Head:
     return taken
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
+@partial(jax.jit, static_argnames=("task", "optimizer"))
 def run_epochs(
     heads: Head,
     hyperparameters: Hyperparameters,
     order: Array,
     held_out: Array,
     examples: Examples,
-    dropout: Array | float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[Best, Curve]:
     """Trains H heads for E epochs.
 
@@ -125,12 +136,9 @@ def run_epochs(
             is all padding.
         held_out: (M,) int32, examples to choose the epoch by; -1 is padding.
         examples: X vectors and targets.
-        dropout: share of the last layer's inputs that is set to 0 in each step, 0..1; the
-            others grow by as much. All heads lose the same ones. Used only if `dropping`.
-        key: of the random numbers for `dropout`.
+        dropout: None for none. All heads lose the same inputs.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
 
     Returns:
         Each head at its best epoch by `is_better`, and the curve. As in Keras, a training
@@ -147,9 +155,7 @@ def run_epochs(
     def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
         return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
 
-    step = _make_step(
-        state.heads, hyperparameters, examples, dropout, key, task, optimizer, dropping
-    )
+    step = _make_step(state.heads, hyperparameters, examples, dropout, task, optimizer)
 
     def epoch(
         carry: tuple[State, Best], batches: tuple[Array, Array]
@@ -196,11 +202,9 @@ def _make_step(
     heads: Head,
     hyperparameters: Hyperparameters,
     examples: Examples,
-    dropout: Array | float,
-    key: Array | None,
+    dropout: Dropout | None,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool,
 ) -> Callable[[State, Array], tuple[State, tuple[Array, Array]]]:
     """Returns what learns from a batch of the examples, (B,) int32; -1 is padding.
 
@@ -216,7 +220,7 @@ def _make_step(
         # A row that is not learnt from may overflow, and 0 times infinity is not 0.
         rows = jnp.where(rows >= 0, rows, rows.max())
         vectors, targets = examples.vectors[rows], examples.targets[rows]
-        keep = partial(_drop, dropout, key, state.steps) if dropping else None
+        keep = None if dropout is None else partial(_drop, dropout, state.steps)
 
         def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
             logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
@@ -236,18 +240,16 @@ def _make_step(
     return step
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
+@partial(jax.jit, static_argnames=("task", "optimizer"))
 def run_batches(
     state: State,
     hyperparameters: Hyperparameters,
     examples: Examples,
     order: Array,
-    dropout: Array | float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[State, tuple[Array, Array]]:
     """Trains H heads on some batches of an epoch.
 
@@ -257,18 +259,14 @@ def run_batches(
         examples: those of the batches.
         order: (S, B) int32, which example goes into which batch; -1 is padding. Batches that are
             all padding come last, and are left out.
-        dropout: share that is dropped.
-        key: of its random numbers.
+        dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
 
     Returns:
         The state after them, and the sums (H,) of losses and of metrics.
     """
-    learn = _make_step(
-        state.heads, hyperparameters, examples, dropout, key, task, optimizer, dropping
-    )
+    learn = _make_step(state.heads, hyperparameters, examples, dropout, task, optimizer)
 
     def step(number: Array, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, loss, metric = carry
@@ -334,11 +332,11 @@ def is_better(task: Task, now: Best, best: Best) -> Array:
     return lower & jnp.isfinite(now.loss)
 
 
-def _drop(share: Array | float, key: Array | None, number: Array, values: Array) -> Array:
+def _drop(dropout: Dropout, number: Array, values: Array) -> Array:
     """Sets a share of the last axis to 0, the same for all heads, and scales up the rest."""
     shape = (values.shape[0], *(1 for _ in values.shape[2:]), values.shape[-1])
-    assert key is not None
-    kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - share, shape)
+    share = dropout.share
+    kept = jax.random.bernoulli(jax.random.fold_in(dropout.key, number), 1 - share, shape)
     return jnp.where(kept, values / (1 - share), 0)
 
 

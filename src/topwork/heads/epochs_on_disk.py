@@ -21,6 +21,7 @@ from topwork.heads.dense import Floats, Head
 from topwork.heads.epochs import (
     Best,
     Curve,
+    Dropout,
     Examples,
     Hyperparameters,
     keep_epoch,
@@ -50,12 +51,10 @@ def run_streamed(
     hyperparameters: Hyperparameters,
     epochs: Iterable[Iterable[Block]],
     held_out: Callable[[], Iterable[Block]],
-    dropout: float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[Best, Curve]:
     """Trains H heads as `epochs.run_epochs` does, and returns the same, in NumPy.
 
@@ -65,11 +64,9 @@ def run_streamed(
         epochs: the blocks of each epoch; only the last of an epoch is not full.
         held_out: gives the blocks to choose the epoch by, after each epoch anew; their order is
             that of the rows.
-        dropout: share that is dropped.
-        key: of its random numbers.
+        dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
     """
     count = len(hyperparameters.learning_rate)
     state = start_training(heads, optimizer)
@@ -79,9 +76,8 @@ def run_streamed(
         seen = _Means(count)
         for block in blocks:
             state, sums = run_batches(
-                state, hyperparameters, *block, dropout, key,
-                task=task, optimizer=optimizer, dropping=dropping,
-            )  # fmt: skip
+                state, hyperparameters, *block, dropout, task=task, optimizer=optimizer
+            )
             seen.add(sums, block)
         unseen = _Means(count)
         for block in held_out():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from topwork.heads.examples import HeadFit, Ints, LabeledVectors, RowSplit
 from topwork.vectors.on_disk import Indices, StoredVectors, make_rows
 
 if TYPE_CHECKING:
-    from topwork.heads.epochs import Best, Curve, Hyperparameters
+    from topwork.heads.epochs import Best, Curve, Dropout, Hyperparameters
     from topwork.heads.epochs_on_disk import Block
 
 # Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
@@ -101,11 +101,9 @@ def _run_held(
             _order_rows(split, settings, seed),
             split.held_out,
             Examples(*arrays),  # type: ignore[arg-type]
-            settings.dropout,
-            _make_key(settings, seed),
+            _make_dropout(settings, seed),
             task=task,
             optimizer=settings.optimizer,
-            dropping=settings.dropout > 0,
         )
     )
     return found
@@ -163,11 +161,9 @@ def _run_streamed(
         hyperparameters,
         order_epochs(),
         hold_out,
-        settings.dropout,
-        _make_key(settings, seed),
+        _make_dropout(settings, seed),
         task=task,
         optimizer=settings.optimizer,
-        dropping=settings.dropout > 0,
     )
 
 
@@ -197,11 +193,15 @@ def _make_hyperparameters(
     return Hyperparameters(rate, decay, smoothing, weights)  # type: ignore[arg-type]
 
 
-def _make_key(settings: HeadSettings, seed: int) -> Any:
-    """Returns the key of the random numbers for dropout, which take a program each to make."""
+def _make_dropout(settings: HeadSettings, seed: int) -> Dropout | None:
+    """Returns what is dropped, if anything: a key takes a program of its own to make."""
     import jax
 
-    return jax.random.key(seed, impl="rbg") if settings.dropout > 0 else None
+    from topwork.heads.epochs import Dropout
+
+    if not settings.dropout:
+        return None
+    return Dropout(settings.dropout, jax.random.key(seed, impl="rbg"))
 
 
 def _order_rows(split: RowSplit, settings: HeadSettings, seed: int) -> Ints:
