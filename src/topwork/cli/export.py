@@ -74,13 +74,13 @@ def export(
     from topwork.recipes.progress import Screen, make_console
 
     console = make_console(stderr=as_json)
-    place = output or Path(
+    path = output or Path(
         name_export(model.absolute().name, make_request(format_, precision, input_))
     )
     with Screen(console) as screen:
         found = export_model(
             model,
-            place,
+            path,
             format=format_,
             precision=precision,
             input=input_,

@@ -193,13 +193,13 @@ def name_after(data: str) -> str:
     """Returns what to call what is made of some data, if the user does not say."""
     if data == "-":
         return "stdin"
-    place = Path(data.partition("?")[0])
-    name = place.absolute().name
+    path = Path(data.partition("?")[0])
+    name = path.absolute().name
     # Of a table or archive, the name without the suffix.
-    return name if place.is_dir() else name.partition(".")[0] or name
+    return name if path.is_dir() else name.partition(".")[0] or name
 
 
-def find_place(data: str) -> str | None:
+def locate_data(data: str) -> str | None:
     """Returns where some data is, for whoever looks for it from elsewhere; None if nowhere."""
     if data == "-":
         return None

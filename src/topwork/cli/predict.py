@@ -54,11 +54,11 @@ def predict(
     for start, found in evaluation.predict(loaded, paths):
         answers = dict(evaluation.answer(loaded, found, top, abstain_below, threshold))
         good += len(answers)
-        for place, path in enumerate(paths[start : start + len(answers) + len(found.failed)]):
-            reason = found.failed.get(place)
+        for row, path in enumerate(paths[start : start + len(answers) + len(found.failed)]):
+            reason = found.failed.get(row)
             if reason is not None and strict:
                 raise DatasetError(f"{path}: {reason}; mend it, or leave out --strict")
-            answer = answers.get(place, {"error": reason})
+            answer = answers.get(row, {"error": reason})
             if as_json:
                 print_json({"path": str(path)} | answer)
             else:

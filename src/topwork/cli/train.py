@@ -18,7 +18,7 @@ from topwork.cli.options import (
     Overrides,
     Store,
     Strict,
-    find_place,
+    locate_data,
     name_after,
     open_store,
     print_json,
@@ -183,7 +183,7 @@ def _make_model(
                 line = f"Model saved in {printable(path)}, without its curves and its report"
                 console.print(Text(line, style="bold"), soft_wrap=True)
 
-    making = Making(command=said_command(), data=find_place(data))
+    making = Making(command=said_command(), data=locate_data(data))
     saved = trained.save(path, making, Ending())
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)

@@ -131,12 +131,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     def _flags(self, labels: Any) -> NDArray[np.int64]:
         """Returns many labels as (N, C) of 0 and 1 in the order of `classes_`."""
         _, names, flags = number_labels(labels, Task.LABELS)
-        place = {name: n for n, name in enumerate(self.classes_.tolist())}
-        unknown = [name for name in names if name not in place]
+        column_of = {name: n for n, name in enumerate(self.classes_.tolist())}
+        unknown = [name for name in names if name not in column_of]
         if unknown:
             raise DatasetError(f"the model does not know the label {unknown[0]}")
-        found = np.zeros((len(flags), len(place)), np.int64)
-        found[:, [place[name] for name in names]] = flags
+        found = np.zeros((len(flags), len(column_of)), np.int64)
+        found[:, [column_of[name] for name in names]] = flags
         return found
 
 
@@ -234,24 +234,18 @@ def tune(
         TopworkError: any of its kinds; see `topwork.core.errors`.
     """
     wanted = Settings.create(**settings)
-    strict = wanted.strict
-    dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=strict)
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=wanted.strict)
     plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
-    place = find_store(store).absolute()
-    sweep(place)
+    folder = find_store(store).absolute()
+    sweep(folder)
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
     screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
     with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
         trained = pipeline.tune(
-            dataset,
-            wanted,
-            place,
-            plan=plan,
-            pinned=frozenset(settings),
-            journal=journal,
+            dataset, wanted, folder, plan=plan, pinned=frozenset(settings), journal=journal,
             callback=screen,
-        )
+        )  # fmt: skip
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained, dataset, None)
     warn_of(trained.images.skipped, "see skipped_")
