@@ -21,10 +21,11 @@ import numpy as np
 from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
-from topwork.heads.examples import Labelled, Part
+from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.heads.tuning.folds import make_replicates
-from topwork.heads.tuning.search import Tuner, search_auto
+from topwork.heads.tuning.search import search_auto
 from topwork.heads.tuning.trials import rank
+from topwork.heads.tuning.tuner import Tuner
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 
@@ -66,15 +67,17 @@ def main() -> None:
         stack = prepare_networks(settings, default_store())
         extractors = make_extractors(stack, settings, default_store())
         usable, vectors = embed_images(dataset, extractors)
-        part = Part(np.arange(len(usable), dtype=np.int32)[None], np.array([], np.int32))
+        split = RowSplit(np.arange(len(usable), dtype=np.int32)[None], np.array([], np.int32))
         replicates = [
             replicate
             for seed in (0, 1)
             for replicate in make_replicates(
-                part, usable.labels[part.training[0]], 5, 1, seed, classes=usable.classes
+                split, usable.labels[split.training[0]], 5, 1, seed, classes=usable.classes
             )
         ]
-        tuner = Tuner(Labelled(vectors.values, usable.labels), replicates, len(usable.classes))
+        tuner = Tuner(
+            LabeledVectors(vectors.values, usable.labels), replicates, len(usable.classes)
+        )
         search_auto(tuner, settings.head_settings())
         best = max(tuner.trials, key=rank)
         # Folds of two divisions overlap: five of them are the independent ones.

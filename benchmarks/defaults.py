@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from topwork.core.config import Interpolation, Settings, default_store
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
-from topwork.heads.examples import Labelled
+from topwork.heads.examples import LabeledVectors
 from topwork.heads.train import train_head
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import make_extractors, prepare_networks
@@ -69,8 +69,8 @@ def _hold_out(dataset: Dataset, vectors: np.ndarray, rate: float, epochs: int) -
     accuracies = []
     for train, held_out in folds:
         _, history = train_head(
-            Labelled(vectors[train], labels[train]),
-            Labelled(vectors[held_out], labels[held_out]),
+            LabeledVectors(vectors[train], labels[train]),
+            LabeledVectors(vectors[held_out], labels[held_out]),
             settings,
             outputs=len(dataset.classes),
         )

@@ -29,7 +29,7 @@ from topwork.images.decode import decode
 from topwork.models.folder import load_model
 from topwork.models.model import Model
 
-START = "import sys, topwork.cli.serving; from topwork.cli import main; sys.exit(main())"
+START = "import sys, topwork.cli.serve; from topwork.cli import main; sys.exit(main())"
 SCRIPT = """
 local files, n = {}, 0
 for name in io.lines("NAMES") do

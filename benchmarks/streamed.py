@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from topwork.core.config import Settings
-from topwork.heads.examples import Labelled, Part
+from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.heads.train import train_heads
 from topwork.vectors.embed_job import PART_VECTORS
 from topwork.vectors.on_disk import Rows, copy_to_disk
@@ -107,11 +107,13 @@ def run(args: argparse.Namespace, *, held: bool) -> dict[str, Any]:
     vectors: Rows = store.read(hashes) if held else copy_to_disk([store], hashes)
     laid = time.perf_counter()
     rows = np.arange(args.images, dtype=np.int32)
-    part = Part(rows[None, rows % HELD_OUT > 0], rows[rows % HELD_OUT == 0])
+    split = RowSplit(rows[None, rows % HELD_OUT > 0], rows[rows % HELD_OUT == 0])
     recipe = Settings.create(learning_rate=0.001, epochs=10).head_settings()
     accuracies = []
     for seed in range(args.seeds):
-        (fit,) = train_heads(Labelled(vectors, labels), part, [recipe], args.classes, seed=seed)
+        (fit,) = train_heads(
+            LabeledVectors(vectors, labels), split, [recipe], args.classes, seed=seed
+        )
         accuracies.append(fit.curve["val_accuracy"][fit.best_epoch - 1])
     return {
         "peak": read_peak(),

@@ -38,7 +38,7 @@ BUSY, SIZE_PX, IMAGES = 2, 64, 12
 COLOURS = {"blue": (40, 60, 200), "green": (30, 170, 60), "red": (200, 40, 40)}
 # Where the stress begins: a function's module, and its name there.
 STARTS = {
-    "train": ("topwork.recipes.result", "Trained.save"),
+    "train": ("topwork.recipes.result", "TrainResult.save"),
     "predict": ("topwork.models.folder", "load_model"),
     "export": ("topwork.models.export", "export_model"),
     "inspect": ("topwork.inspection.inspect", "inspect"),

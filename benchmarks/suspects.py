@@ -25,7 +25,7 @@ from topwork.core.config import Settings, default_store
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
-from topwork.heads.examples import Labelled
+from topwork.heads.examples import LabeledVectors
 from topwork.heads.train import train_head
 from topwork.inspection.label_issues import cross_predict, rank_classes, score_labels
 from topwork.recipes.train import train
@@ -72,7 +72,7 @@ def _rank(dataset: Dataset, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _measure_time(dataset: Dataset, vectors: np.ndarray) -> None:
     training, validation = (
-        Labelled(vectors[dataset.splits == split], dataset.labels[dataset.splits == split])
+        LabeledVectors(vectors[dataset.splits == split], dataset.labels[dataset.splits == split])
         for split in (Split.TRAIN, Split.VALIDATION)
     )
     recipe = Settings.create(learning_rate=0.01).head_settings()

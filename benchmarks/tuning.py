@@ -26,7 +26,7 @@ from topwork.core.config import Settings, default_store
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.train import train_heads
-from topwork.recipes.prepare import Prepared, prepare_examples
+from topwork.recipes.prepare import TrainingData, prepare_examples
 from topwork.recipes.train import tune
 from topwork.vectors.extractors import prepare_networks
 
@@ -53,22 +53,22 @@ def main() -> None:
     dataset = Dataset.from_folder(args.data).with_validation(0.2, 0)
     dataset = dataset.select(dataset.splits != Split.TEST)
     stack = prepare_networks(settings, default_store())
-    prepared = prepare_examples(dataset, stack, settings, default_store())
-    _compare_programs(prepared, settings)
+    data = prepare_examples(dataset, stack, settings, default_store())
+    _compare_programs(data, settings)
     _time_processes(args, options)
-    _compare_accuracy(dataset, prepared, settings, Settings.create(**options))
+    _compare_accuracy(dataset, data, settings, Settings.create(**options))
 
 
-def _compare_programs(prepared: Prepared, settings: Settings) -> None:
+def _compare_programs(data: TrainingData, settings: Settings) -> None:
     recipe = settings.head_settings()
     rates = np.logspace(-4, -1, HEADS)
     many = [recipe.model_copy(update={"learning_rate": float(rate)}) for rate in rates]
-    classes = len(prepared.dataset.classes)
+    classes = len(data.dataset.classes)
     seconds: dict[int, list[float]] = {1: [], HEADS: []}
     for round_ in range(ROUNDS + 1):
         for recipes in ([recipe], many):
             started = time.perf_counter()
-            train_heads(prepared.examples, prepared.part, recipes, classes)
+            train_heads(data.examples, data.split, recipes, classes)
             if round_:  # the first round compiles
                 seconds[len(recipes)].append(time.perf_counter() - started)
     one, all_ = (median(values) for values in seconds.values())
@@ -97,17 +97,17 @@ def _time_processes(args: argparse.Namespace, options: dict[str, object]) -> Non
 
 
 def _compare_accuracy(
-    dataset: Dataset, prepared: Prepared, plain: Settings, start: Settings
+    dataset: Dataset, data: TrainingData, plain: Settings, start: Settings
 ) -> None:
     tuned = tune(dataset, start, default_store()).model
     print(f"\nchosen on folds: {tuned.settings.head_settings()!r}")
-    classes = len(prepared.dataset.classes)
+    classes = len(data.dataset.classes)
     found = {}
     for name, recipe in (("learning rate 0.01", plain), ("tuned", tuned.settings)):
         accuracies, losses = [], []
         for seed in range(SEEDS):
             (fit,) = train_heads(
-                prepared.examples, prepared.part, [recipe.head_settings()], classes, seed=seed
+                data.examples, data.split, [recipe.head_settings()], classes, seed=seed
             )
             accuracies.append(fit.curve["val_accuracy"][fit.best_epoch - 1])
             losses.append(fit.curve["val_loss"][fit.best_epoch - 1])

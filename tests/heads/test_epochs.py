@@ -14,8 +14,9 @@ from topwork.core.task import Task
 from topwork.heads.dense import Dense, Head, init_head
 from topwork.heads.epochs import (
     Best,
+    Dropout,
     Examples,
-    Knobs,
+    Hyperparameters,
     is_better,
     run_epochs,
     stack_heads,
@@ -74,11 +75,11 @@ def class_weights(task):
 ORDER, HELD_OUT = batch_order(45, 8, 6, 0), np.arange(45, 65)
 
 
-def run(heads, knobs, given, task=Task.CLASSES, optimizer=Optimizer.ADAM, dropout=0):
+def run(heads, hyperparameters, given, task=Task.CLASSES, optimizer=Optimizer.ADAM, dropout=0):
     found = run_epochs(
-        stack_heads(heads), knobs, ORDER, HELD_OUT, given,
-        np.float32(dropout), jax.random.key(0, impl="rbg"),
-        task=task, optimizer=optimizer, dropping=dropout > 0,
+        stack_heads(heads), hyperparameters, ORDER, HELD_OUT, given,
+        Dropout(np.float32(dropout), jax.random.key(0, impl="rbg")) if dropout else None,
+        task=task, optimizer=optimizer,
     )  # fmt: skip
     return jax.device_get(found)
 
@@ -95,19 +96,19 @@ def test_many_heads_at_once_are_each_as_if_alone_though_one_diverges(
 ):
     given = examples(task, 65, 0)
     heads = [init_head(LENGTH, OUTPUTS, seed, units) for seed in range(4)]
-    knobs = Knobs(
+    hyperparameters = Hyperparameters(
         learning_rate=np.float32([0.01, np.inf, 0.1, 0.3]),
         weight_decay=np.float32([0.5, 0, 0, 0.1]),
         label_smoothing=np.float32([0, 0, 0.3, 0.1]),
         class_weights=class_weights(task),
     )
-    best, curve = run(heads, knobs, given, task, optimizer, dropout)
+    best, curve = run(heads, hyperparameters, given, task, optimizer, dropout)
     assert np.isnan(curve.val_loss[:, 1]).all()
     assert best.epoch[1] == -1
     assert len(set(curve.val_loss[-1].tolist())) == 4
     assert_scored(task, best, given, (0, 2, 3))
     for place in (0, 2, 3):
-        own = Knobs(*(values[[place]] for values in knobs))
+        own = Hyperparameters(*(values[[place]] for values in hyperparameters))
         wanted, figures = run([heads[place]], own, given, task, optimizer, dropout)
         for found, value in zip(curve, figures, strict=True):
             np.testing.assert_allclose(found[:, place], value[:, 0], rtol=1e-5, atol=1e-6)
@@ -141,11 +142,13 @@ def assert_scored(task, best, given, places):
 def test_an_example_that_is_in_no_batch_is_not_learnt_from(value):
     """Padding is -1, which is also the place of the last example."""
     given, one = examples(Task.LABELS, 65, 0), np.ones(1, np.float32)
-    knobs = Knobs(one * 0.1, one * 0, one * 0, np.ones((1, 1, OUTPUTS), np.float32))
+    hyperparameters = Hyperparameters(
+        one * 0.1, one * 0, one * 0, np.ones((1, 1, OUTPUTS), np.float32)
+    )
     changed = given._replace(vectors=given.vectors.at[-1].set(value))
     head, how = init_head(LENGTH, OUTPUTS, 0), (Task.LABELS, Optimizer.SGD)
-    _, found = run([head], knobs, changed, *how)
-    _, wanted = run([head], knobs, given, *how)
+    _, found = run([head], hyperparameters, changed, *how)
+    _, wanted = run([head], hyperparameters, given, *how)
     assert np.array_equal(found.loss, wanted.loss)
     assert np.array_equal(found.metric, wanted.metric)
     assert not np.array_equal(found.val_loss, wanted.val_loss)
@@ -175,12 +178,12 @@ def drop(units, share, seed):
     head = Head(tuple(Dense(*pair) for pair in ([inner, ones] if units else [ones])))
     given = Examples(jnp.ones((ROWS, 2)), jnp.zeros((ROWS, 1)), jnp.ones(ROWS))
     two = np.ones(2, np.float32)
-    knobs = Knobs(two * 1e-30, two * 0, two * 0, np.ones((2, 2, 1), np.float32))
+    hyperparameters = Hyperparameters(two * 1e-30, two * 0, two * 0, np.ones((2, 2, 1), np.float32))
     rows = np.arange(ROWS, dtype=np.int32)
     _, curve = run_epochs(
-        stack_heads([head, head]), knobs, np.tile(rows, (5, 1, 1)), rows, given,
-        jnp.float32(share), jax.random.key(seed, impl="rbg"),
-        task=Task.NUMBER, optimizer=Optimizer.SGD, dropping=True,
+        stack_heads([head, head]), hyperparameters, np.tile(rows, (5, 1, 1)), rows, given,
+        Dropout(jnp.float32(share), jax.random.key(seed, impl="rbg")),
+        task=Task.NUMBER, optimizer=Optimizer.SGD,
     )  # fmt: skip
     return jax.device_get(curve)
 

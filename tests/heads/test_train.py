@@ -18,7 +18,7 @@ from topwork.heads import train as training
 from topwork.heads.class_weights import balance, weigh
 from topwork.heads.dense import init_head, probabilities
 from topwork.heads.many_heads import batch_order
-from topwork.heads.train import Labelled, Part, join, train_head, train_heads
+from topwork.heads.train import LabeledVectors, RowSplit, join, train_head, train_heads
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}
 
@@ -38,7 +38,7 @@ def make(task, count, seed, *, length=64, scale=1.0, outputs=None):
             targets = (scores * [2, 0.1][:outputs] + [30, 4][:outputs]).astype(np.float32)
         case _:
             targets = (scores > 0).astype(np.float32)
-    return Labelled((vectors * scale).astype(np.float32), targets)
+    return LabeledVectors((vectors * scale).astype(np.float32), targets)
 
 
 def case(task, *, train=500, validation=137, scale=1.0, outputs=None, **settings):
@@ -196,10 +196,10 @@ def test_the_history_is_that_of_keras_fit_on_the_reference_vectors(
         settings,
         tmp_path,
     )
-    examples, part = prepared.examples, prepared.part
+    examples, split = prepared.examples, prepared.split
     training, validation = (
-        Labelled(examples.vectors[rows], examples.targets[rows])
-        for rows in (part.training[0], part.held_out)
+        LabeledVectors(examples.vectors[rows], examples.targets[rows])
+        for rows in (split.training[0], split.held_out)
     )
     assert (len(training.vectors), len(validation.vectors)) == (3068, 341)
     reference = case("classes") | {"training": training, "validation": validation}
@@ -285,7 +285,7 @@ def test_a_rate_at_which_it_diverges_is_named_with_a_smaller_one():
 @pytest.mark.parametrize(("rate", "smaller"), [(10, "1.0"), (0.3, "0.01"), (0.001, "0.0001")])
 def test_the_proposed_rate_is_a_power_of_ten_below(rate, smaller):
     targets = CASES["one of many"]["validation"].targets
-    huge = Labelled(np.full((len(targets), 64), 3e38, np.float32), targets)
+    huge = LabeledVectors(np.full((len(targets), 64), 3e38, np.float32), targets)
     given = change(CASES["one of many"], learning_rate=rate) | {"validation": huge}
     with pytest.raises(TopworkError, match=rf"learning rate {rate}; .*such as {smaller}$"):
         train_head(**given)
@@ -312,7 +312,7 @@ def test_vectors_that_are_not_finite_are_refused(part, value):
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_no_vectors_are_refused(part):
     given = case("classes", train=20, validation=20, epochs=1)
-    empty = Labelled(given[part].vectors[:0], given[part].targets[:0])
+    empty = LabeledVectors(given[part].vectors[:0], given[part].targets[:0])
     with pytest.raises(DatasetError, match=f"{part} needs at least 1 vector"):
         train_head(**given | {part: empty})
 
@@ -334,7 +334,7 @@ def test_normalizing_is_training_on_standardised_vectors(settings):
 
     scaler = StandardScaler().fit(training.vectors.astype(np.float64))
     scaled = {
-        name: Labelled(
+        name: LabeledVectors(
             scaler.transform(given[name].vectors).astype(np.float32), given[name].targets
         )
         for name in ("training", "validation")
@@ -351,13 +351,13 @@ def test_normalizing_is_training_on_standardised_vectors(settings):
 def test_an_epoch_learns_from_the_next_view_and_padding_is_not_scored():
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(637, 64)) * rng.uniform(0.1, 4, (637, 1))).astype(np.float32)
-    examples = Labelled(vectors, rng.integers(0, 10, 637).astype(np.int32))
+    examples = LabeledVectors(vectors, rng.integers(0, 10, 637).astype(np.int32))
     views = np.stack([rng.permutation(550)[:500] for _ in range(3)]).astype(np.int32)
     seen = rng.permutation(636)[:70].astype(np.int32)
     held_out = np.concatenate([seen, np.full(67, -1, np.int32)])
     # So small a rate leaves the head as it was.
     recipe = change(case("classes"), learning_rate=1e-30)["settings"]
-    (fit,) = train_heads(examples, Part(views, held_out), [recipe], 10, seed=7)
+    (fit,) = train_heads(examples, RowSplit(views, held_out), [recipe], 10, seed=7)
 
     logits = init_head(64, 10, 7).logits(vectors).astype(np.float64)
     losses = -log_softmax(logits, axis=1)[np.arange(637), examples.targets]
@@ -376,11 +376,11 @@ def test_an_epoch_learns_from_the_next_view_and_padding_is_not_scored():
 
 def test_a_logistic_head_learns_from_all_views_and_is_scored_on_the_images_themselves():
     given = case("classes", head="logistic", penalty=0.01)
-    examples, part = join(given["training"], given["validation"])
-    seen = part.held_out[:9]
-    halves = Part(part.training.reshape(2, -1), np.append(seen, np.int32([-1, -1])))
+    examples, split = join(given["training"], given["validation"])
+    seen = split.held_out[:9]
+    halves = RowSplit(split.training.reshape(2, -1), np.append(seen, np.int32([-1, -1])))
     (fit,) = train_heads(examples, halves, [given["settings"]], 10)
-    (whole,) = train_heads(examples, part, [given["settings"]], 10)
+    (whole,) = train_heads(examples, split, [given["settings"]], 10)
     logits = fit.head.logits(examples.vectors)
     np.testing.assert_allclose(logits, whole.head.logits(examples.vectors), atol=1e-5)
 
@@ -428,17 +428,17 @@ def train_alone(place):
     ],
 )
 def test_heads_keep_their_order_over_shapes_and_portions(limits, sizes, monkeypatch):
-    train, found = training.train_side_by_side, []
+    train, found = training.train_many, []
 
-    def spy(examples, part, recipes, *others):
+    def spy(examples, split, recipes, *others):
         found.append(len(recipes))
-        return train(examples, part, recipes, *others)
+        return train(examples, split, recipes, *others)
 
-    monkeypatch.setattr(training, "train_side_by_side", spy)
+    monkeypatch.setattr(training, "train_many", spy)
     given = case("classes")
     recipes = [change(given, **recipe)["settings"] for recipe in RECIPES]
-    examples, part = join(given["training"], given["validation"])
-    fits = train_heads(examples, part, recipes, 10, seed=3, **limits)
+    examples, split = join(given["training"], given["validation"])
+    fits = train_heads(examples, split, recipes, 10, seed=3, **limits)
     assert found == sizes
     assert [fit.settings for fit in fits] == recipes
     assert [fit.best_epoch for fit in fits].count(0) == 1
@@ -516,7 +516,7 @@ def test_a_solved_head_takes_a_weight_for_copies_and_none_for_absence(task):
     copies = np.random.default_rng(4).choice([0, 1, 2, 3], 200)
     rows = np.repeat(np.arange(200), copies)
     weighted = replace(training, weights=copies.astype(np.float32))
-    copied = Labelled(training.vectors[rows], training.targets[rows])
+    copied = LabeledVectors(training.vectors[rows], training.targets[rows])
     head, history = train_head(**given | {"training": weighted})
     other, wanted = train_head(**given | {"training": copied})
     vectors = given["validation"].vectors
@@ -561,7 +561,7 @@ def test_training_in_epochs_leaves_images_without_weight_alone(task):
         # Their scale is taken from all images, so it has to stay.
         spoilt[70:] = np.sort(training.targets[70:], axis=0)
     for targets in (training.targets, spoilt):
-        changed = Labelled(training.vectors, targets, weights)
+        changed = LabeledVectors(training.vectors, targets, weights)
         heads.append(train_head(**given | {"training": changed})[0])
     first, second = (head.logits(given["validation"].vectors) for head in heads)
     np.testing.assert_allclose(first, second, atol=1e-5)

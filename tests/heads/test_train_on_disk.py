@@ -7,7 +7,7 @@ import pytest
 
 from topwork.core.config import HeadKind, Settings
 from topwork.core.task import Task
-from topwork.heads.examples import Labelled, Part
+from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.heads.train import check_vectors, train_heads
 from topwork.vectors.on_disk import VectorsOnDisk, write_rows
 
@@ -41,8 +41,8 @@ def make(task, *, seed=0, views=1, weights=False, noise=1.0):
         all_targets.append(targets[training])
     laid = np.concatenate(all_vectors).astype(np.float32)
     chosen = rng.uniform(0, 2, len(laid)).astype(np.float32) if weights else None
-    examples = Labelled(laid, np.concatenate(all_targets), chosen)
-    return examples, Part(np.stack(rows), np.pad(held_out, (0, 5), constant_values=-1))
+    examples = LabeledVectors(laid, np.concatenate(all_targets), chosen)
+    return examples, RowSplit(np.stack(rows), np.pad(held_out, (0, 5), constant_values=-1))
 
 
 def store(examples, folder, rows=10_000):
@@ -83,11 +83,11 @@ BALANCED = {"class_weight": "balanced", "label_smoothing": 0.1}
     ],
 )
 def test_with_one_block_the_history_is_that_of_vectors_in_memory(task, options, tmp_path):
-    examples, part = make(task, views=3, weights=True)
+    examples, split = make(task, views=3, weights=True)
     recipes = [recipe(**options), recipe(**options | {"learning_rate": 0.003})]
     outputs = OUTPUTS[task]
-    wanted = train_heads(examples, part, recipes, outputs, task=task, seed=3)
-    found = train_heads(store(examples, tmp_path), part, recipes, outputs, task=task, seed=3)
+    wanted = train_heads(examples, split, recipes, outputs, task=task, seed=3)
+    found = train_heads(store(examples, tmp_path), split, recipes, outputs, task=task, seed=3)
     for fit, other in zip(found, wanted, strict=True):
         assert_close(fit, other, 2e-5)
 
@@ -96,10 +96,10 @@ def test_with_one_block_the_history_is_that_of_vectors_in_memory(task, options, 
 def test_with_many_blocks_the_accuracy_is_as_good_though_images_lie_class_by_class(tmp_path, rows):
     differences = []
     for seed in range(6):
-        examples, part = make(Task.CLASSES, seed=seed, noise=0.3)
+        examples, split = make(Task.CLASSES, seed=seed, noise=0.3)
         settings = [recipe(epochs=12)]
-        (held,) = train_heads(examples, part, settings, 6, seed=seed)
-        (streamed,) = train_heads(store(examples, tmp_path, rows), part, settings, 6, seed=seed)
+        (held,) = train_heads(examples, split, settings, 6, seed=seed)
+        (streamed,) = train_heads(store(examples, tmp_path, rows), split, settings, 6, seed=seed)
         differences.append(max(streamed.curve["val_accuracy"]) - max(held.curve["val_accuracy"]))
         np.testing.assert_allclose(streamed.curve["loss"], held.curve["loss"], rtol=0.05)
     # One image of 90 is 0.011.
@@ -112,24 +112,24 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
 ):
     from topwork.heads import epochs_on_disk as streamed
 
-    examples, part = make(Task.CLASSES)
+    examples, split = make(Task.CLASSES)
     examples.vectors[:, 0] = np.arange(len(examples.vectors))
     seen, sizes = [], []
     run = streamed.run_batches
 
-    def watch(state, knobs, block, order, *rest, **options):
+    def watch(state, hyperparameters, block, order, *rest, **options):
         seen.append(block.vectors[order[order >= 0], 0])
         sizes.append((order >= 0).sum(axis=1))
-        return run(state, knobs, block, order, *rest, **options)
+        return run(state, hyperparameters, block, order, *rest, **options)
 
     monkeypatch.setattr(streamed, "run_batches", watch)
-    train_heads(store(examples, tmp_path, 40), part, [recipe(epochs=2)], 6)
+    train_heads(store(examples, tmp_path, 40), split, [recipe(epochs=2)], 6)
     # 40 rows are two batches of 16; 300 images are 18 batches and 12 more.
     assert [len(block) for block in seen] == 2 * ([32] * 9 + [12])
     assert np.concatenate(sizes).tolist() == 2 * ([16] * 18 + [12, 0])
     epochs = np.split(np.concatenate(seen), 2)
     for epoch in epochs:
-        np.testing.assert_array_equal(np.sort(epoch), part.training[0])
+        np.testing.assert_array_equal(np.sort(epoch), split.training[0])
     assert not np.array_equal(*epochs)
     # What shares a block in one epoch does not in the next.
     assert not {frozenset(b.tolist()) for b in seen[:10]} & {
@@ -138,29 +138,29 @@ def test_blocks_of_an_epoch_have_every_image_once_and_batches_cross_no_more_than
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
-    examples, part = make(Task.CLASSES)
+    examples, split = make(Task.CLASSES)
     stored = store(examples, tmp_path, 40)
     curves = [
-        train_heads(stored, part, [recipe(dropout=0.2)], 6, seed=seed)[0].curve
+        train_heads(stored, split, [recipe(dropout=0.2)], 6, seed=seed)[0].curve
         for seed in (1, 1, 2)
     ]
     assert curves[0] == curves[1] != curves[2]
 
 
 def test_held_out_figures_are_those_of_the_kept_head(tmp_path):
-    examples, part = make(Task.CLASSES)
-    (fit,) = train_heads(store(examples, tmp_path, 32), part, [recipe(normalize=True)], 6)
-    rows = part.held_out[part.held_out >= 0]
+    examples, split = make(Task.CLASSES)
+    (fit,) = train_heads(store(examples, tmp_path, 32), split, [recipe(normalize=True)], 6)
+    rows = split.held_out[split.held_out >= 0]
     right = fit.head.logits(examples.vectors[rows]).argmax(axis=1) == examples.targets[rows]
     assert fit.curve["val_accuracy"][fit.best_epoch - 1] == pytest.approx(right.mean(), abs=1e-6)
 
 
 def test_a_rate_at_which_it_diverges_is_no_error_and_leaves_others_alone(tmp_path):
-    examples, part = make(Task.NUMBER)
+    examples, split = make(Task.NUMBER)
     stored = store(examples, tmp_path, 32)
     recipes = [recipe(optimizer="sgd", learning_rate=rate) for rate in (10, 0.001)]
-    bad, good = train_heads(stored, part, recipes, 2, task=Task.NUMBER)
-    (alone,) = train_heads(stored, part, recipes[1:], 2, task=Task.NUMBER)
+    bad, good = train_heads(stored, split, recipes, 2, task=Task.NUMBER)
+    (alone,) = train_heads(stored, split, recipes[1:], 2, task=Task.NUMBER)
     assert not np.isfinite(bad.curve["val_loss"]).all()
     np.testing.assert_allclose(good.curve["val_loss"], alone.curve["val_loss"], rtol=1e-4)
 
@@ -170,11 +170,11 @@ def test_a_rate_at_which_it_diverges_is_no_error_and_leaves_others_alone(tmp_pat
 def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path):
     if task is Task.NUMBER:
         options = {k: v for k, v in options.items() if k != "class_weight"}
-    examples, part = make(task, views=2, weights=True)
+    examples, split = make(task, views=2, weights=True)
     settings = recipe(head=HeadKind.LOGISTIC, penalty=0.03, **options)
-    (wanted,) = train_heads(examples, part, [settings], OUTPUTS[task], task=task)
+    (wanted,) = train_heads(examples, split, [settings], OUTPUTS[task], task=task)
     (found,) = train_heads(
-        store(examples, tmp_path, 32), part, [settings], OUTPUTS[task], task=task
+        store(examples, tmp_path, 32), split, [settings], OUTPUTS[task], task=task
     )
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(found.curve[name], wanted.curve[name], rtol=1e-3)
@@ -183,7 +183,7 @@ def test_a_logistic_head_is_that_of_vectors_in_memory(task, options, tmp_path):
 
 
 def test_training_never_reads_more_than_a_block(tmp_path, monkeypatch):
-    examples, part = make(Task.CLASSES, views=2)
+    examples, split = make(Task.CLASSES, views=2)
     read, sizes = VectorsOnDisk.__getitem__, []
 
     def watch(self, rows):
@@ -194,7 +194,7 @@ def test_training_never_reads_more_than_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr(VectorsOnDisk, "__getitem__", watch)
     given = store(examples, tmp_path, 32)
     for options in ({"normalize": True}, {"head": HeadKind.LOGISTIC, "penalty": 0.1}):
-        train_heads(given, part, [recipe(**options)], 6)
+        train_heads(given, split, [recipe(**options)], 6)
     assert max(sizes) <= 32
 
 

@@ -132,7 +132,7 @@ def test_vectors_files_and_the_loaded_model_of_a_stack_agree(stacked, stacked_sa
     for logits in read_stack(stacked.model, stacked_saved, images)[:2]:
         np.testing.assert_allclose(logits, wanted, **limit)
     # What was stored in training is what a prediction sees.
-    images = stacked.check_images
+    images = stacked.checks.images
     np.testing.assert_allclose(
         stacked.model.predict(images.sources).logits,
         stacked.model.head.logits(images.vectors),

@@ -11,7 +11,7 @@ from recorder import Recorder
 from topwork.core.errors import DatasetError, SettingsError, StoreError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.recipes.embed import Embedded, check_table, embed, find_labels, write_vectors
+from topwork.recipes.embed import EmbeddedDataset, check_table, embed, find_labels, write_vectors
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import make_extractors, make_space, prepare_networks
 
@@ -31,7 +31,7 @@ def make(**changes):
     dataset = Dataset.from_sources([b"0", b"1", b"2"], ["a", "b", "a"])
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     vectors = _Vectors(values, ("0" * 64, "1" * 64, "2" * 64))
-    return Embedded(replace(dataset, **changes), vectors, ())
+    return EmbeddedDataset(replace(dataset, **changes), vectors, ())
 
 
 class _Vectors:

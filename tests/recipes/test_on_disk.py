@@ -14,7 +14,7 @@ from topwork.models import evaluate as evaluation
 from topwork.recipes import embed as embedding
 from topwork.recipes import prepare as examples
 from topwork.recipes import train as pipeline
-from topwork.recipes.neighbors import open_gallery
+from topwork.recipes.neighbors import open_index
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
 from topwork.vectors.duplicates import find_duplicates, find_duplicates_cached, group_duplicates
@@ -48,7 +48,7 @@ def test_a_model_is_that_of_vectors_in_memory(dataset, small, store, trained, st
         found.predictions.logits, trained.predictions.logits, rtol=1e-3, atol=1e-4
     )
     assert found.predictions.hashes == trained.predictions.hashes
-    np.testing.assert_array_equal(found.check_images.vectors, trained.check_images.vectors)
+    np.testing.assert_array_equal(found.checks.images.vectors, trained.checks.images.vectors)
     assert found.model.images == trained.model.images
 
 
@@ -62,7 +62,7 @@ def test_views_and_networks_side_by_side_are_the_same_on_disk_as_in_memory(datas
     assert isinstance(found.examples.vectors, VectorsOnDisk)
     np.testing.assert_array_equal(found.examples.vectors[:], held.examples.vectors)
     np.testing.assert_array_equal(found.vectors.values[:], held.vectors.values)
-    np.testing.assert_array_equal(found.part.training, held.part.training)
+    np.testing.assert_array_equal(found.split.training, held.split.training)
 
 
 def test_a_damaged_part_is_computed_again_in_the_same_run(dataset, small, other_store):
@@ -137,9 +137,9 @@ def test_a_search_goes_over_folds_and_on_from_its_journal(dataset, small, store,
 
 
 def test_neighbours_are_found(dataset, small, store, stored):
-    gallery = open_gallery(dataset, small, store)
-    assert isinstance(gallery.vectors, VectorsOnDisk)
-    found = dict(gallery.find(dataset.sources[:2], 3))
+    known = open_index(dataset, small, store)
+    assert isinstance(known.vectors, VectorsOnDisk)
+    found = dict(known.find(dataset.sources[:2], 3))
     assert [len(others) for others in found.values()] == [3, 3]
 
 

@@ -83,12 +83,12 @@ def test_views_are_of_training_images_alone_and_kept_in_spaces_of_their_own(data
     }  # fmt: skip
     assert (found.vectors.embedded, found.vectors.reused) == (36 + 2 * 24, 0)
 
-    rows = found.part.training
+    rows = found.split.training
     training = np.flatnonzero(dataset.splits == "train")
     assert rows.shape == (3, 24)
     assert np.array_equal(rows[0], training)
     assert np.array_equal(rows[1:].ravel(), np.arange(36, 36 + 48))
-    assert np.array_equal(found.part.held_out, np.flatnonzero(dataset.splits == "validation"))
+    assert np.array_equal(found.split.held_out, np.flatnonzero(dataset.splits == "validation"))
     assert found.examples.vectors.shape == (84, 1280)
     assert np.array_equal(found.examples.vectors[:36], found.vectors.values)
     for view in rows:
@@ -98,7 +98,7 @@ def test_views_are_of_training_images_alone_and_kept_in_spaces_of_their_own(data
 def test_the_vector_of_a_view_is_that_of_its_picture(dataset, engine, whole):
     _, found = whole
     data = [source.read_bytes() for source in dataset.select(dataset.splits == "train").sources]
-    for number, rows in enumerate(found.part.training):
+    for number, rows in enumerate(found.split.training):
         pixels = [decode(d, 32, Interpolation.SAMPLED, view_name(number)) for d in data]
         wanted = engine.run_all(np.stack(pixels))
         np.testing.assert_allclose(found.examples.vectors[rows], wanted, rtol=0, atol=1e-4)
@@ -118,7 +118,7 @@ def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
     assert np.array_equal(again.examples.vectors, first.examples.vectors)
     none = prepare_examples(dataset, stack, with_views.model_copy(update={"views": 0}), tmp_path)
     assert np.array_equal(none.examples.vectors, first.vectors.values)
-    assert len(none.part.training) == 1
+    assert len(none.split.training) == 1
 
 
 @pytest.mark.parametrize("after", [10, 50])
@@ -151,8 +151,8 @@ def test_an_image_without_a_view_stands_in_for_it(
 
     monkeypatch.setattr(image_tasks, "decode", fail)
     found = prepare_examples(dataset, stack, with_views, tmp_path)
-    (row,) = np.flatnonzero(found.part.training[0] == 3)
-    place = found.part.training[2, row]
+    (row,) = np.flatnonzero(found.split.training[0] == 3)
+    place = found.split.training[2, row]
     vectors, wanted = found.examples.vectors, whole[1].examples.vectors.copy()
     assert np.abs(vectors[place] - wanted[place]).max() > 1e-3
     wanted[place] = wanted[3]

@@ -19,8 +19,11 @@ from topwork.metrics.calibration import fit_temperature
 from topwork.models import explain
 from topwork.models.folder import load_model
 from topwork.models.gallery import load_gallery
-from topwork.recipes import result as trained_module
+from topwork.recipes import build_model
+from topwork.recipes import layers as layers_of_network
+from topwork.recipes import save as saving
 from topwork.recipes import train as pipeline
+from topwork.recipes.layers import describe_layers
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):
@@ -56,14 +59,14 @@ def test_the_same_seed_gives_the_same_result_in_another_store(
     assert again.model.history == flat_trained.model.history
     assert_same_head(again.model.head, flat_trained.model.head)
     assert again.model.data == flat_trained.model.data
-    assert again.embedded == 30
+    assert again.images.embedded == 30
 
 
 def test_another_seed_divides_otherwise(flat, flat_trained, small, store):
     other = pipeline.train(Dataset.from_folder(flat), small.model_copy(update={"seed": 1}), store)
     assert other.model.images.splits != flat_trained.model.images.splits
-    assert other.embedded == 0
-    assert other.reused == 30
+    assert other.images.embedded == 0
+    assert other.images.reused == 30
 
 
 def test_the_split_that_was_made_is_recorded(flat_trained, small):
@@ -99,7 +102,7 @@ def test_a_validation_split_whose_images_all_fail_is_named(photos, small, store,
 
 
 def test_describe_shows_the_way_from_pixels_to_logits(store):
-    layers = pipeline.describe(Settings.create(image_size=32), 7, store)
+    layers = describe_layers(Settings.create(image_size=32), 7, store)
     assert [layer.stage for layer in layers] == ["INPUTS", "BASE", "VECTORS", "OUTPUTS"]
     shapes = [layer.output_shape for layer in layers]
     assert shapes == [(32, 32, 32, 3), (32, 1, 1, 1280), (32, 1280), (32, 7)]
@@ -110,10 +113,12 @@ def test_describe_shows_the_way_from_pixels_to_logits(store):
 def test_describe_needs_no_weights(trained, store, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        pipeline, "prepare_networks", lambda settings, _: asked.append(settings) or trained.stack
+        layers_of_network,
+        "prepare_networks",
+        lambda settings, _: asked.append(settings) or trained.stack,
     )
     for base in ("vgg16", "efficientnet-lite0", "efficientnet-lite0,vgg16"):
-        pipeline.describe(Settings.create(base=base), 2, store)
+        describe_layers(Settings.create(base=base), 2, store)
     assert [settings.weights for settings in asked] == ["random", None, "random"]
 
 
@@ -121,9 +126,9 @@ def test_describe_shows_every_base_of_a_stack_and_the_inner_layer(trained, store
     (network,) = trained.stack.networks
     larger = replace(network, image_size=64, feature_shape=(2, 2, 1280), parameters=7)
     stack = replace(trained.stack, networks=(larger, network))
-    monkeypatch.setattr(pipeline, "prepare_networks", lambda *_: stack)
+    monkeypatch.setattr(layers_of_network, "prepare_networks", lambda *_: stack)
     base = "efficientnet-lite0@64,efficientnet-lite0@32"
-    layers = pipeline.describe(Settings.create(base=base, inner_units=8), 3, store)
+    layers = describe_layers(Settings.create(base=base, inner_units=8), 3, store)
     assert [(layer.stage, layer.output_shape, layer.parameters) for layer in layers] == [
         ("INPUTS", (32, 64, 64, 3), 0),
         ("BASE", (32, 2, 2, 1280), 7),
@@ -229,7 +234,7 @@ def test_the_temperature_is_folded_into_the_head(flat, small, store, monkeypatch
         kept.append(training.keep(fit))
         return kept[-1]
 
-    monkeypatch.setattr(pipeline, "keep", keep)
+    monkeypatch.setattr(build_model, "keep", keep)
     model = pipeline.train(Dataset.from_folder(flat), small, store).model
     ((head, history),) = kept
     places = np.array(model.images.splits) == "validation"
@@ -261,7 +266,7 @@ def test_training_with_views_learns_from_them_and_is_the_same_again(
     with_views, flat_trained, flat, small, store
 ):
     again = pipeline.train(Dataset.from_folder(flat), with_values(small, views=2), store)
-    assert (again.embedded, again.reused) == (0, 30 + 2 * 24)
+    assert (again.images.embedded, again.images.reused) == (0, 30 + 2 * 24)
     assert again.model.history == with_views.model.history
     assert_same_head(again.model.head, with_views.model.head)
     history, plain = with_views.model.history.history, flat_trained.model.history.history
@@ -401,12 +406,12 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
     data = shutil.copytree(photos, tmp_path / "photos")
     settings = small.model_copy(update={"thumbnails": most})
     trained = pipeline.train(Dataset.from_folder(data), settings, store)
-    names, checked = trained.carried.names, trained.check_images.sources
-    assert not set(trained.carried.sources) & set(checked)
+    names, checked = trained.extras.gallery.names, trained.checks.images.sources
+    assert not set(trained.extras.gallery.sources) & set(checked)
     gone = names[0]
     (data / gone).unlink()
-    trained.save(tmp_path / "m")
-    assert [item.path for item in trained.lost] == [gone]
+    saved = trained.save(tmp_path / "m")
+    assert [item.path for item in saved.lost] == [gone]
     gallery = load_gallery(tmp_path / "m", trained.model.vector_length)
     assert gallery.names == tuple(name for name in names if name != gone)
     assert len(gallery) == min(most, 24) - 1
@@ -422,7 +427,7 @@ def test_a_model_carries_as_many_small_pictures_as_asked(photos, small, store, t
 
 
 def test_a_model_carries_no_pictures_unless_asked(trained, saved):
-    assert trained.carried is None
+    assert trained.extras.gallery is None
     assert load_gallery(saved, trained.model.vector_length) is None
 
 
@@ -444,7 +449,7 @@ def test_what_cannot_be_drawn_costs_nothing_but_itself(
 ):
     settings = small.model_copy(update={"thumbnails": 3})
     found = pipeline.train(Dataset.from_folder(photos), settings, store)
-    monkeypatch.setattr(explain if step == "open_networks" else trained_module, step, fail)
+    monkeypatch.setattr(explain if step == "open_networks" else saving, step, fail)
     saved = found.save(tmp_path / "m")
     assert f"{name} could not be made: MemoryError" in saved.warnings
     assert not (tmp_path / "m" / name).exists()
@@ -457,7 +462,7 @@ def test_what_cannot_be_added_to_a_model_costs_nothing(trained, tmp_path, monkey
     def fill(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trained_module, "add_file", fill)
+    monkeypatch.setattr(saving, "add_file", fill)
     saved = trained.save(tmp_path / "m")
     assert saved.warnings == (
         "history.png could not be written: No space left on device",
@@ -473,7 +478,7 @@ def test_a_model_is_there_before_anything_is_drawn(trained, tmp_path, monkeypatc
         assert load_model(path).classes == trained.model.classes
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trained_module.Trained, "_check", leave)
+    monkeypatch.setattr(saving, "_check_files", leave)
     with pytest.raises(KeyboardInterrupt):
         trained.save(tmp_path / "m")
     assert load_model(tmp_path / "m").classes == trained.model.classes

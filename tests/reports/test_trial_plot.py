@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from topwork.core.config import HeadSettings
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 from topwork.heads.tuning.trials import Trial
 from topwork.reports.trial_plot import COLORS, DEPTH, describe_recipe, draw_trials
 
@@ -23,7 +23,7 @@ def make_trial(score, *, replicates=3, epochs=10, lost=False, **values):
         curve = score - 0.01 * np.abs(np.arange(length) - max(length - 2, 0)) + 0.01 * n
         losses = [NAN] * length if lost else (1 - curve).tolist()
         figures = {"loss": losses, "accuracy": curve.tolist(), "val_loss": losses}
-        fits.append(Fit(settings, None, 1, figures | {"val_accuracy": curve.tolist()}))
+        fits.append(HeadFit(settings, None, 1, figures | {"val_accuracy": curve.tolist()}))
     return Trial(settings, tuple(fits))
 
 
@@ -248,7 +248,7 @@ def make_number_trial(error, *, replicates=3, epochs=10, lost=False, **values):
         losses = [NAN] * length if lost else (curve**2).tolist()
         curve = [NAN] * length if lost else curve.tolist()
         figures = {"loss": losses, "mae": curve, "val_loss": losses, "val_mae": curve}
-        fits.append(Fit(settings, None, 0 if lost else 1, figures))
+        fits.append(HeadFit(settings, None, 0 if lost else 1, figures))
     return Trial(settings, tuple(fits))
 
 

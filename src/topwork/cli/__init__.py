@@ -10,15 +10,18 @@ import typer
 
 # Commands register when they are imported.
 from topwork.cli import (  # noqa: F401
-    answers,
-    data,
-    exporting,
-    networks,
-    reporting,
-    seeing,
-    serving,
-    storing,
-    training,
+    bases,
+    compare,
+    embed,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    predict,
+    report,
+    serve,
+    store,
+    train,
 )
 from topwork.cli.app import app
 from topwork.core import interrupts

@@ -14,19 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.core.config import AUTO, DataSettings, Search, Settings
+from topwork.core.config import AUTO, DataSettings, Search, Settings, VectorSettings
 from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep
-from topwork.core.task import Task
 from topwork.data.remote.urls import show, show_text
 from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from topwork.data.dataset import Dataset
-    from topwork.models.model import Model
-    from topwork.recipes.progress import Screen
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 # `strict` has an option of its own, that other commands share.
@@ -101,6 +97,8 @@ Coverage = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help=Settings.model_fields["strict"].description)]
+# Of commands that need vectors and train nothing.
+VECTOR_SETTINGS = tuple(n for n in VectorSettings.model_fields if n != "views")
 
 
 Overrides = Annotated[
@@ -195,13 +193,13 @@ def name_after(data: str) -> str:
     """Returns what to call what is made of some data, if the user does not say."""
     if data == "-":
         return "stdin"
-    place = Path(data.partition("?")[0])
-    name = place.absolute().name
+    path = Path(data.partition("?")[0])
+    name = path.absolute().name
     # Of a table or archive, the name without the suffix.
-    return name if place.is_dir() else name.partition(".")[0] or name
+    return name if path.is_dir() else name.partition(".")[0] or name
 
 
-def find_place(data: str) -> str | None:
+def locate_data(data: str) -> str | None:
     """Returns where some data is, for whoever looks for it from elsewhere; None if nowhere."""
     if data == "-":
         return None
@@ -211,45 +209,6 @@ def find_place(data: str) -> str | None:
 def said_command() -> str:
     """Returns the command line of this process, without the secrets of URLs."""
     return printable(shlex.join(["topwork", *map(show_text, sys.argv[1:])]))
-
-
-def open_data(
-    data: str,
-    columns: dict[str, Any],
-    store: Path,
-    screen: Screen,
-    *,
-    strict: bool,
-    labelled: bool = True,
-) -> Dataset:
-    """Reads what the user pointed at; what has to be fetched or unpacked goes to the store."""
-    from topwork.data.dataset import Dataset
-
-    screen.on_wait(f"reading {data}")
-    return Dataset.open(
-        data,
-        strict=strict,
-        labelled=labelled,
-        cache=store,
-        callback=screen,
-        **columns,
-    )
-
-
-def open_model_data(
-    model: Model,
-    data: str,
-    columns: dict[str, Any],
-    store: Path,
-    screen: Screen,
-    *,
-    strict: bool,
-) -> Dataset:
-    """Reads images as those of a model were read, but for what is said in `columns`."""
-    # Data of which class it may be need not have both of two.
-    task = Task.CLASSES if model.task is Task.BINARY else model.task
-    asked = model.data.columns | {"task": task} | columns
-    return open_data(data, asked, store, screen, strict=strict)
 
 
 def check_split(split: str) -> None:
@@ -262,7 +221,47 @@ def check_split(split: str) -> None:
         raise SettingsError(f"split: must be train, validation, test or all, received {split!r}")
 
 
+def check_page(page: Path) -> None:
+    """Refuses a name that a browser would not open as a page.
+
+    Raises:
+        SettingsError: with the name.
+    """
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"output: must end in .html, received {page}")
+
+
 def print_json(content: Any) -> None:
     """Prints a JSON object on a line of stdout."""
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def find_images(patterns: list[str]) -> list[Path]:
+    """Returns the files that are meant by files, folders and globs, each once."""
+    import glob
+
+    from topwork.data.readers.folder import list_images
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if pattern == "-":
+            lines = sys.stdin.buffer.read().splitlines()
+            found.update(dict.fromkeys(Path(os.fsdecode(line)) for line in lines if line))
+            continue
+        path = Path(pattern)
+        if path.is_dir():
+            matches = list_images(path)
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(
+                file
+                for name in glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute too)
+                if (file := Path(name)).is_file()
+            )
+        if not matches:
+            what = "holds no images" if path.is_dir() else "matches no files"
+            raise SettingsError(f"IMAGE: {pattern} {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)

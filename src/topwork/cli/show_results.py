@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from topwork.inspection.inspect import Inspection
     from topwork.models.evaluate import CalibrationScores, Evaluation
     from topwork.models.model import Model
-    from topwork.recipes.neighbors import Neighbour
-    from topwork.recipes.train import Layer
+    from topwork.recipes.layers import Layer
+    from topwork.recipes.neighbors import Neighbor
     from topwork.vectors.duplicates import Pair
 
 WIDTH = 80
 SHOWN_FINDINGS = 5
-# Between the lines of a finding: no name of a file holds it.
-_BREAK = "\0"
 
 
 def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
@@ -60,9 +58,9 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
     table.add_column(kind, overflow="ellipsis", no_wrap=True, max_width=widest)
     for name in (*columns, "support"):
         table.add_column(name, justify="right")
-    for place, name in enumerate(model.classes):
-        shares = [_percent(values[place]) for values in columns.values()]
-        table.add_row(Text(printable(name)), *shares, str(report.support[place]))
+    for row, name in enumerate(model.classes):
+        shares = [_percent(values[row]) for values in columns.values()]
+        table.add_row(Text(printable(name)), *shares, str(report.support[row]))
     console.print(table)
     if isinstance(report, ClassReport):
         show_confusion(console, model.classes, report)
@@ -132,12 +130,38 @@ def show_confusion(console: Console, classes: tuple[str, ...], report: ClassRepo
 
 def show_inspection(console: Console, found: Inspection) -> None:
     """Prints what an inspection found: a line for each kind, and the worst few of each."""
+    console.print()
+    for section in (*_list_relations(found), *_list_images(found)):
+        if section.findings or section.title != "Not measured":
+            _show_section(console, section)
+    console.print()
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A kind of finding.
+
+    Attributes:
+        title: of the kind.
+        summary: how many there are.
+        findings: the worst first, each in one line or more.
+        serious: whether it spoils the training or the test.
+    """
+
+    title: str
+    summary: str
+    findings: list[tuple[str, ...]]
+    serious: bool = False
+
+
+def _list_relations(found: Inspection) -> list[_Section]:
+    """Lists what is wrong between images, labels, classes and splits."""
     dataset = found.dataset
     names, texts = dataset.names, dataset.label_texts
     leaks, contradictions = {*found.leaks}, {*found.contradictions}
     copies = [pair for pair in found.pairs if pair not in leaks]
     rest = len(dataset) - found.judged
-    sections = (
+    return [
         _Section(
             "Leakage",
             f"{_count(leaks, 'pair')} of one picture in two splits; a test on it is too easy"
@@ -157,7 +181,7 @@ def show_inspection(console: Console, found: Inspection) -> None:
             f"{_count(found.label_issues, 'label')}, of {counted(found.judged, 'image')} judged"
             + (f"; {rest} not judged, too few of their kind" if rest else ""),
             [
-                f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.index]}"
+                (f"{s.given}, looks like {s.suggested} ({s.score:.2f}): {names[s.index]}",)
                 for s in found.label_issues
             ],
             serious=True,
@@ -165,79 +189,64 @@ def show_inspection(console: Console, found: Inspection) -> None:
         _Section(
             "Classes that look alike",
             f"{_count(found.class_overlaps, 'pair')} that cannot be told apart",
-            [f"{a.first} and {a.second}: {a.error:.0%} mistaken" for a in found.class_overlaps],
+            [(f"{a.first} and {a.second}: {a.error:.0%} mistaken",) for a in found.class_overlaps],
             serious=True,
         ),
         _Section(
             "Shift",
             f"{_count(found.shifts, 'difference')} between train and the other splits",
-            [f"{s.split}, {s.what}: {s.detail}" for s in found.shifts],
+            [(f"{s.split}, {s.what}: {s.detail}",) for s in found.shifts],
             serious=True,
         ),
+    ]
+
+
+def _list_images(found: Inspection) -> list[_Section]:
+    """Lists single images that are unlike the others, or that could not be measured."""
+    names, texts = found.dataset.names, found.dataset.label_texts
+    return [
         _Section(
             "Outliers",
             f"{_count(found.outliers, 'image')} unlike all others of the same label",
-            [f"{texts[o.index] or 'no label'}: {names[o.index]}" for o in found.outliers],
+            [(f"{texts[o.index] or 'no label'}: {names[o.index]}",) for o in found.outliers],
         ),
         _Section(
             "Odd files",
             _count(found.image_issues, "image"),
-            [f"{o.kind}, {o.detail}: {names[o.index]}" for o in found.image_issues],
+            [(f"{o.kind}, {o.detail}: {names[o.index]}",) for o in found.image_issues],
         ),
         _Section(
             "Not measured",
             _count(found.measures.failed, "image"),
-            [f"{reason}: {names[place]}" for place, reason in found.measures.failed.items()],
+            [(f"{reason}: {names[row]}",) for row, reason in found.measures.failed.items()],
         ),
-    )
-    console.print()
-    for section in sections:
-        if section.lines or section.title != "Not measured":
-            _show_section(console, section)
-    console.print()
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A kind of finding.
-
-    Attributes:
-        title: of the kind.
-        summary: how many there are.
-        lines: one for each finding, the worst first; a long one may have a line break.
-        serious: whether it spoils the training or the test.
-    """
-
-    title: str
-    summary: str
-    lines: list[str]
-    serious: bool = False
+    ]
 
 
 def _show_section(console: Console, section: _Section) -> None:
-    style = "dim" if not section.lines else "bold yellow" if section.serious else "bold"
+    style = "dim" if not section.findings else "bold yellow" if section.serious else "bold"
     console.print(Text(f"{section.title}: {section.summary}"), style=style)
-    for finding in section.lines[:SHOWN_FINDINGS]:
-        for line in finding.split(_BREAK):
+    for finding in section.findings[:SHOWN_FINDINGS]:
+        for line in finding:
             console.print(Text(f"  {printable(line)}"), overflow="ellipsis", no_wrap=True)
-    if len(section.lines) > SHOWN_FINDINGS:
-        console.print(f"  and {len(section.lines) - SHOWN_FINDINGS} more", style="dim")
+    if len(section.findings) > SHOWN_FINDINGS:
+        console.print(f"  and {len(section.findings) - SHOWN_FINDINGS} more", style="dim")
 
 
 def _count(found: Sized, what: str) -> str:
     return counted(len(found), what)
 
 
-def _say_pair(names: Sequence[str], texts: Sequence[str], pair: Pair) -> str:
+def _say_pair(names: Sequence[str], texts: Sequence[str], pair: Pair) -> tuple[str, str]:
     first, second = names[pair.first], names[pair.second]
     if texts[pair.first] != texts[pair.second]:
         first = f"{texts[pair.first] or 'no label'}: {first}"
         second = f"{texts[pair.second] or 'no label'}: {second}"
     mirrored = "mirrored, " if pair.likeness == "mirrored" else ""
-    return f"{first}{_BREAK}= {mirrored}{second}"
+    return first, f"= {mirrored}{second}"
 
 
-def show_neighbours(console: Console, path: Path, found: list[Neighbour] | str) -> None:
+def show_neighbors(console: Console, path: Path, found: list[Neighbor] | str) -> None:
     """Prints the images that are most like one, a line each, or why it cannot be used."""
     if isinstance(found, str):
         text = Text(f"{printable(path)}: {found}", style="yellow")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from topwork.core.config import Settings
     from topwork.data.apply_fixes import Correction
     from topwork.data.dataset import Dataset
-    from topwork.heads.tuning.search import Tuner
     from topwork.heads.tuning.trials import Record, Trial
+    from topwork.heads.tuning.tuner import Tuner
     from topwork.metrics.history import History
     from topwork.serve.server import Ready
     from topwork.vectors.duplicates import Pair

@@ -1,7 +1,7 @@
 """Settings: every option is defined here once.
 
-The command line's flags and help and the defaults of `topwork.Classifier` are read from
-these fields, so that they cannot drift apart.
+The command line's options and help, and the arguments of `topwork.Classifier` with their
+documentation, are read from these fields, so that they cannot drift apart.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def balance(task: Task, targets: NDArray[Any], outputs: int) -> Floats:
 
     Args:
         task: decides what the classes are. Numbers have none, and all count the same.
-        targets: of N images, as `Labelled` has them.
+        targets: of N images, as `LabeledVectors` has them.
         outputs: C.
 
     Returns:
@@ -45,7 +45,7 @@ def weigh(task: Task, targets: NDArray[Any], weights: Floats) -> Floats:
 
     Args:
         task: decides what the classes are.
-        targets: of N images, as `Labelled` has them.
+        targets: of N images, as `LabeledVectors` has them.
         weights: from `balance`.
     """
     if task is Task.CLASSES:

@@ -26,7 +26,7 @@ from topwork.heads.losses import loss_of_rows, metric_of_rows
 from topwork.heads.optimizers import make_optimizer
 
 
-class Knobs(NamedTuple):
+class Hyperparameters(NamedTuple):
     """What differs between the heads of one program.
 
     Attributes:
@@ -41,6 +41,19 @@ class Knobs(NamedTuple):
     weight_decay: Array
     label_smoothing: Array
     class_weights: Array
+
+
+class Dropout(NamedTuple):
+    """What is dropped in training.
+
+    Attributes:
+        share: of the last layer's inputs that is set to 0 in each step, 0..1; the others grow by
+            as much.
+        key: of the random numbers.
+    """
+
+    share: Array | float
+    key: Array
 
 
 class Curve(NamedTuple):
@@ -96,41 +109,36 @@ def stack_heads(heads: Sequence[Head]) -> Head:
     return stacked
 
 
-def take_head(heads: Head, place: int) -> Head:
+def take_head(heads: Head, index: int) -> Head:
     """Returns one of the heads that lie side by side."""
-    taken: Head = jax.tree.map(lambda array: np.ascontiguousarray(array[..., place, :]), heads)
+    taken: Head = jax.tree.map(lambda array: np.ascontiguousarray(array[..., index, :]), heads)
     return taken
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
+@partial(jax.jit, static_argnames=("task", "optimizer"))
 def run_epochs(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     order: Array,
     held_out: Array,
     examples: Examples,
-    dropout: Array | float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[Best, Curve]:
     """Trains H heads for E epochs.
 
     Args:
         heads: untrained, side by side.
-        knobs: what differs between them.
+        hyperparameters: what differs between them.
         order: (E, S, B) int32, which example goes into which batch; -1 is padding. No batch
             is all padding.
         held_out: (M,) int32, examples to choose the epoch by; -1 is padding.
         examples: X vectors and targets.
-        dropout: share of the last layer's inputs that is set to 0 in each step, 0..1; the
-            others grow by as much. All heads lose the same ones. Used only if `dropping`.
-        key: of the random numbers for `dropout`.
+        dropout: None for none. All heads lose the same inputs.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
 
     Returns:
         Each head at its best epoch by `is_better`, and the curve. As in Keras, a training
@@ -138,7 +146,7 @@ def run_epochs(
         smoothing and the weights; a held-out figure is taken at the epoch's end, and its loss
         is the plain one, so that heads can be compared.
     """
-    count = len(knobs.learning_rate)
+    count = len(hyperparameters.learning_rate)
     shapes = jax.tree.map(jnp.shape, heads)
     state = start_training(heads, optimizer)
     chosen = held_out >= 0
@@ -147,7 +155,7 @@ def run_epochs(
     def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
         return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
 
-    step = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+    step = _make_step(state.heads, hyperparameters, examples, dropout, task, optimizer)
 
     def epoch(
         carry: tuple[State, Best], batches: tuple[Array, Array]
@@ -192,34 +200,32 @@ def start_choice(task: Task, heads: Head, count: int) -> Best:
 
 def _make_step(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     examples: Examples,
-    dropout: Array | float,
-    key: Array | None,
+    dropout: Dropout | None,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool,
 ) -> Callable[[State, Array], tuple[State, tuple[Array, Array]]]:
     """Returns what learns from a batch of the examples, (B,) int32; -1 is padding.
 
     It returns the state after it, and the sums (H,) of losses and of metrics before it.
     """
     rule = make_optimizer(optimizer, 1.0)
-    count = len(knobs.learning_rate)
-    rates = _spread(knobs.learning_rate, heads)
-    decays = _spread(knobs.learning_rate * knobs.weight_decay, heads)
+    count = len(hyperparameters.learning_rate)
+    rates = _spread(hyperparameters.learning_rate, heads)
+    decays = _spread(hyperparameters.learning_rate * hyperparameters.weight_decay, heads)
 
     def step(state: State, rows: Array) -> tuple[State, tuple[Array, Array]]:
         used = (rows >= 0).astype(jnp.float32)[:, None]  # (B, 1)
         # A row that is not learnt from may overflow, and 0 times infinity is not 0.
         rows = jnp.where(rows >= 0, rows, rows.max())
         vectors, targets = examples.vectors[rows], examples.targets[rows]
-        keep = partial(_drop, dropout, key, state.steps) if dropping else None
+        keep = None if dropout is None else partial(_drop, dropout, state.steps)
 
         def total(heads: Head) -> tuple[Array, tuple[Array, Array]]:
             logits = logits_of(heads, count, vectors, keep)  # (B, H, C)
             losses = jax.vmap(partial(loss_of_rows, task), (1, None, 0, 0), 1)(
-                logits, targets, knobs.label_smoothing, knobs.class_weights
+                logits, targets, hyperparameters.label_smoothing, hyperparameters.class_weights
             )
             losses *= used * examples.weights[rows][:, None]
             metrics = metric_of_heads(task, logits, targets) * used
@@ -234,37 +240,33 @@ def _make_step(
     return step
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer", "dropping"))
+@partial(jax.jit, static_argnames=("task", "optimizer"))
 def run_batches(
     state: State,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     examples: Examples,
     order: Array,
-    dropout: Array | float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[State, tuple[Array, Array]]:
     """Trains H heads on some batches of an epoch.
 
     Args:
         state: before them.
-        knobs: as for `run_epochs`; so are those that are not named here.
+        hyperparameters: as for `run_epochs`; so are those that are not named here.
         examples: those of the batches.
         order: (S, B) int32, which example goes into which batch; -1 is padding. Batches that are
             all padding come last, and are left out.
-        dropout: share that is dropped.
-        key: of its random numbers.
+        dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
 
     Returns:
         The state after them, and the sums (H,) of losses and of metrics.
     """
-    learn = _make_step(state.heads, knobs, examples, dropout, key, task, optimizer, dropping)
+    learn = _make_step(state.heads, hyperparameters, examples, dropout, task, optimizer)
 
     def step(number: Array, carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, loss, metric = carry
@@ -272,7 +274,7 @@ def run_batches(
         return state, loss + more, metric + right
 
     steps = (order >= 0).any(axis=1).sum()
-    none = jnp.zeros(len(knobs.learning_rate))
+    none = jnp.zeros(len(hyperparameters.learning_rate))
     state, loss, metric = jax.lax.fori_loop(0, steps, step, (state, none, none))
     return state, (loss, metric)
 
@@ -330,11 +332,11 @@ def is_better(task: Task, now: Best, best: Best) -> Array:
     return lower & jnp.isfinite(now.loss)
 
 
-def _drop(share: Array | float, key: Array | None, number: Array, values: Array) -> Array:
+def _drop(dropout: Dropout, number: Array, values: Array) -> Array:
     """Sets a share of the last axis to 0, the same for all heads, and scales up the rest."""
     shape = (values.shape[0], *(1 for _ in values.shape[2:]), values.shape[-1])
-    assert key is not None
-    kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - share, shape)
+    share = dropout.share
+    kept = jax.random.bernoulli(jax.random.fold_in(dropout.key, number), 1 - share, shape)
     return jnp.where(kept, values / (1 - share), 0)
 
 

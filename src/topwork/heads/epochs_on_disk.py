@@ -1,7 +1,7 @@
-"""Training heads on examples that come block by block: the program of `program`, in pieces.
+"""Training heads on examples that come block by block: the program of `epochs`, in pieces.
 
 R: rows of a block, S: its batches, B: rows of a batch; R = S · B. The other letters are those of
-`program`.
+`epochs`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from topwork.heads.dense import Floats, Head
 from topwork.heads.epochs import (
     Best,
     Curve,
+    Dropout,
     Examples,
-    Knobs,
+    Hyperparameters,
     keep_epoch,
     run_batches,
     score_block,
@@ -30,7 +31,7 @@ from topwork.heads.epochs import (
     start_training,
 )
 
-Places = NDArray[np.int64]
+Rows = NDArray[np.int64]
 
 
 class Block(NamedTuple):
@@ -47,31 +48,27 @@ class Block(NamedTuple):
 
 def run_streamed(
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     epochs: Iterable[Iterable[Block]],
     held_out: Callable[[], Iterable[Block]],
-    dropout: float = 0.0,
-    key: Array | None = None,
+    dropout: Dropout | None = None,
     *,
     task: Task,
     optimizer: Optimizer,
-    dropping: bool = False,
 ) -> tuple[Best, Curve]:
-    """Trains H heads as `program.run_epochs` does, and returns the same, in NumPy.
+    """Trains H heads as `epochs.run_epochs` does, and returns the same, in NumPy.
 
     Args:
         heads: as for `run_epochs`; so are those that are not named here.
-        knobs: what differs between them.
+        hyperparameters: what differs between them.
         epochs: the blocks of each epoch; only the last of an epoch is not full.
         held_out: gives the blocks to choose the epoch by, after each epoch anew; their order is
             that of the rows.
-        dropout: share that is dropped.
-        key: of its random numbers.
+        dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
-        dropping: whether there is dropout.
     """
-    count = len(knobs.learning_rate)
+    count = len(hyperparameters.learning_rate)
     state = start_training(heads, optimizer)
     best = start_choice(task, state.heads, count)
     rows = []
@@ -79,9 +76,8 @@ def run_streamed(
         seen = _Means(count)
         for block in blocks:
             state, sums = run_batches(
-                state, knobs, *block, dropout, key,
-                task=task, optimizer=optimizer, dropping=dropping,
-            )  # fmt: skip
+                state, hyperparameters, *block, dropout, task=task, optimizer=optimizer
+            )
             seen.add(sums, block)
         unseen = _Means(count)
         for block in held_out():
@@ -100,15 +96,15 @@ def run_streamed(
 
 
 def order_blocks(
-    places: Places, size: int, generator: np.random.Generator
-) -> Iterator[tuple[Places, Places]]:
+    positions: Rows, size: int, generator: np.random.Generator
+) -> Iterator[tuple[Rows, Rows]]:
     """Decides which examples go into which block of an epoch, and in which order.
 
     Those that lie together are read together. Which those are changes from epoch to epoch, and so
-    does their order. Where one block is enough, its order is that of `side_by_side.batch_order`.
+    does their order. Where one block is enough, its order is that of `many_heads.batch_order`.
 
     Args:
-        places: (N,) where each example lies.
+        positions: (N,) where each example lies.
         size: rows of a block.
         generator: decides the order.
 
@@ -116,8 +112,8 @@ def order_blocks(
         Indices of examples, as they lie, each in one block, and the order within the block; only
         the last block is smaller.
     """
-    count = len(places)
-    near = np.argsort(places)
+    count = len(positions)
+    near = np.argsort(positions)
     if count <= size:
         yield near, np.argsort(near)[generator.permutation(count)]
         return

@@ -20,7 +20,7 @@ CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledVectors:
     """Vectors and what they should become.
 
     Attributes:
@@ -43,7 +43,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Part:
+class RowSplit:
     """Which rows of some examples to learn from, and which to be scored on.
 
     Attributes:
@@ -57,7 +57,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Fit:
+class HeadFit:
     """A head that was trained.
 
     Attributes:
@@ -75,9 +75,11 @@ class Fit:
     curve: dict[str, list[float]]
 
 
-def normalize(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+def normalize(
+    examples: LabeledVectors, split: RowSplit
+) -> tuple[LabeledVectors, tuple[Floats, Floats]]:
     """Standardises the vectors by those that are learnt from; returns mean and deviation too."""
-    vectors, rows = examples.vectors, part.training.ravel()
+    vectors, rows = examples.vectors, split.training.ravel()
     if isinstance(vectors, VectorsOnDisk):
         middle, spread = _measure(vectors, rows)
     else:
@@ -108,20 +110,25 @@ def _measure(vectors: VectorsOnDisk, rows: Ints) -> tuple[Wide, Wide]:
     return middle + mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
 
 
-def on_raw(fit: Fit, back: tuple[Floats, Floats] | None) -> Fit:
-    """Brings a head of standardised vectors to vectors as they are; None for one of such."""
+def on_raw(fit: HeadFit, back: tuple[Floats, Floats] | None) -> HeadFit:
+    """Makes a head of standardised vectors one of vectors as they are.
+
+    Without mean and deviation, `back`, it is one of those already.
+    """
     if back is None or fit.head is None:
         return fit
-    return Fit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
+    return HeadFit(fit.settings, fit.head.on_raw(*back), fit.best_epoch, fit.curve)
 
 
-def scale_targets(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Floats, Floats]]:
+def scale_targets(
+    examples: LabeledVectors, split: RowSplit
+) -> tuple[LabeledVectors, tuple[Floats, Floats]]:
     """Brings numbers to the scale of a logit; returns their means and deviations (C,) too.
 
     Steps of an optimizer have a size of their own: they would never reach prices in thousands.
     Each number has a deviation of its own: beside prices, sizes in metres would not be learnt.
     """
-    seen = examples.targets[part.training[0]].astype(np.float64)
+    seen = examples.targets[split.training[0]].astype(np.float64)
     mean, deviation = seen.mean(axis=0), seen.std(axis=0)
     deviation[deviation == 0] = 1
     targets = ((examples.targets - mean) / deviation).astype(np.float32)
@@ -131,7 +138,7 @@ def scale_targets(examples: Labelled, part: Part) -> tuple[Labelled, tuple[Float
     )
 
 
-def on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
+def on_scale(fit: HeadFit, mean: Floats, deviation: Floats) -> HeadFit:
     """Brings a head, and what is recorded of it, back to the scale of the numbers.
 
     Several numbers have no unit in common: what is recorded of them stays in deviations.
@@ -143,4 +150,4 @@ def on_scale(fit: Fit, mean: Floats, deviation: Floats) -> Fit:
         name: [value * unit ** powers.get(name, 1) for value in values]
         for name, values in fit.curve.items()
     }
-    return Fit(fit.settings, head, fit.best_epoch, curve)
+    return HeadFit(fit.settings, head, fit.best_epoch, curve)

@@ -77,8 +77,8 @@ def solve(
     return Head((Dense(kernel.astype(np.float32), bias.astype(np.float32)),))
 
 
-def _column(weights: Floats | None, place: int) -> Floats | None:
-    return weights[:, place] if weights is not None and weights.ndim == 2 else weights
+def _column(weights: Floats | None, index: int) -> Floats | None:
+    return weights[:, index] if weights is not None and weights.ndim == 2 else weights
 
 
 def _regress(

@@ -1,6 +1,6 @@
 """Heads that are solved to their optimum on vectors that come block by block.
 
-The problems are those of `solved`. What is known of all vectors at once are sums over them: the
+The problems are those of `logistic`. What is known of all vectors at once are sums over them: the
 loss and its slopes, or the products that a regression is solved by.
 
 N: vectors, D: vector length, C: outputs.
@@ -23,7 +23,7 @@ Wide = NDArray[np.float64]
 
 
 class Blocks(Protocol):
-    """Vectors (N, D) that are read block by block, as `stored` has them."""
+    """Vectors (N, D) that are read block by block, as `vectors.on_disk` has them."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def solve_streamed(
     penalty: float,
     weights: Floats | None = None,
 ) -> Head:
-    """Finds the head that `solved.solve` finds, reading the vectors once for every step.
+    """Finds the head that `logistic.solve` finds, reading the vectors once for every step.
 
     Args:
         task: as for `solve`; so are those that are not named here.
@@ -85,7 +85,7 @@ def _descend(
     if task is not Task.CLASSES:
         present = ((targets > 0.5) & (weights > 0)).any(axis=0)
         open_ &= present & ((targets <= 0.5) & (weights > 0)).any(axis=0)
-        # Of a label that all images agree on, as `solved` has it.
+        # Of a label that all images agree on, as `logistic` has it.
         bias = np.where(present, 1, -1) * np.log(count + 1.0)
 
     def look(values: Wide) -> tuple[float, Wide]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from topwork.core.parallel import in_threads
 from topwork.core.task import Task
 from topwork.heads.class_weights import balance
 from topwork.heads.dense import Floats, Head, init_head
-from topwork.heads.examples import Fit, Ints, Labelled, Part
+from topwork.heads.examples import HeadFit, Ints, LabeledVectors, RowSplit
 from topwork.vectors.on_disk import AnyIndices, VectorsOnDisk, allocate_rows
 
 if TYPE_CHECKING:
-    from topwork.heads.epochs import Best, Curve, Knobs
+    from topwork.heads.epochs import Best, Curve, Dropout, Hyperparameters
     from topwork.heads.epochs_on_disk import Block
 
 # Programs are compiled for these numbers of heads only; a group that is smaller is filled up.
@@ -48,40 +48,43 @@ def batch_order(count: int, batch_size: int, epochs: int, seed: int) -> NDArray[
     return order.reshape(epochs, steps, batch_size)
 
 
-def train_side_by_side(
-    examples: Labelled,
-    part: Part,
-    recipes: list[HeadSettings],
+def train_many(
+    examples: LabeledVectors,
+    split: RowSplit,
+    candidates: list[HeadSettings],
     outputs: int,
     task: Task,
     seed: int,
-) -> list[Fit]:
-    """Trains heads of one shape; as for `training.train_heads`, of one group."""
+) -> list[HeadFit]:
+    """Trains heads of one shape; as `train.train_heads` does, of one group."""
     from topwork.heads.epochs import stack_heads, take_head
 
-    first = recipes[0]
-    width = next(width for width in WIDTHS if width >= len(recipes))
-    filled = recipes + [recipes[-1]] * (width - len(recipes))
+    first = candidates[0]
+    width = next(width for width in WIDTHS if width >= len(candidates))
+    filled = candidates + [candidates[-1]] * (width - len(candidates))
     head = init_head(examples.vectors.shape[1], outputs, seed, first.inner_units)
-    heads, knobs = stack_heads([head] * width), _make_knobs(filled, examples, part, outputs, task)
+    heads, hyperparameters = (
+        stack_heads([head] * width),
+        _make_hyperparameters(filled, examples, split, outputs, task),
+    )
     run = _run_streamed if isinstance(examples.vectors, VectorsOnDisk) else _run_held
-    best, curve = run(examples, part, first, heads, knobs, task, seed)
+    best, curve = run(examples, split, first, heads, hyperparameters, task, seed)
     names = name_figures(task)
     fits = []
-    for place, recipe in enumerate(recipes):
-        rows = {name: [float(v) for v in c[:, place]] for name, c in zip(names, curve, strict=True)}
-        epoch = int(best.epoch[place])
-        kept = take_head(best.head, place) if epoch >= 0 else None
-        fits.append(Fit(recipe, kept, epoch + 1, rows))
+    for index, settings in enumerate(candidates):
+        rows = {name: [float(v) for v in c[:, index]] for name, c in zip(names, curve, strict=True)}
+        epoch = int(best.epoch[index])
+        kept = take_head(best.head, index) if epoch >= 0 else None
+        fits.append(HeadFit(settings, kept, epoch + 1, rows))
     return fits
 
 
 def _run_held(
-    examples: Labelled,
-    part: Part,
-    recipe: HeadSettings,
+    examples: LabeledVectors,
+    split: RowSplit,
+    settings: HeadSettings,
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     task: Task,
     seed: int,
 ) -> tuple[Best, Curve]:
@@ -90,30 +93,28 @@ def _run_held(
 
     from topwork.heads.epochs import Examples, run_epochs
 
-    arrays = examples.vectors, examples.targets, _relative_weights(examples, part)
+    arrays = examples.vectors, examples.targets, _relative_weights(examples, split)
     found: tuple[Best, Curve] = jax.device_get(
         run_epochs(
             heads,
-            knobs,
-            _order_rows(part, recipe, seed),
-            part.held_out,
+            hyperparameters,
+            _order_rows(split, settings, seed),
+            split.held_out,
             Examples(*arrays),  # type: ignore[arg-type]
-            recipe.dropout,
-            _make_key(recipe, seed),
+            _make_dropout(settings, seed),
             task=task,
-            optimizer=recipe.optimizer,
-            dropping=recipe.dropout > 0,
+            optimizer=settings.optimizer,
         )
     )
     return found
 
 
 def _run_streamed(
-    examples: Labelled,
-    part: Part,
-    recipe: HeadSettings,
+    examples: LabeledVectors,
+    split: RowSplit,
+    settings: HeadSettings,
     heads: Head,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     task: Task,
     seed: int,
 ) -> tuple[Best, Curve]:
@@ -121,10 +122,10 @@ def _run_streamed(
     from topwork.heads.epochs import Examples
     from topwork.heads.epochs_on_disk import Block, order_blocks, run_streamed
 
-    vectors, weights = examples.vectors, _relative_weights(examples, part)
+    vectors, weights = examples.vectors, _relative_weights(examples, split)
     assert isinstance(vectors, VectorsOnDisk)
-    views, count = part.training.shape
-    batch = min(recipe.batch_size, count)
+    views, count = split.training.shape
+    batch = min(settings.batch_size, count)
     most = max(vectors.block_bytes // (4 * vectors.shape[1] * batch), 1)
     size = batch * min(most, -(-count // batch))
 
@@ -142,13 +143,13 @@ def _run_streamed(
 
     def order_epochs() -> Iterator[Iterator[Block]]:
         generator = np.random.default_rng(seed)
-        for epoch in range(recipe.epochs):
-            rows = part.training[epoch % views]
+        for epoch in range(settings.epochs):
+            rows = split.training[epoch % views]
             blocks = order_blocks(vectors.slots[rows], size, generator)
             asked = ((rows[block], order) for block, order in blocks)
             yield in_threads(read_block, asked, BLOCKS_AHEAD)
 
-    unseen = part.held_out[part.held_out >= 0]
+    unseen = split.held_out[split.held_out >= 0]
 
     def hold_out() -> Iterator[Block]:
         blocks = vectors.blocks(unseen, size)
@@ -157,63 +158,69 @@ def _run_streamed(
 
     return run_streamed(
         heads,
-        knobs,
+        hyperparameters,
         order_epochs(),
         hold_out,
-        recipe.dropout,
-        _make_key(recipe, seed),
+        _make_dropout(settings, seed),
         task=task,
-        optimizer=recipe.optimizer,
-        dropping=recipe.dropout > 0,
+        optimizer=settings.optimizer,
     )
 
 
 def name_figures(task: Task) -> tuple[str, str, str, str]:
-    """Returns Keras' names of an epoch's four figures, in the order of `program.Curve`."""
+    """Returns Keras' names of an epoch's four figures, in the order of `epochs.Curve`."""
     return "loss", task.metric, "val_loss", f"val_{task.metric}"
 
 
-def _make_knobs(
-    recipes: list[HeadSettings], examples: Labelled, part: Part, outputs: int, task: Task
-) -> Knobs:
-    from topwork.heads.epochs import Knobs
+def _make_hyperparameters(
+    candidates: list[HeadSettings],
+    examples: LabeledVectors,
+    split: RowSplit,
+    outputs: int,
+    task: Task,
+) -> Hyperparameters:
+    from topwork.heads.epochs import Hyperparameters
 
     rate, decay, smoothing = (
-        np.array([getattr(recipe, name) for recipe in recipes], np.float32)
+        np.array([getattr(settings, name) for settings in candidates], np.float32)
         for name in ("learning_rate", "weight_decay", "label_smoothing")
     )
     plain = np.ones((1 if task is Task.CLASSES else 2, outputs), np.float32)
-    weights = np.stack([plain] * len(recipes))
-    for place, recipe in enumerate(recipes):
-        if recipe.class_weight is ClassWeight.BALANCED:
-            weights[place] = balance(task, examples.targets[part.training[0]], outputs)
-    return Knobs(rate, decay, smoothing, weights)  # type: ignore[arg-type]
+    weights = np.stack([plain] * len(candidates))
+    for index, settings in enumerate(candidates):
+        if settings.class_weight is ClassWeight.BALANCED:
+            weights[index] = balance(task, examples.targets[split.training[0]], outputs)
+    return Hyperparameters(rate, decay, smoothing, weights)  # type: ignore[arg-type]
 
 
-def _make_key(recipe: HeadSettings, seed: int) -> Any:
-    """Returns the key of the random numbers for dropout, which take a program each to make."""
+def _make_dropout(settings: HeadSettings, seed: int) -> Dropout | None:
+    """Returns what is dropped, if anything: a key takes a program of its own to make."""
     import jax
 
-    return jax.random.key(seed, impl="rbg") if recipe.dropout > 0 else None
+    from topwork.heads.epochs import Dropout
+
+    if not settings.dropout:
+        return None
+    return Dropout(settings.dropout, jax.random.key(seed, impl="rbg"))
 
 
-def _order_rows(part: Part, recipe: HeadSettings, seed: int) -> Ints:
+def _order_rows(split: RowSplit, settings: HeadSettings, seed: int) -> Ints:
     """Returns (E, S, B) rows of the examples, each epoch from the next view."""
-    views, count = part.training.shape
-    order = batch_order(count, recipe.batch_size, recipe.epochs, seed)
-    if views == 1 and np.array_equal(part.training[0], np.arange(count)):
+    views, count = split.training.shape
+    order = batch_order(count, settings.batch_size, settings.epochs, seed)
+    if views == 1 and np.array_equal(split.training[0], np.arange(count)):
         return order
     rows = np.empty_like(order)
-    for epoch, places in enumerate(order):
-        rows[epoch] = np.where(places >= 0, part.training[epoch % views][places], -1)
+    for epoch, images in enumerate(order):
+        rows[epoch] = np.where(images >= 0, split.training[epoch % views][images], -1)
     return rows
 
 
-def _relative_weights(examples: Labelled, part: Part) -> Floats:
+def _relative_weights(examples: LabeledVectors, split: RowSplit) -> Floats:
     """Returns how much each example counts, (X,)."""
     weights = np.ones(len(examples.targets), np.float32)
     if examples.weights is not None:
         # Divided by the mean of those that are learnt from, if any of them counts.
-        mean = examples.weights[part.training[0]].mean()
+        mean = examples.weights[split.training[0]].mean()
         weights = examples.weights / mean if mean > 0 else weights
     return weights

@@ -17,16 +17,16 @@ from topwork.core.task import Task
 from topwork.heads.class_weights import balance, weigh
 from topwork.heads.dense import Head, score
 from topwork.heads.examples import (
-    Fit,
+    HeadFit,
     Ints,
-    Labelled,
-    Part,
+    LabeledVectors,
+    RowSplit,
     normalize,
     on_raw,
     on_scale,
     scale_targets,
 )
-from topwork.heads.many_heads import name_figures, train_side_by_side
+from topwork.heads.many_heads import name_figures, train_many
 from topwork.metrics.history import History
 from topwork.vectors.on_disk import Rows, VectorsOnDisk, concatenate_rows, map_rows, select
 
@@ -36,7 +36,7 @@ MOST_HEADS = 64
 MOST_WEIGHTS = 1 << 22
 
 
-def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
+def join(training: LabeledVectors, validation: LabeledVectors) -> tuple[LabeledVectors, RowSplit]:
     """Lays two sets of vectors one after the other, and says which is which."""
     count, total = len(training.vectors), len(training.vectors) + len(validation.vectors)
     weights = None
@@ -45,12 +45,12 @@ def join(training: Labelled, validation: Labelled) -> tuple[Labelled, Part]:
     rows = np.arange(total, dtype=np.int32)
     vectors = concatenate_rows([training.vectors, validation.vectors])
     targets = np.concatenate([training.targets, validation.targets])
-    return Labelled(vectors, targets, weights), Part(rows[None, :count], rows[count:])
+    return LabeledVectors(vectors, targets, weights), RowSplit(rows[None, :count], rows[count:])
 
 
 def train_head(
-    training: Labelled,
-    validation: Labelled,
+    training: LabeledVectors,
+    validation: LabeledVectors,
     settings: HeadSettings,
     *,
     outputs: int,
@@ -78,13 +78,13 @@ def train_head(
         DatasetError: no vectors, or vectors that are not finite.
         TopworkError: the loss was finite in no epoch.
     """
-    for name, part in (("training", training), ("validation", validation)):
-        check_vectors(part.vectors, name)
+    for name, given in (("training", training), ("validation", validation)):
+        check_vectors(given.vectors, name)
     (fit,) = train_heads(*join(training, validation), [settings], outputs, task=task, seed=seed)
     return keep(fit)
 
 
-def keep(fit: Fit) -> tuple[Head, History]:
+def keep(fit: HeadFit) -> tuple[Head, History]:
     """Returns the head and the history of a fit that has one.
 
     Raises:
@@ -112,22 +112,22 @@ def check_vectors(vectors: Rows, name: str) -> None:
 
 
 def train_heads(
-    examples: Labelled,
-    part: Part,
-    recipes: Sequence[HeadSettings],
+    examples: LabeledVectors,
+    split: RowSplit,
+    candidates: Sequence[HeadSettings],
     outputs: int,
     *,
     task: Task = Task.CLASSES,
     seed: int = 0,
     most_heads: int = MOST_HEADS,
     most_weights: int = MOST_WEIGHTS,
-) -> list[Fit]:
+) -> list[HeadFit]:
     """Trains many heads on the same vectors; those of one shape side by side in one program.
 
     Args:
         examples: X vectors, all finite, and their targets.
-        part: which to learn from and which to be scored on.
-        recipes: how to train each; nothing of it may be `auto`.
+        split: which to learn from and which to be scored on.
+        candidates: how to train each; nothing of it may be `auto`.
         outputs: C.
         task: decides the loss and the metric.
         seed: for the first weights, the order of the batches and the dropout; every head has
@@ -136,86 +136,89 @@ def train_heads(
         most_weights: how many weights they may have in all, if there is more than one head.
 
     Returns:
-        A fit for each recipe, in their order. A head that diverges leaves the others alone.
+        A fit for each candidate, in their order. A head that diverges leaves the others alone.
     """
-    fits: dict[int, Fit] = {}
+    fits: dict[int, HeadFit] = {}
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, recipe in enumerate(recipes):
-        groups.setdefault(_shape(recipe), []).append(place)
-    for places in groups.values():
-        first = recipes[places[0]]
-        train = _solve if first.head is HeadKind.LOGISTIC else train_side_by_side
-        scaled, back = normalize(examples, part) if first.normalize else (examples, None)
+    for index, settings in enumerate(candidates):
+        groups.setdefault(_shape(settings), []).append(index)
+    for indices in groups.values():
+        first = candidates[indices[0]]
+        train = _solve if first.head is HeadKind.LOGISTIC else train_many
+        scaled, back = normalize(examples, split) if first.normalize else (examples, None)
         if task is Task.NUMBER:
-            scaled, scale = scale_targets(scaled, part)
+            scaled, scale = scale_targets(scaled, split)
         size = examples.vectors.shape[1] * (first.inner_units or outputs)
         portion = min(most_heads, max(1, most_weights // size))
-        for some in _portions(places, portion):
-            chosen = [recipes[place] for place in some]
-            for place, fit in zip(
-                some, train(scaled, part, chosen, outputs, task, seed), strict=True
+        for some in _portions(indices, portion):
+            chosen = [candidates[index] for index in some]
+            for index, fit in zip(
+                some, train(scaled, split, chosen, outputs, task, seed), strict=True
             ):
                 own = on_raw(fit, back)
-                fits[place] = on_scale(own, *scale) if task is Task.NUMBER else own
-    return [fits[place] for place in range(len(recipes))]
+                fits[index] = on_scale(own, *scale) if task is Task.NUMBER else own
+    return [fits[index] for index in range(len(candidates))]
 
 
-def _shape(recipe: HeadSettings) -> tuple[Any, ...]:
+def _shape(settings: HeadSettings) -> tuple[Any, ...]:
     """What heads of one program have in common."""
-    if recipe.head is HeadKind.LOGISTIC:
-        return recipe.head, recipe.normalize
-    own = (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.dropout, recipe.inner_units)
-    return recipe.head, recipe.normalize, *own
+    if settings.head is HeadKind.LOGISTIC:
+        return settings.head, settings.normalize
+    own = (
+        settings.epochs,
+        settings.batch_size,
+        settings.optimizer,
+        settings.dropout,
+        settings.inner_units,
+    )
+    return settings.head, settings.normalize, *own
 
 
-def _portions(places: list[int], most: int) -> Iterator[list[int]]:
-    for start in range(0, len(places), most):
-        yield places[start : start + most]
+def _portions(indices: list[int], most: int) -> Iterator[list[int]]:
+    for start in range(0, len(indices), most):
+        yield indices[start : start + most]
 
 
 def _solve(
-    examples: Labelled,
-    part: Part,
-    recipes: list[HeadSettings],
+    examples: LabeledVectors,
+    split: RowSplit,
+    candidates: list[HeadSettings],
     outputs: int,
     task: Task,
     seed: int,
-) -> list[Fit]:
+) -> list[HeadFit]:
     """Solves heads to their optimum; a history of one epoch says how they do."""
     del seed  # there is one optimum
     from topwork.heads.logistic import solve
     from topwork.heads.logistic_on_disk import solve_streamed
 
-    rows, unseen = part.training.ravel(), part.held_out[part.held_out >= 0]
+    rows, unseen = split.training.ravel(), split.held_out[split.held_out >= 0]
     vectors, targets = select(examples.vectors, rows), examples.targets[rows]
     plain = examples.weights_of(rows)
-    by_class = weigh(task, targets, balance(task, examples.targets[part.training[0]], outputs))
+    by_class = weigh(task, targets, balance(task, examples.targets[split.training[0]], outputs))
     balanced = by_class if plain is None else (by_class.T * plain).T
 
-    def solve_one(recipe: HeadSettings) -> Fit:
-        by_classes = recipe.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
+    def solve_one(settings: HeadSettings) -> HeadFit:
+        by_classes = settings.class_weight is ClassWeight.BALANCED and task is not Task.NUMBER
         weights = balanced if by_classes else plain
-        own = outputs, float(recipe.penalty), weights
+        own = outputs, float(settings.penalty), weights
         if isinstance(vectors, VectorsOnDisk):
             head = solve_streamed(task, vectors, targets, *own)
         else:
             head = solve(task, vectors, targets, *own)
         figures = (
-            *_score(task, head, examples, part.training[0]),
+            *_score(task, head, examples, split.training[0]),
             *_score(task, head, examples, unseen),
         )
         curve = {n: [value] for n, value in zip(name_figures(task), figures, strict=True)}
-        return Fit(recipe, head, 1, curve)
+        return HeadFit(settings, head, 1, curve)
 
-    # A thread for each recipe: the products of one are too small for several.
-    with (
-        warm_up.blas().limit(limits=1, user_api="blas"),
-        ThreadPoolExecutor(cores()) as pool,
-    ):
-        return list(pool.map(solve_one, recipes))
+    # A thread for each head: the products of one are too small for several.
+    with warm_up.blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(solve_one, candidates))
 
 
-def _score(task: Task, head: Head, examples: Labelled, rows: Ints) -> tuple[float, float]:
+def _score(task: Task, head: Head, examples: LabeledVectors, rows: Ints) -> tuple[float, float]:
     """Returns the loss and the metric of a head on some rows."""
     return score(task, map_rows(head.logits, examples.vectors, rows), examples.targets[rows])
 

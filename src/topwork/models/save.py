@@ -21,7 +21,7 @@ from topwork.core.errors import ModelError
 from topwork.core.files import hash_file, open_beside, write_file
 from topwork.core.runtime import cores
 from topwork.core.task import Task
-from topwork.data.listing import make_writable
+from topwork.data.listing import Skipped, make_writable
 from topwork.heads.dense import Head
 from topwork.metrics.scores import say_number
 from topwork.models.checks.agreement import Agreement
@@ -74,11 +74,13 @@ class SaveReport:
             known.
         agreement: how the answers of the OpenVINO file compare; None if that is not known.
         warnings: what a person should know of it, in words.
+        lost: images of its gallery that could no longer be read.
     """
 
     parity: dict[str, float]
     agreement: Agreement | None
     warnings: tuple[str, ...]
+    lost: tuple[Skipped, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for `topwork train --json`."""

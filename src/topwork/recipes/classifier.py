@@ -28,12 +28,14 @@ from topwork.metrics.scores import NumberReport
 from topwork.models.folder import load_model
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
+from topwork.recipes.arguments import document_settings
 from topwork.recipes.estimator import Estimator, check_labels_given, warn_of
 from topwork.recipes.progress import Screen, make_console
-from topwork.recipes.result import Trained
+from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 
 
+@document_settings
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """Classifies images with a new head on a pretrained, frozen base.
 
@@ -47,36 +49,10 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     A label may be one of many classes or of two: texts or numbers (N,). Or an image may have any
     of many labels: lists of texts, or an array (N, C) of 0 and 1.
 
+    In brackets stands what is taken for None.
+
     Args:
-        base: name of the pretrained network, or several such as `a,b@300`, whose vectors are
-            put side by side; see `topwork bases`.
-        preset: `fast`, `balanced` or `best`: values for the arguments that are left at their
-            defaults.
-        image_size: side of the square input in pixels; None for the base's own.
-        views: augmented views of each training image, besides itself.
-        flip: take the mean of an image's vector and that of its mirror image.
-        head: `dense`, trained in epochs, or `logistic`, solved to its optimum.
-        epochs: passes over the training vectors; the best one is kept.
-        learning_rate: step size of the optimizer, or `auto`.
-        batch_size: vectors per training step.
-        optimizer: `adam` or `sgd`.
-        weight_decay: times the learning rate, the share that each weight loses per step.
-        label_smoothing: share of each label that is spread over all classes, 0..1.
-        dropout: share of the last layer's inputs that is dropped in training, 0..1.
-        inner_units: units of a layer with ReLU before the last; 0 for none.
-        class_weight: `none`, or `balanced` for classes that count the same in training.
-        normalize: bring every value of the vectors to mean 0 and deviation 1.
-        penalty: L2 penalty of the logistic head, or `auto`.
-        seed: of the split, the head's first weights and the order of the batches.
-        validation_fraction: share of the training images to validate on, where the data has
-            no validation split.
-        interpolation: filter of the resize.
-        precision: arithmetic of the base, `auto`, `bf16`, `f32` or `int8`.
-        engine: what runs the base, `auto`, `openvino`, `keras` or `ray`.
-        address: where the Ray cluster is.
-        weights: file with the base's weights, instead of the published ones.
-        thumbnails: most training images that the model carries small pictures of.
-        strict: raise at the first image that cannot be used, instead of leaving it out.
+        settings: every field of `Settings`, as it is described there.
         store: folder of vectors and built networks, or the URL of a bucket; None for
             `$TOPWORK_STORE` or the user's cache.
         verbose: show what the command line shows.
@@ -96,7 +72,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
     _other: ClassVar = "Regressor"
 
-    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
         plain = labels is None or dataset.task is Task.LABELS
         self.classes_ = np.array(dataset.classes) if plain else np.unique(np.asarray(labels))
         super()._take(trained, dataset, labels)
@@ -155,12 +131,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     def _flags(self, labels: Any) -> NDArray[np.int64]:
         """Returns many labels as (N, C) of 0 and 1 in the order of `classes_`."""
         _, names, flags = number_labels(labels, Task.LABELS)
-        place = {name: n for n, name in enumerate(self.classes_.tolist())}
-        unknown = [name for name in names if name not in place]
+        column_of = {name: n for n, name in enumerate(self.classes_.tolist())}
+        unknown = [name for name in names if name not in column_of]
         if unknown:
             raise DatasetError(f"the model does not know the label {unknown[0]}")
-        found = np.zeros((len(flags), len(place)), np.int64)
-        found[:, [place[name] for name in names]] = flags
+        found = np.zeros((len(flags), len(column_of)), np.int64)
+        found[:, [column_of[name] for name in names]] = flags
         return found
 
 
@@ -258,27 +234,21 @@ def tune(
         TopworkError: any of its kinds; see `topwork.core.errors`.
     """
     wanted = Settings.create(**settings)
-    strict = wanted.strict
-    dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=strict)
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=wanted.strict)
     plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
-    place = find_store(store).absolute()
-    sweep(place)
+    folder = find_store(store).absolute()
+    sweep(folder)
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
     screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
     with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
         trained = pipeline.tune(
-            dataset,
-            wanted,
-            place,
-            plan=plan,
-            pinned=frozenset(settings),
-            journal=journal,
+            dataset, wanted, folder, plan=plan, pinned=frozenset(settings), journal=journal,
             callback=screen,
-        )
+        )  # fmt: skip
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained, dataset, None)
-    warn_of(trained.skipped, "see skipped_")
+    warn_of(trained.images.skipped, "see skipped_")
     return estimator
 
 

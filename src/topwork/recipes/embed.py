@@ -27,7 +27,7 @@ ROW_GROUP = 8192
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedDataset:
     """A dataset and its vectors.
 
     Attributes:
@@ -48,7 +48,7 @@ class Embedded:
 
 def embed(
     dataset: Dataset, settings: Settings, store: Path, callback: Callback = SILENT
-) -> Embedded:
+) -> EmbeddedDataset:
     """Runs the frozen networks over all images of a dataset, whatever their split.
 
     Args:
@@ -71,7 +71,7 @@ def embed(
         callback=callback,
     )
     callback.on_embedded(dataset, vectors)
-    return Embedded(dataset, vectors, tuple(extractors))
+    return EmbeddedDataset(dataset, vectors, tuple(extractors))
 
 
 def find_labels(dataset: Dataset) -> list[str | None]:
@@ -97,7 +97,7 @@ def check_table(path: Path) -> None:
         raise SettingsError(f"output: must end in {SUFFIX}, received {path}")
 
 
-def write_vectors(path: Path, embedded: Embedded, *, row_group: int = ROW_GROUP) -> None:
+def write_vectors(path: Path, embedded: EmbeddedDataset, *, row_group: int = ROW_GROUP) -> None:
     """Writes a Parquet table with a row for each image.
 
     Its columns are `image` (the name), `sha256`, `label` (text; none for images without), `split`,

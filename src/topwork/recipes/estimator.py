@@ -33,19 +33,25 @@ from topwork.models import evaluate as evaluation
 from topwork.models.folder import KERAS_FILE, copy_model, find_keras_file
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
+from topwork.recipes.arguments import FIELDS, make_signature
 from topwork.recipes.progress import Screen, make_console
-from topwork.recipes.result import Trained
+from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
     import keras
 
-_DEFAULT = Settings.create()
+_SIGNATURE = make_signature(store=("str | Path | None", None), verbose=("bool", False))
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]
     """A new head on a pretrained, frozen base, with scikit-learn's manners."""
 
+    base: str
+    preset: str | None
+    strict: bool
+    store: str | Path | None
+    verbose: bool
     history_: History
     skipped_: tuple[Skipped, ...]
     trials_: tuple[Trial, ...]
@@ -54,66 +60,18 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     _tasks: ClassVar[tuple[Task, ...]]
     _other: ClassVar[str]
 
-    def __init__(
-        self,
-        base: str = _DEFAULT.base,
-        *,
-        preset: str | None = _DEFAULT.preset,
-        image_size: int | None = _DEFAULT.image_size,
-        views: int = _DEFAULT.views,
-        flip: bool = _DEFAULT.flip,
-        head: str = str(_DEFAULT.head),
-        epochs: int = _DEFAULT.epochs,
-        learning_rate: float | str = _DEFAULT.learning_rate,
-        batch_size: int = _DEFAULT.batch_size,
-        optimizer: str = str(_DEFAULT.optimizer),
-        weight_decay: float = _DEFAULT.weight_decay,
-        label_smoothing: float = _DEFAULT.label_smoothing,
-        dropout: float = _DEFAULT.dropout,
-        inner_units: int = _DEFAULT.inner_units,
-        class_weight: str = str(_DEFAULT.class_weight),
-        normalize: bool = _DEFAULT.normalize,
-        penalty: float | str = _DEFAULT.penalty,
-        seed: int = _DEFAULT.seed,
-        validation_fraction: float = _DEFAULT.validation_fraction,
-        interpolation: str = str(_DEFAULT.interpolation),
-        precision: str = str(_DEFAULT.precision),
-        engine: str = str(_DEFAULT.engine),
-        address: str | None = _DEFAULT.address,
-        weights: str | Path | None = _DEFAULT.weights,
-        thumbnails: int = _DEFAULT.thumbnails,
-        strict: bool = _DEFAULT.strict,
-        store: str | Path | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.base = base
-        self.preset = preset
-        self.image_size = image_size
-        self.views = views
-        self.flip = flip
-        self.head = head
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.dropout = dropout
-        self.inner_units = inner_units
-        self.class_weight = class_weight
-        self.normalize = normalize
-        self.penalty = penalty
-        self.seed = seed
-        self.validation_fraction = validation_fraction
-        self.interpolation = interpolation
-        self.precision = precision
-        self.engine = engine
-        self.address = address
-        self.weights = weights
-        self.thumbnails = thumbnails
-        self.strict = strict
-        self.store = store
-        self.verbose = verbose
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            given = _SIGNATURE.bind(self, *args, **options)
+        except TypeError as error:
+            raise TypeError(f"Estimator.__init__() {error}") from None
+        given.apply_defaults()
+        del given.arguments["self"]
+        for name, value in given.arguments.items():
+            setattr(self, name, value)
+
+    # What scikit-learn, `help` and editors read.
+    __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
         """Trains a head on labelled images.
@@ -140,7 +98,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
-        warn_of(trained.skipped, "see skipped_")
+        warn_of(trained.images.skipped, "see skipped_")
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "
@@ -167,13 +125,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         return images
 
-    def _take(self, trained: Trained, dataset: Dataset, labels: Any) -> None:
+    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
         del dataset, labels
         self.model_ = trained.model
         self.history_ = trained.model.history
-        self.skipped_ = trained.skipped
+        self.skipped_ = trained.images.skipped
         self.trials_ = trained.trials
-        self._trained: Trained | None = trained
+        self._trained: TrainResult | None = trained
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
@@ -228,19 +186,19 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         return self.model_.networks[0].path.parent
 
     def _settings(self) -> dict[str, Any]:
-        values = {name: value for name, value in self.get_params().items() if name in _FIELDS}
+        values = {name: value for name, value in self.get_params().items() if name in FIELDS}
         if self.preset is None:
             return values
-        plain = _DEFAULT.model_dump(mode="json")
-        return {name: value for name, value in values.items() if value != plain[name]}
+        return {
+            name: value
+            for name, value in values.items()
+            if value != _SIGNATURE.parameters[name].default
+        }
 
     def _logits(self, X: Any) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
         return evaluation.predict_all(self.model_, dataset, self._store)
-
-
-_FIELDS = frozenset(Settings.model_fields)
 
 
 def check_labels_given(images: Any, labels: ArrayLike | None, weights: ArrayLike | None) -> None:

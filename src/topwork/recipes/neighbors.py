@@ -1,19 +1,21 @@
-"""The recipe neighbours: which known images are most like a given one."""
+"""The recipe neighbors: which known images are most like a given one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Interpolation, Settings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
+from topwork.heads.dense import Floats
 from topwork.images.decode import Source, decode, read_bytes
 from topwork.models.model import Model
 from topwork.recipes.embed import embed, find_labels
@@ -27,7 +29,7 @@ SIDE_PX = 32
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A known image that is like the one asked about.
 
     Attributes:
@@ -44,7 +46,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class NeighborIndex:
     """Known images and their vectors.
 
     Attributes:
@@ -65,7 +67,7 @@ class Gallery:
 
     def find(
         self, sources: Sequence[Source], count: int
-    ) -> Iterator[tuple[int, list[Neighbour] | str]]:
+    ) -> Iterator[tuple[int, list[Neighbor] | str]]:
         """Finds the known images that are most like each of some others.
 
         Args:
@@ -73,44 +75,39 @@ class Gallery:
             count: how many to find for each; an image that is known itself is left out.
 
         Yields:
-            The place of each image, in order, and its neighbours, the most like first; or the
+            The index of each image, in order, and its neighbors, the most like first; or the
             reason why it cannot be used.
 
         Raises:
             SettingsError: a count below 1.
             StoreError: vectors cannot be written, or stay unreadable.
         """
-        hashes, vectors, failed = self._embed(sources)
-        # Of those that are equal to an image that was asked about, some are to be left out.
-        known = Counter(self.hashes)
-        extra = max((known[image] for image in {*hashes}), default=0)
-        near, cosines = nearest(vectors, self.vectors, count + extra)
-        rows = iter(range(len(hashes)))
-        for place in range(len(sources)):
-            if place in failed:
-                yield place, failed[place]
-                continue
-            row = next(rows)
-            others = [
-                Neighbour(self.names[n], self.labels[n], self.splits[n], float(cosine))
-                for n, cosine in zip(near[row].tolist(), cosines[row], strict=True)
-                if self.hashes[n] != hashes[row]
-            ]
-            yield place, others[:count]
-
-    def _embed(self, sources: Sequence[Source]) -> tuple[tuple[str, ...], Rows, dict[int, str]]:
-        """Returns hashes and vectors of the images that can be used; of the others, why not."""
-        # Names that tell the images apart, whatever they are called.
-        places = tuple(str(place) for place in range(len(sources)))
-        asked = replace(Dataset.from_sources(sources), names=places)
+        asked = Dataset.from_sources(sources)
         try:
             usable, found = embed_images(asked, self.extractors)
         except DatasetError as error:
             # None of them can be used; the message has the reason of the first alone.
-            reasons = {place: _find_reason(source) for place, source in enumerate(sources)}
-            failed = {place: reason or str(error) for place, reason in reasons.items()}
-            return (), self.vectors[:0], failed
-        return found.hashes, found.values, {int(item.path): item.reason for item in usable.skipped}
+            for index, source in enumerate(sources):
+                yield index, _find_reason(source) or str(error)
+            return
+        # Of those that are equal to an image that was asked about, some are to be left out.
+        known = Counter(self.hashes)
+        extra = max(known[image] for image in {*found.hashes})
+        near, cosines = nearest(found.values, self.vectors, count + extra)
+        neighbors = map(self._list_neighbors, found.hashes, near, cosines)
+        reasons = {item.path: item.reason for item in usable.skipped}
+        for index, name in enumerate(asked.names):
+            yield index, reasons[name] if name in reasons else next(neighbors)[:count]
+
+    def _list_neighbors(
+        self, image: str, rows: NDArray[np.int64], cosines: Floats
+    ) -> list[Neighbor]:
+        """Returns the known images in some rows, without those that are the image itself."""
+        return [
+            Neighbor(self.names[row], self.labels[row], self.splits[row], float(cosine))
+            for row, cosine in zip(rows.tolist(), cosines, strict=True)
+            if self.hashes[row] != image
+        ]
 
 
 def _find_reason(source: Source) -> str:
@@ -121,10 +118,10 @@ def _find_reason(source: Source) -> str:
     return ""
 
 
-def open_gallery(
+def open_index(
     dataset: Dataset, settings: Settings, store: Path, callback: Callback = SILENT
-) -> Gallery:
-    """Makes a gallery of all images of a dataset.
+) -> NeighborIndex:
+    """Makes an index of all images of a dataset.
 
     Args:
         dataset: images, with or without labels.
@@ -137,7 +134,7 @@ def open_gallery(
     """
     embedded = embed(dataset, settings, store, callback)
     known = embedded.dataset
-    return Gallery(
+    return NeighborIndex(
         known.names,
         tuple(label or "" for label in find_labels(known)),
         tuple(map(str, known.splits)),
@@ -147,8 +144,8 @@ def open_gallery(
     )
 
 
-def open_model_gallery(model: Model, store: Path) -> Gallery:
-    """Makes a gallery of the images that a model was trained on, as far as the store has them.
+def open_model_index(model: Model, store: Path) -> NeighborIndex:
+    """Makes an index of the images that a model was trained on, as far as the store has them.
 
     Args:
         model: a trained model.
@@ -163,9 +160,9 @@ def open_model_gallery(model: Model, store: Path) -> Gallery:
         extractor.store.refresh()
     images = model.images
     there = [
-        place
-        for place, image in enumerate(images.hashes)
-        if images.splits[place] == Split.TRAIN
+        row
+        for row, image in enumerate(images.hashes)
+        if images.splits[row] == Split.TRAIN
         and all(image in extractor.store for extractor in extractors)
     ]
     if not there:
@@ -173,12 +170,12 @@ def open_model_gallery(model: Model, store: Path) -> Gallery:
             f"the store {store} has no vectors of the model's training images; name their folder "
             "instead of the model, or the store that it was trained with by --store"
         )
-    hashes = tuple(images.hashes[place] for place in there)
+    hashes = tuple(images.hashes[row] for row in there)
     vectors = [extractor.store.read(hashes) for extractor in extractors]
-    return Gallery(
-        tuple(images.names[place] for place in there),
-        tuple(images.labels[place] for place in there),
-        tuple(images.splits[place] for place in there),
+    return NeighborIndex(
+        tuple(images.names[row] for row in there),
+        tuple(images.labels[row] for row in there),
+        tuple(images.splits[row] for row in there),
         hashes,
         np.concatenate(vectors, axis=1),
         tuple(extractors),

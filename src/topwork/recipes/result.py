@@ -1,49 +1,30 @@
-"""What training made: the model, what it was compared with, and how it is saved."""
+"""What training made: the model, what it was compared with, and what it is saved with."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from topwork.bases import Stack
+from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.config import Precision
-from topwork.core.errors import ModelError
-from topwork.core.files import open_scratch
-from topwork.core.interrupts import hold_interrupts, interrupt_waits
 from topwork.data.listing import Skipped
-from topwork.heads.dense import Floats
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
 from topwork.models.checks.images import CheckImages
-from topwork.models.checks.saved import ModelChecker
-from topwork.models.explain import Explainer, See
-from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
-from topwork.models.gallery import GALLERY_FILE, write_gallery
+from topwork.models.explain import See
 from topwork.models.model import Model, Provenance
 from topwork.models.predictions import LabeledPredictions
-from topwork.models.save import (
-    SavedModel,
-    SaveReport,
-    add_file,
-    complete,
-    draw_history,
-    save_model,
-)
-from topwork.reports.report import render_report
-from topwork.reports.trial_plot import draw_trials
+from topwork.models.save import SaveReport
+from topwork.recipes.save import save_result
 from topwork.vectors.quantize import Quantization
 
-TRIALS_PLOT = "tuning.png"
 
-
-@dataclass(frozen=True)
-class Carried:
-    """Training images to be shown beside those that are like them.
+class GalleryImages(NamedTuple):
+    """Training images that a saved model carries, to show those that are like an image.
 
     Attributes:
         names: N names.
@@ -55,182 +36,92 @@ class Carried:
     names: tuple[str, ...]
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
-    vectors: Floats
+    vectors: Floats32
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What `train` made, and how long it took.
+class ImageCounts:
+    """What became of the images.
+
+    Attributes:
+        embedded: vectors that were made now.
+        reused: vectors that were there already.
+        skipped: files that were left out, with the reasons.
+    """
+
+    embedded: int
+    reused: int
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What a saved model is checked with.
+
+    Attributes:
+        images: a few of its images and their vectors.
+        opening: its networks, being compiled for the report's maps, if that was begun.
+        checking: the check that stock Keras opens its networks, if that was begun.
+    """
+
+    images: CheckImages
+    opening: Future[list[See]] | None = None
+    checking: Future[float] | None = None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is saved beside a model, to be looked at.
+
+    Attributes:
+        gallery: images that it carries small pictures of; None for none.
+        inspection: what an inspection of the same images found, if there was one.
+    """
+
+    gallery: GalleryImages | None
+    inspection: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training made, and how long it took.
 
     Attributes:
         model: the model.
         stack: its networks, as built for their sizes.
-        check_images: a few of its images and their vectors, to check a saved model with.
-        predictions: what it says of its validation images.
-        carried: images that the saved model carries small pictures of.
-        inspection: what an inspection of the same images found, if there was one.
         report: the kept epoch on the validation split.
+        predictions: what the model says of its validation images.
         trials: what was compared to choose the head; none if nothing was.
-        embedded: images run through a base.
-        reused: images whose vectors were there already.
-        skipped: files that were left out, with the reasons.
+        images: how many were used, and which were not.
         seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
             `total`.
         quantization: what int8 costs; None for another precision.
-        opening: its networks, being compiled for the report's maps, if that was begun.
-        checking: the check that stock Keras opens its networks, if that was begun.
-        lost: images to be carried that could no longer be read when the model was saved.
+        checks: what the saved model is checked with.
+        extras: what is saved beside the model.
     """
 
     model: Model
     stack: Stack
-    check_images: CheckImages
-    predictions: LabeledPredictions
-    carried: Carried | None
-    inspection: dict[str, Any] | None
     report: Report
+    predictions: LabeledPredictions
     trials: tuple[Trial, ...]
-    embedded: int
-    reused: int
-    skipped: tuple[Skipped, ...]
+    images: ImageCounts
     seconds: dict[str, float]
-    quantization: Quantization | None = None
-    opening: Future[list[See]] | None = None
-    checking: Future[float] | None = None
-    lost: list[Skipped] = field(default_factory=list)
+    quantization: Quantization | None
+    checks: Checks
+    extras: Extras
 
     def save(
-        self,
-        path: Path,
-        provenance: Provenance | None = None,
-        callback: Callback = SILENT,
+        self, path: Path, provenance: Provenance | None = None, callback: Callback = SILENT
     ) -> SaveReport:
-        """Writes the model folder: first what makes it a model, then what there is to look at.
-
-        Once the first is written nothing costs the model any more: what cannot be checked or
-        drawn is a warning in what is returned. An interrupt waits until then.
-
-        Args:
-            path: the folder to make; an older Topwork model there is replaced.
-            provenance: the command that made it.
-            callback: hears of it as soon as the model is safe.
-
-        Returns:
-            What is known of its files.
-
-        Raises:
-            ModelError: the folder is not ours to replace, or the disk is full.
-        """
-        model = replace(self.model, provenance=provenance)
-        warnings: list[str] = []
-        with ExitStack() as exits:
-            # Compiling needs no Python, which has files to write and a curve to draw meanwhile.
-            pool = exits.enter_context(ThreadPoolExecutor(2))
-            opening = pool.submit(self._explain, model)
-            drawing: Future[list[str]] | None = None
-            try:
-                scratch = exits.enter_context(open_scratch())
-                drawing = pool.submit(self._draw, model, path, opening, scratch)
-            except OSError as error:
-                warnings.append(f"there is no room to draw anything: {error.strerror or error}")
-            with hold_interrupts():
-                saved = save_model(
-                    model,
-                    self.stack,
-                    path,
-                    self.check_images,
-                    self.predictions,
-                    warnings,
-                    interrupt_waits,
-                )
-                callback.on_saved()
-            if saved.model.bases != model.bases:
-                opening = pool.submit(Explainer, saved.model)
-                if drawing is not None:
-                    drawing.result()  # of a model that was given up
-                    drawing = pool.submit(self._draw, saved.model, path, opening, scratch)
-            report = self._check(path, saved, opening)
-            if drawing is not None:
-                lost = [*drawing.result(), *_add_files(path, saved, scratch)]
-                report = replace(report, warnings=(*report.warnings, *lost))
-            complete(path, saved, report)
-        return report
-
-    def _check(self, path: Path, saved: SavedModel, opening: Future[Explainer]) -> SaveReport:
-        """Checks what a model can be saved without."""
-        model = saved.model
-        trained_in = self.model.precision
-        checker = ModelChecker(
-            saved.stack, model.head, model.task, self.check_images, model.interpolation, trained_in
-        )
-        parity = {}
-        if saved.agreement is not None:
-            parity["openvino"] = saved.agreement.difference
-        found = checker.compare_networks(
-            lambda pixels: opening.result().explain_pixels(pixels).logits,
-            Precision(model.bases[0].local_space.precision),
-        )
-        if found is not None:
-            parity["openvino"] = max(found.difference, parity.get("openvino", 0.0))
-        keras = checker.compare_keras(path / KERAS_FILE, self.checking)
-        if keras is not None:
-            parity["keras"] = keras
-        warnings = tuple(dict.fromkeys((*saved.warnings, *checker.warnings)))
-        return SaveReport(parity, saved.agreement, warnings)
-
-    def _draw(
-        self, model: Model, path: Path, opening: Future[Explainer], folder: Path
-    ) -> list[str]:
-        """Draws what there is to look at into a folder, and says what could not be drawn."""
-        plot = folder / TRIALS_PLOT
-
-        def draw_choice() -> None:
-            if len(self.trials) > 1:
-                draw_trials(self.trials, model.settings.head_settings(), plot)
-
-        def carry() -> None:
-            if self.carried is not None:
-                few, target = self.carried, folder / GALLERY_FILE
-                self.lost[:] = write_gallery(
-                    target, few.names, few.labels, few.sources, few.vectors, most=len(few.names)
-                )
-
-        def report() -> None:
-            html = render_report(
-                model,
-                self.predictions,
-                title=f"Report of {path.absolute().name}",
-                explainer=opening.result(),
-                inspection=self.inspection,
-                trials_png=plot.read_bytes() if plot.exists() else None,
-            )
-            (folder / REPORT_FILE).write_text(html, encoding="utf-8")
-
-        steps = {
-            PLOT_FILE: lambda: draw_history(model, folder / PLOT_FILE),
-            TRIALS_PLOT: draw_choice,
-            GALLERY_FILE: carry,
-            REPORT_FILE: report,
-        }
-        lost = []
-        for name, step in steps.items():
-            try:
-                step()
-            except Exception as error:
-                # Half of it may be there.
-                (folder / name).unlink(missing_ok=True)
-                lost.append(f"{name} could not be made: {str(error) or type(error).__name__}")
-        return lost
-
-    def _explain(self, model: Model) -> Explainer:
-        return Explainer(model, self.opening.result() if self.opening else None)
+        """Writes the model folder, as `save_result` does."""
+        return save_result(self, path, provenance, callback)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork train --json` prints, besides the model's path."""
         report, history = self.report, self.model.history
         found = history.overfitting()
         chosen = self.model.search
-        sureness = self.model.calibration
         return {
             "task": str(self.model.task),
             "settings": self.model.settings.model_dump(mode="json"),
@@ -239,29 +130,13 @@ class Trained:
             "overfitting": None if found is None else asdict(found),
             "validation": describe_report(report),
             "search": chosen.model_dump(mode="json") if chosen else None,
-            "calibration": sureness.to_json(),
+            "calibration": self.model.calibration.to_json(),
             "quantization": self.quantization.to_json() if self.quantization else None,
             "images": {
-                "embedded": self.embedded,
-                "reused": self.reused,
-                "skipped": len(self.skipped),
+                "embedded": self.images.embedded,
+                "reused": self.images.reused,
+                "skipped": len(self.images.skipped),
             },
-            "skipped": [asdict(item) for item in self.skipped],
+            "skipped": [asdict(item) for item in self.images.skipped],
             "seconds": self.seconds,
         }
-
-
-def _add_files(path: Path, saved: SavedModel, folder: Path) -> list[str]:
-    """Adds all files of a folder to a model, and says what could not be added."""
-    lost = []
-    try:
-        files = sorted(folder.iterdir())
-    except OSError as error:
-        return [f"what was drawn is gone: {error.strerror or error}"]
-    for file in files:
-        try:
-            add_file(path, saved, file)
-        except (OSError, ModelError) as error:
-            reason = getattr(error, "strerror", None) or error
-            lost.append(f"{file.name} could not be written: {reason}")
-    return lost

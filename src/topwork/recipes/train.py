@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from topwork.bases import Stack, has_weights, parse_bases
+from topwork.bases import Stack
 from topwork.core import warm_up
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import AUTO, ClassWeight, HeadKind, Interpolation, Search, Settings
@@ -23,47 +18,31 @@ from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
 from topwork.data.splits import assign_strata
-from topwork.heads.dense import Floats, init_head
-from topwork.heads.train import check_vectors, keep, train_heads
+from topwork.heads.dense import init_head
+from topwork.heads.train import check_vectors
 from topwork.heads.tuning.folds import make_replicates
-from topwork.heads.tuning.search import Budget, Tuner, held_out_logits, search, search_auto
-from topwork.heads.tuning.trials import Journal, Trial, standard_error
-from topwork.inspection.cache import recall
-from topwork.metrics.calibration import Calibration, as_pairs, calibrate
-from topwork.metrics.conformal import Origin, Residuals, find_residuals
-from topwork.metrics.scores import finite
-from topwork.models.checks.images import CheckImages
+from topwork.heads.tuning.search import search, search_auto
+from topwork.heads.tuning.trials import Journal
+from topwork.heads.tuning.tuner import Budget, Tuner
 from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
-from topwork.models.folder import current_versions
-from topwork.models.gallery import choose_evenly
-from topwork.models.model import (
-    BaseInfo,
-    DataFacts,
-    ImageTable,
-    Model,
-    SearchFacts,
-    ValidationScore,
-    find_networks,
-)
-from topwork.models.predictions import LabeledPredictions, report_logits
+from topwork.models.model import find_networks
+from topwork.recipes.build_model import build_result, describe_bases
 from topwork.recipes.prepare import Prepared, prepare_examples
-from topwork.recipes.result import Carried, Trained
-from topwork.vectors.embed import Embedding
-from topwork.vectors.extractors import make_space, prepare_networks
+from topwork.recipes.result import TrainResult
+from topwork.vectors.extractors import prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
-from topwork.vectors.on_disk import map_rows, select
-from topwork.vectors.quantize import Quantization, fit_networks
+from topwork.vectors.on_disk import select
+from topwork.vectors.quantize import fit_networks
 
-# Of the validation images, to compare the saved model on; and images for Keras alone.
-COMPARED_IMAGES, KERAS_IMAGES = 50, 8
-MOST_DECISIONS = 200_000
+# Of the images, to run stock Keras on.
+KERAS_IMAGES = 8
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
 AUTO_FOLDS = 3
 
 
 @dataclass(frozen=True)
-class _Heads:
+class _HeadPlan:
     """What is to be done with heads.
 
     Attributes:
@@ -77,18 +56,6 @@ class _Heads:
     saved: bool
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What heads are trained with, and what was found on the way; see `Trained`."""
-
-    stack: Stack
-    settings: Settings
-    prepared: Prepared
-    quantization: Quantization | None
-    opening: Future[list[See]] | None
-    checking: Future[float] | None
-
-
 def train(
     dataset: Dataset,
     settings: Settings,
@@ -97,7 +64,7 @@ def train(
     *,
     verdicts: Verdicts | None = None,
     will_save: bool = False,
-) -> Trained:
+) -> TrainResult:
     """Trains a classifier on a dataset's training split.
 
     Args:
@@ -117,19 +84,18 @@ def train(
     """
     settings = fit_task(settings, dataset.task)
     started = time.perf_counter()
-    heads = _Heads((settings.head,), _is_left_open(settings), will_save)
-    begun = _prepare(dataset, settings, store, verdicts, callback, heads)
-    prepared, settings = begun.prepared, begun.settings
+    heads = _HeadPlan((settings.head,), _is_left_open(settings), will_save)
+    prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
-    tuner = trial = None
+    choice = None
     if heads.compared:
         callback.on_wait("choosing what is left to auto")
-        plan = Search.create(seeds=1)
-        tuner = _make_tuner(prepared, settings, plan, AUTO_FOLDS, callback, Journal())
-        trial = search_auto(tuner, settings.head_settings())
+        tuner = _make_tuner(prepared, Search.create(seeds=1), AUTO_FOLDS, callback, Journal())
+        trial = search_auto(tuner, prepared.settings.head_settings())
         callback.on_chosen(tuner, trial)
+        choice = tuner, trial
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(begun, settings, tuner, trial, callback, seconds, store)
+    return build_result(prepared, choice, store, seconds, callback)
 
 
 def tune(
@@ -143,7 +109,7 @@ def tune(
     verdicts: Verdicts | None = None,
     callback: Callback = SILENT,
     will_save: bool = False,
-) -> Trained:
+) -> TrainResult:
     """Searches for the best head, trains it and returns it as `train` does.
 
     Args:
@@ -169,15 +135,14 @@ def tune(
     journal.open()
     started = time.perf_counter()
     kinds = (settings.head,) if "head" in pinned else tuple(HeadKind)
-    heads = _Heads(kinds, True, will_save)
-    begun = _prepare(dataset, settings, store, verdicts, callback, heads)
-    prepared, settings = begun.prepared, begun.settings
+    heads = _HeadPlan(kinds, True, will_save)
+    prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
-    tuner = _make_tuner(prepared, settings, plan, None, callback, journal)
-    trial = search(tuner, settings.head_settings(), pinned)
+    tuner = _make_tuner(prepared, plan, None, callback, journal)
+    trial = search(tuner, prepared.settings.head_settings(), pinned)
     callback.on_chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return _finish(begun, settings, tuner, trial, callback, seconds, store)
+    return build_result(prepared, (tuner, trial), store, seconds, callback)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -207,8 +172,8 @@ def _prepare(
     store: Path,
     verdicts: Verdicts | None,
     callback: Callback,
-    heads: _Heads,
-) -> _Begun:
+    heads: _HeadPlan,
+) -> Prepared:
     if verdicts is not None:
         dataset, correction = correct(dataset, verdicts, strict=settings.strict, callback=callback)
         callback.on_corrected(correction)
@@ -226,21 +191,13 @@ def _prepare(
     if heads.saved:
         opening = _open_early(stack, settings)
         checking = _check_early(stack, dataset, settings)
-    prepared = prepare_examples(
-        dataset,
-        stack,
-        settings,
-        store,
-        callback,
-    )
-    callback.on_embedded(prepared.dataset, prepared.vectors)
-    callback.on_split(prepared.dataset, prepared.pairs)
+    data = prepare_examples(dataset, stack, settings, store, callback)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
-    check_vectors(select(prepared.vectors.values, prepared.part.held_out), "validation")
-    return _Begun(stack, settings, prepared, fitted.quantization, opening, checking)
+    check_vectors(select(data.vectors.values, data.split.held_out), "validation")
+    return Prepared(stack, settings, data, fitted.quantization, opening, checking)
 
 
-def _warm_up(dataset: Dataset, heads: _Heads) -> None:
+def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
     """Imports what threads will need, from the first network that is opened to the saved model."""
     warm_up.training(
         *heads.kinds,
@@ -260,26 +217,25 @@ def _is_left_open(settings: Settings) -> bool:
 
 def _make_tuner(
     prepared: Prepared,
-    settings: Settings,
     plan: Search,
     folds: int | None,
     callback: Callback,
     journal: Journal,
 ) -> Tuner:
-    dataset = prepared.dataset
+    data, dataset = prepared.data, prepared.data.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
     replicates = make_replicates(
-        prepared.part,
+        data.split,
         assign_strata(dataset.task, training.labels),
         plan.folds,
         plan.seeds,
-        settings.seed,
+        prepared.settings.seed,
         groups=training.groups,
         classes=dataset.classes if dataset.task.picks_one else None,
         most_folds=folds,
     )
     return Tuner(
-        prepared.examples,
+        data.examples,
         replicates,
         dataset.outputs,
         dataset.task,
@@ -289,106 +245,9 @@ def _make_tuner(
     )
 
 
-def _finish(
-    begun: _Begun,
-    settings: Settings,
-    tuner: Tuner | None,
-    trial: Trial | None,
-    callback: Callback,
-    seconds: dict[str, float],
-    store: Path,
-) -> Trained:
-    """Trains the chosen head on all training images, calibrates it and makes the model."""
-    started = time.perf_counter()
-    stack, prepared = begun.stack, begun.prepared
-    dataset, vectors, examples = prepared.dataset, prepared.vectors, prepared.examples
-    recipe = trial.settings if trial else settings.head_settings()
-    task, outputs = dataset.task, dataset.outputs
-    fits = train_heads(examples, prepared.part, [recipe], outputs, task=task, seed=settings.seed)
-    head, history = keep(fits[0])
-    callback.on_trained(history)
-
-    rows = prepared.part.held_out
-    logits = map_rows(head.logits, examples.vectors, rows)
-    if tuner is not None and trial is not None and tuner.has_folds:
-        sureness = _calibrate(task, *held_out_logits(tuner, trial), "folds")
-    else:
-        sureness = _calibrate(task, logits, examples.targets[rows], "validation")
-    if isinstance(sureness, Calibration):
-        head = head.cooled(sureness.temperature)
-        logits = map_rows(head.logits, examples.vectors, rows)
-    seconds["head"] = time.perf_counter() - started
-
-    report = report_logits(task, dataset.labels[rows], logits, len(dataset.classes))
-    model = Model(
-        classes=dataset.classes,
-        task=task,
-        head=head,
-        history=history,
-        bases=_describe_bases(stack, settings),
-        settings=settings.model_copy(update=recipe.model_dump()),
-        data=_describe_data(dataset, vectors),
-        validation=ValidationScore(
-            metric=report.metric,
-            value=report.value,
-            interval=(finite(report.interval[0]), finite(report.interval[1])),
-            loss=history.row(history.best_epoch)["val_loss"],
-            figures={name: finite(value) for name, value in report.figures.items()},
-        ),
-        calibration=sureness,
-        search=_describe_search(tuner, trial) if tuner and trial else None,
-        images=_list_images(dataset, vectors),
-        networks=find_networks(stack),
-        versions=current_versions(),
-    )
-    few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
-    return Trained(
-        model=model,
-        stack=stack,
-        check_images=CheckImages(
-            tuple(dataset.sources[row] for row in few),
-            tuple(vectors.hashes[row] for row in few),
-            vectors.values[few],
-        ),
-        predictions=LabeledPredictions(
-            split=str(Split.VALIDATION),
-            names=tuple(dataset.names[row] for row in rows),
-            hashes=tuple(vectors.hashes[row] for row in rows),
-            labels=dataset.labels[rows],
-            logits=logits,
-            sources=tuple(dataset.sources[row] for row in rows),
-            seen=len(rows),
-        ),
-        carried=_carry(dataset, vectors, settings.thumbnails),
-        inspection=recall(store, vectors.hashes),
-        report=report,
-        trials=tuple(tuner.trials) if tuner else (),
-        embedded=vectors.embedded,
-        reused=vectors.reused,
-        skipped=dataset.skipped,
-        seconds=seconds,
-        quantization=begun.quantization,
-        opening=begun.opening,
-        # What was begun is of a head of as many layers as were asked for.
-        checking=begun.checking if recipe.inner_units == settings.inner_units else None,
-    )
-
-
-def _describe_bases(stack: Stack, settings: Settings) -> tuple[BaseInfo, ...]:
-    return tuple(
-        BaseInfo(
-            space=make_space(network, settings),
-            feature_shape=network.feature_shape,
-            vector_length=network.vector_length,
-            parameters=network.parameters,
-        )
-        for network in stack.networks
-    )
-
-
 def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
     pool = ThreadPoolExecutor(1)
-    opening = pool.submit(open_networks, find_networks(stack), _describe_bases(stack, settings))
+    opening = pool.submit(open_networks, find_networks(stack), describe_bases(stack, settings))
     pool.shutdown(wait=False)
     return opening
 
@@ -397,110 +256,3 @@ def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[f
     head = init_head(stack.vector_length, dataset.outputs, settings.seed, settings.inner_units)
     some = dataset.sources[:KERAS_IMAGES]
     return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
-
-
-def _carry(dataset: Dataset, vectors: Embedding, most: int) -> Carried | None:
-    if not most:
-        return None
-    training = np.flatnonzero(dataset.splits == Split.TRAIN)
-    labels = dataset.label_texts
-    rows = training[choose_evenly([labels[row] for row in training], most)]
-    return Carried(
-        tuple(dataset.names[row] for row in rows),
-        tuple(labels[row] for row in rows),
-        tuple(dataset.sources[row] for row in rows),
-        vectors.values[rows],
-    )
-
-
-def _describe_search(tuner: Tuner, trial: Trial) -> SearchFacts:
-    return SearchFacts(
-        heads=tuner.trained + tuner.reused,
-        recipes=len(tuner.trials),
-        replicates=len(tuner.replicates),
-        folds=tuner.has_folds,
-        mean=float(trial.figures.mean()),
-        error=finite(standard_error(trial.figures)),
-    )
-
-
-def _calibrate(
-    task: Task, logits: Floats, targets: NDArray[Any], source: Origin
-) -> Calibration | Residuals:
-    """Measures how sure a head may be, or how far off its numbers are."""
-    if task is Task.CLASSES:
-        return calibrate(logits, targets, source)
-    if task is Task.NUMBER:
-        return find_residuals(logits, targets, source)
-    # Every label is a decision between two; more of them than this say nothing new.
-    single, truth = logits.reshape(-1, 1), targets.ravel().astype(np.int64)
-    some = np.linspace(0, len(truth) - 1, min(len(truth), MOST_DECISIONS)).astype(np.int64)
-    return calibrate(as_pairs(single[some]), truth[some], source)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One stage on the way from pixels to logits.
-
-    Attributes:
-        stage: `INPUTS`, `BASE`, `VECTORS`, `INNER` or `OUTPUTS`.
-        output_shape: of a batch.
-        parameters: how many weights it has.
-        trained: whether training changes them.
-    """
-
-    stage: str
-    output_shape: tuple[int, ...]
-    parameters: int
-    trained: bool
-
-
-def describe(settings: Settings, classes: int, store: Path) -> list[Layer]:
-    """Returns the stages of a network for some number of classes.
-
-    Shapes do not depend on the weights, so where those are not at hand untrained ones do.
-    """
-    specs = [spec for spec, _ in parse_bases(settings.base, settings.image_size)]
-    if settings.weights is None and not all(map(has_weights, specs)):
-        settings = settings.model_copy(update={"weights": "random"})
-    stack = prepare_networks(settings, store)
-    batch, length = settings.batch_size, stack.vector_length
-    outputs = 1 if classes == 2 else classes
-    layers = []
-    for network in stack.networks:
-        layers += [
-            Layer("INPUTS", (batch, network.image_size, network.image_size, 3), 0, False),
-            Layer("BASE", (batch, *network.feature_shape), network.parameters, False),
-        ]
-    layers.append(Layer("VECTORS", (batch, length), 0, False))
-    if settings.inner_units:
-        units = settings.inner_units
-        layers.append(Layer("INNER", (batch, units), (length + 1) * units, True))
-        length = units
-    layers.append(Layer("OUTPUTS", (batch, outputs), (length + 1) * outputs, True))
-    return layers
-
-
-def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
-    rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
-    made = dataset.split_made
-    return DataFacts(
-        fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),
-        counts=dataset.counts(),
-        skipped=len(dataset.skipped),
-        columns={}
-        if dataset.read_as is None
-        else dataset.read_as.model_dump(mode="json", exclude_none=True),
-        split={"made_by": "data"}
-        if made is None
-        else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},
-    )
-
-
-def _list_images(dataset: Dataset, vectors: Embedding) -> ImageTable:
-    return ImageTable(
-        names=dataset.names,
-        labels=dataset.label_texts,
-        splits=tuple(map(str, dataset.splits)),
-        hashes=vectors.hashes,
-    )

@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topwork.core.errors import SettingsError
-from topwork.heads.examples import Part
+from topwork.heads.examples import RowSplit
 from topwork.heads.tuning.folds import FEW_VALIDATION, make_replicates, split_folds
 
 CLASSES = ["ant", "bee", "cow", "dog"]
 
 
 def make(counts, *, views=1, validation=7, seed=0):
-    """Returns targets and a part: training images in no order, validation images among them."""
+    """Returns targets and a split: training images in no order, validation images among them."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
     everything = len(labels) + validation
@@ -22,18 +22,18 @@ def make(counts, *, views=1, validation=7, seed=0):
     rows = [training]
     for view in range(1, views):
         rows.append(everything + (view - 1) * len(labels) + np.arange(len(labels), dtype=np.int32))
-    return np.concatenate([targets, *[labels] * (views - 1)]), Part(np.stack(rows), held_out)
+    return np.concatenate([targets, *[labels] * (views - 1)]), RowSplit(np.stack(rows), held_out)
 
 
 def ask(counts, folds=None, seeds=None, *, validation=7, **options):
-    targets, part = make(counts, validation=validation)
-    labels = targets[part.training[0]]
+    targets, split = make(counts, validation=validation)
+    labels = targets[split.training[0]]
     classes = CLASSES[: len(counts)]
-    return make_replicates(part, labels, folds, seeds, 5, classes=classes, **options)
+    return make_replicates(split, labels, folds, seeds, 5, classes=classes, **options)
 
 
-def held_out(part):
-    return part.held_out[part.held_out >= 0]
+def held_out(split):
+    return split.held_out[split.held_out >= 0]
 
 
 @settings(max_examples=30)
@@ -47,12 +47,14 @@ def test_every_training_image_is_held_out_once_and_learnt_from_in_no_view_then(
     counts, folds, views, seed
 ):
     folds = min(folds, *counts)
-    targets, part = make(counts, views=views)
-    cut = split_folds(part, targets[part.training[0]], folds, seed, classes=CLASSES[: len(counts)])
+    targets, split = make(counts, views=views)
+    cut = split_folds(
+        split, targets[split.training[0]], folds, seed, classes=CLASSES[: len(counts)]
+    )
 
     assert len(cut) == folds
-    assert sorted(np.concatenate([held_out(one) for one in cut])) == sorted(part.training[0])
-    image_of = {row: n for view in part.training for n, row in enumerate(view)}
+    assert sorted(np.concatenate([held_out(one) for one in cut])) == sorted(split.training[0])
+    image_of = {row: n for view in split.training for n, row in enumerate(view)}
     for one in cut:
         assert one.training.dtype == one.held_out.dtype == np.int32
         learnt = [{image_of[row] for row in view} for view in one.training]
@@ -62,7 +64,7 @@ def test_every_training_image_is_held_out_once_and_learnt_from_in_no_view_then(
         assert learnt[0].isdisjoint(unseen)
         assert learnt[0] | unseen == set(range(sum(counts)))
         # Each view keeps to its own rows, in the same order of images.
-        for view, whole in zip(one.training, part.training, strict=True):
+        for view, whole in zip(one.training, split.training, strict=True):
             assert set(view) <= set(whole)
             assert [image_of[row] for row in view] == [image_of[row] for row in one.training[0]]
 
@@ -70,17 +72,17 @@ def test_every_training_image_is_held_out_once_and_learnt_from_in_no_view_then(
 @given(st.lists(st.integers(2, 30), min_size=2, max_size=4), st.integers(2, 6))
 def test_every_fold_holds_out_its_share_of_each_class(counts, folds):
     folds = min(folds, *counts)
-    targets, part = make(counts)
+    targets, split = make(counts)
     for one in split_folds(
-        part, targets[part.training[0]], folds, 0, classes=CLASSES[: len(counts)]
+        split, targets[split.training[0]], folds, 0, classes=CLASSES[: len(counts)]
     ):
         shares = np.bincount(targets[held_out(one)], minlength=len(counts))
         assert (abs(shares - np.array(counts) / folds) < 1).all()
 
 
 def test_held_out_rows_are_filled_up_at_the_end_to_one_length():
-    targets, part = make([5, 6])
-    cut = split_folds(part, targets[part.training[0]], 3, 0, classes=CLASSES[:2])
+    targets, split = make([5, 6])
+    cut = split_folds(split, targets[split.training[0]], 3, 0, classes=CLASSES[:2])
     lengths = [len(held_out(one)) for one in cut]
     assert sorted(lengths) == [3, 4, 4]
     for one, length in zip(cut, lengths, strict=True):
@@ -89,12 +91,12 @@ def test_held_out_rows_are_filled_up_at_the_end_to_one_length():
 
 
 def test_the_seed_decides_the_folds():
-    targets, part = make([20, 20])
+    targets, split = make([20, 20])
 
     def rows(seed):
         return [
             one.held_out.tolist()
-            for one in split_folds(part, targets[part.training[0]], 4, seed, classes=CLASSES[:2])
+            for one in split_folds(split, targets[split.training[0]], 4, seed, classes=CLASSES[:2])
         ]
 
     assert rows(1) == rows(1)
@@ -119,9 +121,9 @@ def test_a_class_of_one_image_leaves_the_validation_images(folds):
 
 
 def test_no_folds_are_no_folds_of_anything():
-    targets, part = make([9, 9])
+    targets, split = make([9, 9])
     with pytest.raises(SettingsError):
-        split_folds(part, targets[part.training[0]], 0, 0, classes=CLASSES[:2])
+        split_folds(split, targets[split.training[0]], 0, 0, classes=CLASSES[:2])
 
 
 @pytest.mark.parametrize(
@@ -159,13 +161,13 @@ def test_each_seed_sees_the_same_folds_and_every_replicate_has_its_own_name():
     chosen = ask([9, 9], 3, 2)
     assert [one.seed for one in chosen] == [5, 5, 5, 6, 6, 6]
     for first, second in zip(chosen[:3], chosen[3:], strict=True):
-        assert np.array_equal(first.part.held_out, second.part.held_out)
-        assert np.array_equal(first.part.training, second.part.training)
+        assert np.array_equal(first.split.held_out, second.split.held_out)
+        assert np.array_equal(first.split.training, second.split.training)
     assert len({one.name for one in chosen}) == 6
     assert chosen[4].name == "fold 2 of 3, seed 6"
 
 
 def test_without_folds_the_parts_are_the_validation_images():
-    targets, part = make([9, 9])
-    for one in make_replicates(part, targets[part.training[0]], 0, 2, 0, classes=CLASSES[:2]):
-        assert one.part is part
+    targets, split = make([9, 9])
+    for one in make_replicates(split, targets[split.training[0]], 0, 2, 0, classes=CLASSES[:2]):
+        assert one.split is split

@@ -14,9 +14,9 @@ from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
 from topwork.data.splits import assign_strata
 from topwork.heads.dense import Dense, Head, decide
-from topwork.heads.examples import Fit, Labelled, Part
+from topwork.heads.examples import HeadFit, LabeledVectors, RowSplit
 from topwork.heads.train import train_head
-from topwork.heads.tuning import search as tuning
+from topwork.heads.tuning import tuner as tuning
 from topwork.heads.tuning.folds import make_replicates
 from topwork.heads.tuning.search import (
     FEW_RATES,
@@ -26,13 +26,11 @@ from topwork.heads.tuning.search import (
     PENALTIES,
     RATES,
     SGD_SHIFT,
-    Budget,
-    Tuner,
-    held_out_logits,
     search,
     search_auto,
 )
 from topwork.heads.tuning.trials import Journal, Trial
+from topwork.heads.tuning.tuner import Budget, Tuner, held_out_logits
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -43,16 +41,16 @@ def make_examples(count=210, length=16, *, seed=0, scale=1.0):
     targets = (np.arange(count) % len(CLASSES)).astype(np.int32)
     centres = np.random.default_rng(7).normal(0, 1, (len(CLASSES), length))
     vectors = centres[targets] + rng.normal(0, 1, (count, length))
-    return Labelled((vectors * scale).astype(np.float32), targets)
+    return LabeledVectors((vectors * scale).astype(np.float32), targets)
 
 
 def make_tuner(examples=None, *, folds=3, seeds=1, seed=0, **options):
     examples = examples or EXAMPLES
     rows = np.arange(len(examples.targets), dtype=np.int32)
     cut = len(rows) * 2 // 3
-    part = Part(rows[None, :cut], rows[cut:])
+    split = RowSplit(rows[None, :cut], rows[cut:])
     replicates = make_replicates(
-        part, examples.targets[part.training[0]], folds, seeds, seed, classes=CLASSES
+        split, examples.targets[split.training[0]], folds, seeds, seed, classes=CLASSES
     )
     return Tuner(examples, replicates, len(CLASSES), **options)
 
@@ -72,8 +70,8 @@ class Trainer:
         self.heads = []
         self.calls = []
 
-    def __call__(self, examples, part, recipes, outputs, *, task, seed):
-        rows = part.held_out.tobytes()
+    def __call__(self, examples, split, recipes, outputs, *, task, seed):
+        rows = split.held_out.tobytes()
         self.heads += [(recipe, rows, seed) for recipe in recipes]
         self.calls.append(list(recipes))
         return [self.fit(recipe, examples, outputs) for recipe in recipes]
@@ -85,7 +83,11 @@ class Trainer:
         curve = dict(zip(names, ([loss], [score], [loss], [score]), strict=True))
         length = examples.vectors.shape[1]
         head = Head((Dense(np.zeros((length, outputs), np.float32), np.zeros(outputs)),))
-        return Fit(recipe, head, 1, curve) if math.isfinite(score) else Fit(recipe, None, 0, curve)
+        return (
+            HeadFit(recipe, head, 1, curve)
+            if math.isfinite(score)
+            else HeadFit(recipe, None, 0, curve)
+        )
 
     def stages(self):
         """The recipes of each stage, from the calls for the first replicate."""
@@ -202,9 +204,9 @@ def test_the_first_rates_of_a_small_budget_are_far_apart(trainer):
 def timed(trainer, clock, tuner, pace):
     """Lets time pass as heads are trained."""
 
-    def train(examples, part, recipes, outputs, *, task, seed):
+    def train(examples, split, recipes, outputs, *, task, seed):
         clock.seconds += sum(pace * tuner._cost(recipe) for recipe in recipes)
-        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
+        return trainer(examples, split, recipes, outputs, task=task, seed=seed)
 
     return train
 
@@ -490,10 +492,10 @@ def test_if_all_diverge_it_is_said(trainer):
 
 
 def test_a_logistic_head_without_an_optimum_loses_alone(monkeypatch, trainer):
-    def train(examples, part, recipes, outputs, *, task, seed):
+    def train(examples, split, recipes, outputs, *, task, seed):
         if any(recipe.penalty == 0.01 for recipe in recipes):
             raise TopworkError("did not reach its optimum")
-        return trainer(examples, part, recipes, outputs, task=task, seed=seed)
+        return trainer(examples, split, recipes, outputs, task=task, seed=seed)
 
     monkeypatch.setattr(tuning, "train_heads", train)
     tuner = make_tuner()
@@ -527,7 +529,7 @@ def test_vectors_that_are_not_finite_are_refused(value):
     vectors = EXAMPLES.vectors.copy()
     vectors[3, 4] = value
     with pytest.raises(DatasetError, match="finite"):
-        make_tuner(Labelled(vectors, EXAMPLES.targets))
+        make_tuner(LabeledVectors(vectors, EXAMPLES.targets))
 
 
 # Going on from a journal.
@@ -602,13 +604,13 @@ def test_heads_from_a_journal_count_against_the_budget(trainer, tmp_path):
 def other_vectors():
     vectors = EXAMPLES.vectors.copy()
     vectors[-1, -1] += 1e-3
-    return Labelled(vectors, EXAMPLES.targets)
+    return LabeledVectors(vectors, EXAMPLES.targets)
 
 
 def other_targets():
     targets = EXAMPLES.targets.copy()
     targets[-1] = (targets[-1] + 1) % 3
-    return Labelled(EXAMPLES.vectors, targets)
+    return LabeledVectors(EXAMPLES.vectors, targets)
 
 
 @pytest.mark.parametrize(
@@ -655,7 +657,9 @@ def test_other_views_of_the_training_images_are_not_reused(trainer, tmp_path):
     (first, *_), vectors = tuner.replicates, tuner.examples
     views = replace(
         first,
-        part=Part(np.concatenate([first.part.training, first.part.training]), first.part.held_out),
+        split=RowSplit(
+            np.concatenate([first.split.training, first.split.training]), first.split.held_out
+        ),
     )
     again = Tuner(vectors, [views], len(CLASSES), journal=journal)
     again.try_all([start(learning_rate=0.01)])
@@ -708,12 +712,12 @@ def test_recipes_are_trained_as_they_are_alone():
     tuner.try_all(recipes)
     vectors, targets = tuner.examples.vectors, tuner.examples.targets
     replicate = tuner.replicates[1]
-    learnt = replicate.part.training[0]
-    unseen = replicate.part.held_out[replicate.part.held_out >= 0]
+    learnt = replicate.split.training[0]
+    unseen = replicate.split.held_out[replicate.split.held_out >= 0]
     for trial in tuner.trials:
         _, history = train_head(
-            Labelled(vectors[learnt], targets[learnt]),
-            Labelled(vectors[unseen], targets[unseen]),
+            LabeledVectors(vectors[learnt], targets[learnt]),
+            LabeledVectors(vectors[unseen], targets[unseen]),
             trial.settings,
             outputs=3,
             seed=replicate.seed,
@@ -745,7 +749,7 @@ def test_columns_of_different_scale_are_normalized():
     # What says something is a thousand times smaller than what says nothing.
     vectors = EXAMPLES.vectors * 0.1
     vectors[:, 8:] = np.random.default_rng(1).normal(0, 100, (len(vectors), 8))
-    tuner, chosen = run_search(78, examples=Labelled(vectors, EXAMPLES.targets))
+    tuner, chosen = run_search(78, examples=LabeledVectors(vectors, EXAMPLES.targets))
     assert chosen.settings.normalize
     raw = [trial.mean for trial in tuner.trials if not trial.settings.normalize]
     assert chosen.mean > max(raw) + 0.1
@@ -780,7 +784,7 @@ def test_logits_of_what_was_held_out_are_those_of_the_heads_that_had_not_seen_it
 
     rows = []
     for replicate, fit in list(zip(tuner.replicates, trial.fits, strict=True))[: folds or 1]:
-        own = replicate.part.held_out[replicate.part.held_out >= 0]
+        own = replicate.split.held_out[replicate.split.held_out >= 0]
         expected = fit.head.logits(tuner.examples.vectors[own])
         assert np.array_equal(logits[len(rows) : len(rows) + len(own)], expected)
         rows += own.tolist()
@@ -814,10 +818,10 @@ def test_a_fold_that_diverged_has_no_logits(trainer):
     tuner = make_tuner()
     recipe = start(learning_rate=0.01)
     tuner.try_all([recipe])
-    lost = Fit(recipe, None, 0, tuner.trials[0].fits[0].curve)
+    lost = HeadFit(recipe, None, 0, tuner.trials[0].fits[0].curve)
     good = tuner.trials[0].fits[1:]
     logits, labels = held_out_logits(tuner, Trial(recipe, (lost, *good)))
-    unseen = np.concatenate([one.part.held_out for one in tuner.replicates[1:]])
+    unseen = np.concatenate([one.split.held_out for one in tuner.replicates[1:]])
     assert labels.tolist() == tuner.examples.targets[unseen[unseen >= 0]].tolist()
     assert len(logits) == len(labels)
     with pytest.raises(DatasetError, match="finite"):
@@ -837,7 +841,7 @@ def make_task(task, count=180, length=16):
             targets = (500 * scores + 7000).astype(np.float32)
         case _:
             targets = (scores > 0).astype(np.float32)
-    return Labelled(vectors, targets), outputs
+    return LabeledVectors(vectors, targets), outputs
 
 
 @pytest.mark.parametrize("task", Task)
@@ -846,10 +850,10 @@ def test_heads_of_every_task_are_searched_and_held_out(task, tmp_path):
     labels = examples.targets if task is not Task.LABELS else examples.targets > 0
     labels = labels[:, 0].astype(np.int64) if task is Task.BINARY else labels
     rows = np.arange(180, dtype=np.int32)
-    part = Part(rows[None, :120], rows[120:])
+    split = RowSplit(rows[None, :120], rows[120:])
     names = ["a", "b", "c"][: 2 if task is Task.BINARY else 3]
     replicates = make_replicates(
-        part,
+        split,
         assign_strata(task, labels[:120]),
         2,
         1,

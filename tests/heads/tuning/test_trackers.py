@@ -15,8 +15,8 @@ import pytest
 
 from topwork.core.config import HeadSettings, Tracker
 from topwork.core.errors import SettingsError, StoreError
-from topwork.heads.examples import Fit
-from topwork.heads.tuning.trackers import open_tracker, recipe_of
+from topwork.heads.examples import HeadFit
+from topwork.heads.tuning.trackers import open_tracker, settings_id
 from topwork.heads.tuning.trials import Journal, make_record
 
 needs_tensorboard = pytest.mark.skipif(
@@ -43,7 +43,7 @@ OTHER = HeadSettings(head="logistic", penalty=0.5)
 
 
 def record(key="0123456789abcdef", replicate="fold 1 of 2, seed 0", recipe=RECIPE, **changed):
-    fit = Fit(recipe, None, changed.pop("best_epoch", 2), CURVE | changed)
+    fit = HeadFit(recipe, None, changed.pop("best_epoch", 2), CURVE | changed)
     # As it comes out of the file.
     return json.loads(json.dumps(make_record(key, replicate, fit)))
 
@@ -96,7 +96,7 @@ def events(tmp_path_factory):
 
 @needs_tensorboard
 def test_tensorboard_has_a_run_for_each_record(events):
-    recipe, other = recipe_of(RECORDS[0]), recipe_of(RECORDS[2])
+    recipe, other = settings_id(RECORDS[0]), settings_id(RECORDS[2])
 
     assert sorted(events) == sorted(
         [
@@ -128,8 +128,8 @@ def test_tensorboard_has_the_curve_by_epoch(events):
 def test_tensorboard_groups_the_replicates_of_a_recipe(events):
     groups = {run[-1]: group for run, (_, _, group) in events.items()}
 
-    assert groups["a"] == groups["b"] == recipe_of(RECORDS[0])
-    assert groups["c"] == groups["d"] == recipe_of(RECORDS[2])
+    assert groups["a"] == groups["b"] == settings_id(RECORDS[0])
+    assert groups["c"] == groups["d"] == settings_id(RECORDS[2])
     assert groups["a"] != groups["c"]
 
 
@@ -192,7 +192,7 @@ def test_a_journal_is_whole_when_its_records_cannot_be_tracked(tmp_path):
     journal = Journal(tmp_path / "trials.jsonl")
     with open_tracker(Tracker.TENSORBOARD, str(tmp_path), "m") as tracking:
         journal.callback = tracking
-        (tmp_path / "m" / recipe_of(RECORDS[1])).write_text("in the way")
+        (tmp_path / "m" / settings_id(RECORDS[1])).write_text("in the way")
         with pytest.raises(StoreError, match="cannot track the heads"):
             journal.add(RECORDS)
 
@@ -245,7 +245,7 @@ def test_mlflow_has_a_run_for_each_record(folder):
     assert sorted(runs) == ["a", "b", "c", "d"]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert [runs[key].data.tags["diverged"] for key in "abcd"] == ["false"] * 2 + ["true"] * 2
-    assert runs["a"].info.run_name == f"{recipe_of(RECORDS[0])} fold 1 of 2, seed 0"
+    assert runs["a"].info.run_name == f"{settings_id(RECORDS[0])} fold 1 of 2, seed 0"
     assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
 
 
@@ -280,8 +280,8 @@ def test_mlflow_groups_by_recipe(folder):
     runs = read_runs(folder, "cats and dogs")
 
     recipes = [runs[key].data.tags["recipe"] for key in "abcd"]
-    assert recipes[0] == recipes[1] == recipe_of(RECORDS[0])
-    assert recipes[2] == recipes[3] == recipe_of(RECORDS[2])
+    assert recipes[0] == recipes[1] == settings_id(RECORDS[0])
+    assert recipes[2] == recipes[3] == settings_id(RECORDS[2])
 
 
 @needs_mlflow
@@ -479,9 +479,9 @@ def test_nothing_is_imported_before_it_is_used():
 
 
 def test_a_recipe_is_told_from_others_by_its_settings_alone():
-    assert recipe_of(record("x", "one")) == recipe_of(record("y", "two", best_epoch=1))
-    assert recipe_of(record()) != recipe_of(record(recipe=OTHER))
+    assert settings_id(record("x", "one")) == settings_id(record("y", "two", best_epoch=1))
+    assert settings_id(record()) != settings_id(record(recipe=OTHER))
     # Stable: runs of different days are compared.
-    assert recipe_of({"settings": {"b": 1, "a": "x"}}) == recipe_of(
+    assert settings_id({"settings": {"b": 1, "a": "x"}}) == settings_id(
         {"settings": {"a": "x", "b": 1}}
     )

@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from topwork.core.config import ClassWeight, HeadKind, HeadSettings
 from topwork.core.errors import StoreError, TopworkError
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
 
 NAN, INF = math.nan, math.inf
@@ -33,7 +33,7 @@ def make_fit(settings, accuracies, losses=None, training_losses=None):
         "val_loss": list(losses),
         "val_accuracy": list(accuracies),
     }
-    return Fit(settings, None, best, curve)
+    return HeadFit(settings, None, best, curve)
 
 
 def make_trial(accuracies, losses=None, **values):
@@ -273,7 +273,7 @@ def make_number_trial(errors, losses=None, **values):
         finite = [n for n, loss in enumerate(lost, 1) if math.isfinite(loss)]
         best = min(finite, key=lambda n: lost[n - 1], default=0)
         curve = {"loss": list(lost), "mae": list(row), "val_loss": list(lost), "val_mae": list(row)}
-        fits.append(Fit(settings, None, best, curve))
+        fits.append(HeadFit(settings, None, best, curve))
     return Trial(settings, tuple(fits))
 
 
@@ -364,7 +364,7 @@ floats = st.floats(width=32)
 
 @given(st.lists(floats, min_size=1, max_size=8), st.lists(floats, min_size=1, max_size=8))
 def test_figures_come_back_to_the_last_bit(losses, accuracies):
-    fit = Fit(recipe(), None, 1, {"val_loss": losses, "val_accuracy": accuracies})
+    fit = HeadFit(recipe(), None, 1, {"val_loss": losses, "val_accuracy": accuracies})
     record = json.loads(json.dumps(make_record("a", "b", fit), allow_nan=False))
     again = read_record(record, fit.settings)
     for name, values in fit.curve.items():

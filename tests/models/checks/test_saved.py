@@ -23,8 +23,12 @@ from topwork.models.checks.agreement import compare_logits
 from topwork.models.checks.images import CheckImages
 from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.folder import load_model
-from topwork.recipes import result as trained_module
+from topwork.recipes import save as recipe_saving
 from topwork.recipes import train as pipeline
+
+
+def check_with(result, **changes):
+    return replace(result, checks=replace(result.checks, **changes))
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_other_images_are_run_again(unknown, tmp_path, runs):
     names = []
     for rows in (range(6), range(6, 12), range(8, 12), range(12)):
         runs.clear()
-        found = replace(unknown, check_images=take(unknown.check_images, [*rows])).save(
+        found = check_with(unknown, images=take(unknown.checks.images, [*rows])).save(
             tmp_path / "m"
         )
         assert (found.warnings, found.agreement.images) == ((), len(rows))
@@ -138,12 +142,12 @@ def test_a_file_with_another_head_is_named_and_the_model_kept(
     assert load_model(tmp_path / "m").classes == trained.model.classes
 
 
-def test_networks_that_see_something_else_than_was_stored_are_a_warning(trained, saved, tmp_path):
-    images = trained.check_images
-    other = replace(images, vectors=np.roll(images.vectors, 4, axis=0))
-    found = replace(trained, check_images=other).save(tmp_path / "m")
+def test_networks_that_see_something_else_than_was_stored_are_a_doubt(trained, saved, tmp_path):
+    check_images = trained.checks.images
+    other = replace(check_images, vectors=np.roll(check_images.vectors, 4, axis=0))
+    found = check_with(trained, images=other).save(tmp_path / "m")
     assert "the stored vectors say" in found.warnings[0]
-    assert any("with an empty store (--store DIR)" in warning for warning in found.warnings)
+    assert any("with an empty store (--store DIR)" in doubt for doubt in found.warnings)
     assert found.agreement.share < 0.9
     assert load_model(tmp_path / "m").classes == trained.model.classes
     assert json.loads((tmp_path / "m" / "model.json").read_text())["doubts"] == [*found.warnings]
@@ -185,8 +189,8 @@ def test_a_precision_that_says_something_else_gives_way_to_f32(unknown, tmp_path
 
 
 def test_f32_is_not_asked_to_be_exact_where_the_vectors_are_not(unknown, tmp_path):
-    vectors = unknown.check_images.vectors * np.float32(1.01)
-    other = replace(unknown, check_images=replace(unknown.check_images, vectors=vectors))
+    vectors = unknown.checks.images.vectors * np.float32(1.01)
+    other = check_with(unknown, images=replace(unknown.checks.images, vectors=vectors))
     exact = other.save(tmp_path / "exact")
     assert [warning.split(":")[0] for warning in exact.warnings] == [
         "model.xml does not say what the stored vectors say",
@@ -213,8 +217,8 @@ def test_without_room_for_f32_the_model_is_kept_as_it_is(unknown, tmp_path, monk
 
 
 def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp_path):
-    sources = (unknown.check_images.sources[1], *unknown.check_images.sources[1:])
-    found = replace(unknown, check_images=replace(unknown.check_images, sources=sources)).save(
+    sources = (unknown.checks.images.sources[1], *unknown.checks.images.sources[1:])
+    found = check_with(unknown, images=replace(unknown.checks.images, sources=sources)).save(
         tmp_path / "m"
     )
     assert found.warnings[0] == (
@@ -225,18 +229,18 @@ def test_an_image_that_has_changed_is_not_compared_with_what_it_was(unknown, tmp
 
 
 def test_what_another_run_has_replaced_gets_nothing_of_ours(trained, tmp_path, monkeypatch):
-    check = trained_module.Trained._check
+    check = recipe_saving._check_files
     other = replace(trained, model=replace(trained.model, head=init_head(1280, 3, 9)))
 
-    def replace_it(self, path, *rest):
-        monkeypatch.setattr(trained_module.Trained, "_check", check)
-        found = check(self, path, *rest)
+    def replace_it(result, path, *rest):
+        monkeypatch.setattr(recipe_saving, "_check_files", check)
+        found = check(result, path, *rest)
         shutil.rmtree(path)
         other.save(path)
         (path / "report.html").unlink()
         return found
 
-    monkeypatch.setattr(trained_module.Trained, "_check", replace_it)
+    monkeypatch.setattr(recipe_saving, "_check_files", replace_it)
     found = trained.save(tmp_path / "m")
     assert "report.html could not be written: another run has replaced the model" in found.warnings
     assert not (tmp_path / "m" / "report.html").exists()
@@ -279,8 +283,10 @@ def test_a_tie_is_no_other_answer():
 
 
 def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypatch):
-    other = replace(unknown.check_images, vectors=np.roll(unknown.check_images.vectors, 4, axis=0))
-    found = in_precision(replace(unknown, check_images=other), Precision.INT8).save(tmp_path / "m")
+    other = replace(
+        unknown.checks.images, vectors=np.roll(unknown.checks.images.vectors, 4, axis=0)
+    )
+    found = in_precision(check_with(unknown, images=other), Precision.INT8).save(tmp_path / "m")
     assert "in f32 it agrees no better, so it was saved in int8" in found.warnings
     assert load_model(tmp_path / "m").precision is Precision.INT8
     assert found.agreement.precision == "int8"
@@ -288,10 +294,10 @@ def test_where_f32_is_no_better_the_precision_stays(unknown, tmp_path, monkeypat
 
 @pytest.mark.parametrize("gone", [1, 12])
 def test_images_that_vanish_before_the_end_cost_nothing(unknown, tmp_path, gone):
-    sources = list(unknown.check_images.sources)
+    sources = list(unknown.checks.images.sources)
     sources[:gone] = [tmp_path / f"{number}.png" for number in range(gone)]
-    images = replace(unknown.check_images, sources=tuple(sources))
-    found = replace(unknown, check_images=images).save(tmp_path / "m")
+    check_images = replace(unknown.checks.images, sources=tuple(sources))
+    found = check_with(unknown, images=check_images).save(tmp_path / "m")
     assert f"{gone} of 12 images could not be read any more" in found.warnings[0]
     assert (found.agreement is None) == (gone == 12)
     if found.agreement:
@@ -332,7 +338,7 @@ def test_the_head_of_an_openvino_file_can_be_read_back(trained, tmp_path, units)
 def begin(found, sources=None):
     model = found.model
     head = init_head(model.vector_length, 2, 0)
-    sources = found.check_images.sources if sources is None else sources
+    sources = found.checks.images.sources if sources is None else sources
     return begin_keras_check(found.stack, head, sources, model.interpolation)
 
 
@@ -354,7 +360,7 @@ def test_what_keras_refuses_early_is_said_when_the_model_is_saved(unknown, tmp_p
         raise NetworkError("the process that runs Keras broke: so it is")
 
     monkeypatch.setattr(keras_file, "reopen_keras_file", refuse)
-    early = replace(unknown, checking=begin(unknown))
+    early = check_with(unknown, checking=begin(unknown))
     found = early.save(tmp_path / "m")
     assert found.warnings == (
         "whether Keras opens model.keras could not be checked: the process that runs Keras broke: "
@@ -370,9 +376,9 @@ def test_a_full_disk_in_the_early_check_costs_nothing(unknown, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(keras_file, "write_keras_file", fill)
-        early = replace(unknown, checking=begin(unknown))
+        early = check_with(unknown, checking=begin(unknown))
         with pytest.raises(OSError, match="No space"):
-            early.checking.result()
+            early.checks.checking.result()
     assert early.save(tmp_path / "m").parity["keras"] < 1e-4
 
 
@@ -397,13 +403,13 @@ def test_a_keras_file_that_computes_something_else_is_a_warning(unknown, tmp_pat
 def test_training_for_a_model_begins_the_check(photos, small, tmp_path, runs):
     store = tmp_path / "store"
     found = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
-    found.checking.result()
+    found.checks.checking.result()
     assert len(list(found.stack.folder.glob("parity-1-keras-*.json"))) == 1
     runs.clear()
     found.save(tmp_path / "m")
     assert runs == ["model.xml"]
     again = pipeline.train(Dataset.from_folder(photos), small, store, will_save=True)
-    assert again.checking is None
+    assert again.checks.checking is None
 
 
 def test_a_store_that_cannot_be_written_to_costs_another_run(unknown, tmp_path, monkeypatch, runs):
@@ -462,13 +468,13 @@ def test_what_is_interrupted_leaves_nothing_in_the_temporary_folder(photos, tmp_
 # Somebody presses Ctrl-C while the model is written.
 SAVING = """
 import os, signal
-from topwork.recipes import result as trained
+from topwork.recipes import save as saving
 from topwork.cli import run
-save_model = trained.save_model
+save_model = saving.save_model
 def save(*given):
     os.kill(os.getpid(), signal.SIGINT)
     return save_model(*given)
-trained.save_model = save
+saving.save_model = save
 run()
 """
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.core.errors import SettingsError
 from topwork.data.splits import count_groups, make_folds, merge_rare
-from topwork.heads.examples import Part
+from topwork.heads.examples import RowSplit
 
 # Below this many validation images, folds of the training images say more.
 FEW_VALIDATION = 1000
@@ -21,23 +21,23 @@ SEEDS = 5
 
 @dataclass(frozen=True)
 class Replicate:
-    """One of the occasions on which every recipe is tried.
+    """One of the occasions on which every candidate is tried.
 
     Attributes:
-        part: what to learn from and what to be scored on.
+        split: what to learn from and what to be scored on.
         seed: of first weights and batches.
         name: what to call it.
         is_fold: whether it holds out training images, instead of the validation images.
     """
 
-    part: Part
+    split: RowSplit
     seed: int
     name: str
     is_fold: bool
 
 
 def make_replicates(
-    part: Part,
+    split: RowSplit,
     stratum: NDArray[Any],
     folds: int | None,
     seeds: int | None,
@@ -47,10 +47,10 @@ def make_replicates(
     classes: Sequence[str] | None = None,
     most_folds: int | None = None,
 ) -> list[Replicate]:
-    """Decides on which images every recipe is tried.
+    """Decides on which images every candidate is tried.
 
     Args:
-        part: training and validation rows.
+        split: training and validation rows.
         stratum: (N,) of the training images, from `splits.strata`.
         folds: stratified folds of the training images; 0 for the validation images; None for
             five folds where there are fewer than 1,000 validation images, fewer folds where a
@@ -68,34 +68,34 @@ def make_replicates(
     if folds is None:
         counts = count_groups(stratum, groups, len(classes) if classes else 0)
         smallest = int(counts.min() if classes else counts.sum())
-        folds = min(most_folds or FOLDS, smallest) if len(part.held_out) < FEW_VALIDATION else 0
+        folds = min(most_folds or FOLDS, smallest) if len(split.held_out) < FEW_VALIDATION else 0
         folds = folds if folds > 1 else 0
     if not folds:
-        parts = [("validation", part)]
+        splits = [("validation", split)]
     else:
-        cut = split_folds(part, stratum, folds, seed, groups=groups, classes=classes)
-        parts = [(f"fold {n} of {folds}", one) for n, one in enumerate(cut, 1)]
+        cut = split_folds(split, stratum, folds, seed, groups=groups, classes=classes)
+        splits = [(f"fold {n} of {folds}", one) for n, one in enumerate(cut, 1)]
     count = seeds or (1 if folds else SEEDS)
     return [
         Replicate(one, seed + n, f"{name}, seed {seed + n}", is_fold=folds > 0)
         for n in range(count)
-        for name, one in parts
+        for name, one in splits
     ]
 
 
 def split_folds(
-    part: Part,
+    split: RowSplit,
     stratum: NDArray[Any],
     folds: int,
     seed: int,
     *,
     groups: NDArray[Any] | None = None,
     classes: Sequence[str] | None = None,
-) -> list[Part]:
+) -> list[RowSplit]:
     """Divides the training images into stratified folds; validation images are in none.
 
     A held-out image is scored as it is, in none of its augmented views, and in no view is it
-    learnt from. Held-out rows are filled up to one length, so that one program serves all parts.
+    learnt from. Held-out rows are filled up to one length, so that one program serves all folds.
     Arguments are those of `make_replicates`.
 
     Raises:
@@ -116,11 +116,12 @@ def split_folds(
     if not classes:
         stratum = merge_rare(stratum, groups, folds)
     cut = make_folds(stratum, groups, folds, seed)
-    everything = np.arange(part.training.shape[1])
+    everything = np.arange(split.training.shape[1])
     pairs = [
-        (part.training[:, np.setdiff1d(everything, out)], part.training[0, out]) for out in cut
+        (split.training[:, np.setdiff1d(everything, out)], split.training[0, out]) for out in cut
     ]
     longest = max(len(out) for _, out in pairs)
     return [
-        Part(kept, np.pad(out, (0, longest - len(out)), constant_values=-1)) for kept, out in pairs
+        RowSplit(kept, np.pad(out, (0, longest - len(out)), constant_values=-1))
+        for kept, out in pairs
     ]

@@ -1,35 +1,14 @@
-"""Many heads on the same vectors: the budget, the stages of a search.
-
-Recipes of one shape are trained side by side.
-"""
+"""The search for a head: in stages, each from the best so far."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import AUTO, ClassWeight, HeadKind, HeadSettings, Optimizer
-from topwork.core.errors import DatasetError, SettingsError, TopworkError
 from topwork.core.task import Task
-from topwork.heads.dense import Floats
-from topwork.heads.examples import Fit, Labelled
-from topwork.heads.train import check_vectors, train_heads
-from topwork.heads.tuning.folds import Replicate
-from topwork.heads.tuning.trials import Journal, Trial, choose, make_record, rank, read_record
-from topwork.vectors.on_disk import VectorsOnDisk, map_rows
-
-# Raise it when the same settings on the same vectors would give other figures.
-RECIPE = "1"
+from topwork.heads.tuning.trials import Trial, choose, rank
+from topwork.heads.tuning.tuner import Tuner
 
 # Learning rates for Adam on pooled activations; SGD, whose steps are not scaled, needs larger
 # ones. From coarse to fine: where the budget ends early, those that were tried are far apart.
@@ -39,9 +18,8 @@ FEW_RATES = (*COARSE_RATES, 0.000032)
 SGD_SHIFT = 30.0
 MOST_RATE = 10.0
 # Factors of the best learning rate so far, to go with another value of an option.
-NEIGHBOURS = (10**-0.5, 1.0, 10**0.5)
+NEIGHBORS = (10**-0.5, 1.0, 10**0.5)
 LOWER = (0.03, 0.1, 0.3, 1.0)
-
 DECAYS = (0.03, 0.1, 0.3, 1.0)
 SMOOTHINGS = (0.05, 0.1, 0.2)
 DROPOUTS = (0.2, 0.5)
@@ -49,212 +27,6 @@ FEW_UNITS, MANY_UNITS = 100, 1000
 LONGER = 4
 MOST_EPOCHS = 100_000
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
-# A logistic head takes about as long as this many epochs.
-LOGISTIC_EPOCHS = 300
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a search may cost.
-
-    Attributes:
-        heads: how many heads may be trained, over all replicates; None for any number.
-        seconds: how long it may take; None for any time.
-    """
-
-    heads: int | None = None
-    seconds: float | None = None
-
-    @classmethod
-    def parse(cls, text: str | None) -> Budget:
-        """Reads `500` (heads) or `60s` (seconds).
-
-        Raises:
-            SettingsError: it is neither, or not above 0.
-        """
-        if text is None:
-            return cls()
-        try:
-            if text.endswith("s"):
-                seconds = float(text[:-1])
-                if math.isfinite(seconds) and seconds > 0:
-                    return cls(seconds=seconds)
-            elif int(text) > 0:
-                return cls(heads=int(text))
-        except ValueError:
-            pass
-        raise SettingsError(
-            f"budget: must be a number of heads such as 500, or of seconds such as 60s, and above "
-            f"0, received {text!r}"
-        )
-
-
-@dataclass
-class Tuner:
-    """Tries recipes on some examples.
-
-    Attributes:
-        examples: vectors, all finite, and their targets.
-        replicates: the occasions, at least one.
-        outputs: C.
-        task: decides the loss and the metric.
-        budget: how much it may cost.
-        journal: where every head is written down.
-        callback: hears how many heads were trained, and how many will be if that is known.
-        trials: all complete ones, in order.
-        trained: heads that were trained now.
-        reused: heads that the journal had.
-        left_out: recipes that the time did not allow.
-        clock: tells the time in seconds.
-    """
-
-    examples: Labelled
-    replicates: Sequence[Replicate]
-    outputs: int
-    task: Task = Task.CLASSES
-    budget: Budget = Budget()
-    journal: Journal = field(default_factory=Journal)
-    callback: Callback = SILENT
-    trials: list[Trial] = field(default_factory=list)
-    trained: int = 0
-    reused: int = 0
-    left_out: int = 0
-    clock: Callable[[], float] = time.monotonic
-
-    def __post_init__(self) -> None:
-        check_vectors(self.examples.vectors, "training")
-        count = len(self.replicates)
-        if self.budget.heads is not None and self.budget.heads < count:
-            raise SettingsError(
-                f"budget: must be at least {count} heads, one for each fold and seed, received "
-                f"{self.budget.heads}"
-            )
-        self._started = self.clock()
-        self._pace = 0.0
-
-    @property
-    def has_folds(self) -> bool:
-        """Whether the replicates hold out training images, instead of the validation images."""
-        return any(replicate.is_fold for replicate in self.replicates)
-
-    @property
-    def occasions(self) -> str:
-        """In words, what every recipe is tried on."""
-        seeds = len({replicate.seed for replicate in self.replicates})
-        folds = len(self.replicates) // seeds
-        times = f" with {seeds} seeds" if seeds > 1 else ""
-        if self.has_folds:
-            return f"{folds} folds of the training images{times}"
-        return f"the validation images{times}"
-
-    @cached_property
-    def data_key(self) -> str:
-        """SHA-256 of the examples: a trial is the same only on the same vectors."""
-        weights = self.examples.weights
-        more = () if weights is None else (weights,)
-        vectors = self.examples.vectors
-        if isinstance(vectors, VectorsOnDisk):
-            return vectors.key + _digest(self.examples.targets, *more)
-        return _digest(vectors, self.examples.targets, *more)
-
-    @property
-    def seconds(self) -> float:
-        """How long it has been going on."""
-        return self.clock() - self._started
-
-    def try_all(self, recipes: Sequence[HeadSettings]) -> None:
-        """Tries each recipe on every replicate, as far as the budget goes.
-
-        A recipe that was tried before is not tried again.
-        """
-        done = {trial.settings for trial in self.trials}
-        fresh = [recipe for recipe in dict.fromkeys(recipes) if recipe not in done]
-        fresh = self._affordable(fresh)
-        if not fresh:
-            return
-        columns = [self._run(fresh, replicate) for replicate in self.replicates]
-        rows = zip(fresh, zip(*columns, strict=True), strict=True)
-        self.trials += [Trial(recipe, fits) for recipe, fits in rows]
-
-    def _affordable(self, recipes: list[HeadSettings]) -> list[HeadSettings]:
-        """Leaves out what is beyond the budget; the time is judged by what others took.
-
-        Whatever the time, the first recipes are tried: without them there is nothing to choose
-        from.
-        """
-        if self.budget.heads is not None:
-            left = self.budget.heads - self.trained - self.reused
-            recipes = recipes[: left // len(self.replicates)]
-        if self.budget.seconds is None or not self.trials:
-            return recipes
-        seconds = self.budget.seconds - self.seconds
-        chosen = []
-        for recipe in recipes:
-            seconds -= self._pace * self._cost(recipe) * self._count_missing(recipe)
-            if seconds > 0:
-                chosen.append(recipe)
-        self.left_out += len(recipes) - len(chosen)
-        return chosen
-
-    def _count_missing(self, recipe: HeadSettings) -> int:
-        keys = (self._key(recipe, replicate) for replicate in self.replicates)
-        return sum(key not in self.journal.known for key in keys)
-
-    def _cost(self, recipe: HeadSettings) -> float:
-        """How long a head takes, in a unit of its own: weights times epochs."""
-        length = self.examples.vectors.shape[1]
-        epochs = LOGISTIC_EPOCHS if recipe.head is HeadKind.LOGISTIC else recipe.epochs
-        return float(length * (recipe.inner_units or self.outputs) * epochs)
-
-    def _run(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
-        keys = {recipe: self._key(recipe, replicate) for recipe in recipes}
-        missing = [recipe for recipe in recipes if keys[recipe] not in self.journal.known]
-        started = self.clock()
-        fresh = dict(zip(missing, self._train(missing, replicate), strict=True))
-        if missing:
-            self._pace = (self.clock() - started) / sum(map(self._cost, missing))
-        self.trained += len(missing)
-        self.reused += len(recipes) - len(missing)
-        self.journal.add(
-            [make_record(keys[recipe], replicate.name, fit) for recipe, fit in fresh.items()]
-        )
-        self.callback.on_tried(self.trained + self.reused, self.budget.heads)
-        return [
-            fresh[recipe] if recipe in fresh else read_record(self.journal.known[key], recipe)
-            for recipe, key in keys.items()
-        ]
-
-    def _train(self, recipes: Sequence[HeadSettings], replicate: Replicate) -> list[Fit]:
-        """Trains heads; a logistic one that does not reach its optimum has diverged."""
-        part, seed = replicate.part, replicate.seed
-        try:
-            fits = train_heads(
-                self.examples, part, recipes, self.outputs, task=self.task, seed=seed
-            )
-        except TopworkError:
-            if any(recipe.head is not HeadKind.LOGISTIC for recipe in recipes):
-                raise
-            if len(recipes) > 1:
-                return [fit for recipe in recipes for fit in self._train([recipe], replicate)]
-            names = ("loss", self.task.metric)
-            curve = {name: [math.nan] for n in names for name in (n, f"val_{n}")}
-            fits = [Fit(recipes[0], None, 0, curve)]
-        # Inner layers are large, and those of one recipe at most are needed again.
-        return [replace(fit, head=None) if fit.settings.inner_units else fit for fit in fits]
-
-    def _key(self, recipe: HeadSettings, replicate: Replicate) -> str:
-        own = recipe.model_dump_json()
-        rows = _digest(replicate.part.training, replicate.part.held_out)
-        content = [RECIPE, self.data_key, self.task, self.outputs, own, rows, replicate.seed]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-
-
-def _digest(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset()) -> Trial:
@@ -285,7 +57,7 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
     return choose(tuner.trials)
 
 
-# Makes recipes from the best one so far.
+# Makes candidates from the best one so far.
 Stage = Callable[[HeadSettings], list[HeadSettings]]
 
 
@@ -293,7 +65,7 @@ def _dense_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]:
     rates = _rates(start, RATES)
 
     def vary(
-        best: HeadSettings, name: str, values: Sequence[Any], factors: Sequence[float] = NEIGHBOURS
+        best: HeadSettings, name: str, values: Sequence[Any], factors: Sequence[float] = NEIGHBORS
     ) -> list[HeadSettings]:
         if name in pinned:
             return []
@@ -313,7 +85,7 @@ def _dense_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]:
             *vary(best, "class_weight", (ClassWeight.BALANCED,)),
         ],
         lambda best: vary(best, "dropout", DROPOUTS),
-        lambda best: _logistic_recipes(start, pinned),
+        lambda best: _logistic_candidates(start, pinned),
         lambda best: vary(best, "inner_units", (FEW_UNITS,), LOWER),
         # Ten times the weights, and the time: only where some have helped.
         lambda best: (
@@ -338,7 +110,7 @@ def _logistic_stages(start: HeadSettings, pinned: frozenset[str]) -> list[Stage]
     ]
 
 
-def _logistic_recipes(start: HeadSettings, pinned: frozenset[str]) -> list[HeadSettings]:
+def _logistic_candidates(start: HeadSettings, pinned: frozenset[str]) -> list[HeadSettings]:
     """Returns logistic heads to compare with those trained in epochs, unless that is ruled out."""
     senseless = ("weight_decay", "label_smoothing", "dropout", "inner_units")
     if not pinned.isdisjoint(("head", "learning_rate")) or any(
@@ -375,8 +147,8 @@ def _penalties(start: HeadSettings) -> Sequence[float]:
     return PENALTIES if start.penalty == AUTO else (float(start.penalty),)
 
 
-def _with(recipe: HeadSettings, **values: Any) -> HeadSettings:
-    return recipe.model_copy(update=values)
+def _with(settings: HeadSettings, **values: Any) -> HeadSettings:
+    return settings.model_copy(update=values)
 
 
 def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:
@@ -386,39 +158,3 @@ def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:
     else:
         tuner.try_all([_with(start, learning_rate=rate) for rate in _rates(start, FEW_RATES)])
     return choose(tuner.trials)
-
-
-def held_out_logits(tuner: Tuner, trial: Trial) -> tuple[Floats, NDArray[Any]]:
-    """Returns the logits (M, C) and the targets of all M images held out, each once.
-
-    Heads that are remembered without their weights are trained again.
-
-    Raises:
-        DatasetError: every replicate diverged.
-    """
-    logits, labels = [], []
-    seen: set[bytes] = set()
-    for replicate, fit in zip(tuner.replicates, trial.fits, strict=True):
-        rows = replicate.part.held_out[replicate.part.held_out >= 0]
-        if rows.tobytes() in seen or not fit.best_epoch:
-            continue
-        head = fit.head
-        if head is None:
-            (again,) = train_heads(
-                tuner.examples,
-                replicate.part,
-                [fit.settings],
-                tuner.outputs,
-                task=tuner.task,
-                seed=replicate.seed,
-            )
-            head = again.head
-        if head is not None:
-            seen.add(rows.tobytes())
-            logits.append(map_rows(head.logits, tuner.examples.vectors, rows))
-            labels.append(tuner.examples.targets[rows])
-    if not logits:
-        raise DatasetError(
-            "no image was held out from a head whose loss was finite; choose another trial"
-        )
-    return np.concatenate(logits), np.concatenate(labels)

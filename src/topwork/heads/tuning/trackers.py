@@ -46,13 +46,13 @@ QUIET = {
 
 
 @contextmanager
-def open_tracker(kind: Tracker, place: str, name: str) -> Iterator[Callback]:
+def open_tracker(kind: Tracker, location: str, name: str) -> Iterator[Callback]:
     """Opens a place that shows the heads of a search; what it yields hears of each record.
 
     A record becomes a run. Its parameters are the settings that the head used; its metrics are
     those of the curve, with the epoch, from 1, as step, without what was not finite; and
-    `best_epoch` with the held-out metrics there, such as `best_val_accuracy`. Runs of one recipe
-    share `recipe`. A record that the place has already makes no second run, so that a search
+    `best_epoch` with the held-out metrics there, such as `best_val_accuracy`. Runs of the same
+    settings share `recipe`. A record that is there already makes no second run, so that a search
     that goes on may tell of those that its journal had.
 
     MLflow's runs are written while the next heads are trained; leaving the context waits for
@@ -60,7 +60,7 @@ def open_tracker(kind: Tracker, place: str, name: str) -> Iterator[Callback]:
 
     Args:
         kind: the program that will show them.
-        place: for TensorBoard a folder. For MLflow a tracking URI, or the file of a database,
+        location: for TensorBoard a folder. For MLflow a tracking URI, or the file of a database,
             or a folder for one.
         name: of the model; MLflow's experiment, TensorBoard's group of runs.
 
@@ -69,18 +69,18 @@ def open_tracker(kind: Tracker, place: str, name: str) -> Iterator[Callback]:
         StoreError: the place cannot be opened or written to.
     """
     opened = {Tracker.MLFLOW: _open_mlflow, Tracker.TENSORBOARD: _open_tensorboard}
-    with opened[kind](place, name) as track:
+    with opened[kind](location, name) as track:
         yield _Tracking(track)
 
 
 @contextmanager
-def tracked(journal: Journal, kind: Tracker | None, place: str, name: str) -> Iterator[None]:
+def tracked(journal: Journal, kind: Tracker | None, location: str, name: str) -> Iterator[None]:
     """Lets a program hear of a journal's heads while it is open, those of earlier runs included.
 
     Args:
         journal: of the search.
         kind: the program; None for none.
-        place: as for `open_tracker`.
+        location: as for `open_tracker`.
         name: as for `open_tracker`.
 
     Raises:
@@ -90,7 +90,7 @@ def tracked(journal: Journal, kind: Tracker | None, place: str, name: str) -> It
     if kind is None:
         yield
         return
-    with open_tracker(kind, place, name) as tracking:
+    with open_tracker(kind, location, name) as tracking:
         journal.open()
         for record in journal.known.values():
             tracking.on_record(record)
@@ -108,7 +108,7 @@ class _Tracking(Callback):
         self._track(record)
 
 
-def recipe_of(record: Record) -> str:
+def settings_id(record: Record) -> str:
     """Returns eight hexadecimal digits that tell the settings of a record from others."""
     text = json.dumps(record["settings"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -133,7 +133,7 @@ def _points(record: Record) -> Iterator[tuple[str, int, float]]:
 
 
 @contextmanager
-def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
+def _open_tensorboard(location: str, name: str) -> Iterator[OnRecord]:
     try:
         # None of these imports TensorFlow, not even where it is installed.
         from tensorboard.compat.proto.event_pb2 import Event
@@ -143,8 +143,8 @@ def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
     except ImportError as error:
         raise _missing(Tracker.TENSORBOARD) from error
 
-    folder = Path(place, _folder_name(name))
-    with _told(place):
+    folder = Path(location, _folder_name(name))
+    with _told(location):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
 
@@ -152,7 +152,7 @@ def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
         now = time.time()
         yield Event(wall_time=now, file_version="brain.Event:2")
         # Runs of one trial are a row in the table of parameters, with the means of their metrics.
-        parameters = hparams_pb(_used_settings(record), recipe_of(record), now)
+        parameters = hparams_pb(_used_settings(record), settings_id(record), now)
         yield Event(wall_time=now, summary=parameters)
         values = defaultdict(list)
         for metric, epoch, value in _points(record):
@@ -164,7 +164,7 @@ def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
 
     def track(record: Record) -> None:
         run = f"{record['replicate']}-{record['key'][:8]}"
-        path = folder / recipe_of(record) / _folder_name(run) / EVENTS_FILE
+        path = folder / settings_id(record) / _folder_name(run) / EVENTS_FILE
         content = [event.SerializeToString() for event in events(record)]
 
         def write(file: Any) -> None:
@@ -172,7 +172,7 @@ def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
             for event in content:
                 writer.write(event)
 
-        with _told(place):
+        with _told(location):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, write)
 
@@ -180,9 +180,9 @@ def _open_tensorboard(place: str, name: str) -> Iterator[OnRecord]:
 
 
 @contextmanager
-def _open_mlflow(place: str, name: str) -> Iterator[OnRecord]:
-    with _told(place), _quietly():
-        is_local = "://" not in place or place.startswith(SQLITE)
+def _open_mlflow(location: str, name: str) -> Iterator[OnRecord]:
+    with _told(location), _quietly():
+        is_local = "://" not in location or location.startswith(SQLITE)
         try:
             from mlflow.tracking import MlflowClient
 
@@ -192,14 +192,14 @@ def _open_mlflow(place: str, name: str) -> Iterator[OnRecord]:
                 import_module("sqlalchemy")
         except ImportError as error:
             raise _missing(Tracker.MLFLOW) from error
-        uri, artifacts = _local_database(place) if is_local else (place, None)
+        uri, artifacts = _local_database(location) if is_local else (location, None)
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else client.create_experiment(name, artifacts)
         known = _known_keys(client, experiment)
 
     def write(record: Record) -> None:
-        with _told(place):
+        with _told(location):
             _write_run(client, experiment, record)
 
     with _in_background(write) as write_later:
@@ -212,13 +212,13 @@ def _open_mlflow(place: str, name: str) -> Iterator[OnRecord]:
         yield track
 
 
-def _local_database(place: str) -> tuple[str, str]:
+def _local_database(location: str) -> tuple[str, str]:
     """Returns the tracking URI of a database, and that of a folder beside it for files.
 
     Where it cannot be opened MLflow would try for minutes; so it is opened here first.
     """
-    path = Path(place.removeprefix(SQLITE)).absolute()
-    if not (place.startswith(SQLITE) or path.is_file() or path.suffix in DATABASE_SUFFIXES):
+    path = Path(location.removeprefix(SQLITE)).absolute()
+    if not (location.startswith(SQLITE) or path.is_file() or path.suffix in DATABASE_SUFFIXES):
         path /= DATABASE
     if re.search("[%?]", str(path)):
         raise SettingsError(
@@ -251,13 +251,13 @@ def _write_run(client: Any, experiment: str, record: Record) -> None:
     settings = {**_used_settings(record), "replicate": record["replicate"]}
     parameters = [Param(name, str(value)) for name, value in settings.items()]
     metrics = [Metric(name, value, now, epoch) for name, epoch, value in _points(record)]
-    recipe = recipe_of(record)
+    own = settings_id(record)
     tags = {
-        "recipe": recipe,
+        "recipe": own,
         "key": record["key"],
         "diverged": str(record["diverged"]).lower(),
     }
-    run = client.create_run(experiment, tags=tags, run_name=f"{recipe} {record['replicate']}")
+    run = client.create_run(experiment, tags=tags, run_name=f"{own} {record['replicate']}")
     run_id = run.info.run_id
     client.log_batch(run_id, metrics, parameters)
     # Not set_terminated, which prints the address of the run.
@@ -299,7 +299,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
+def _told(location: str) -> Iterator[None]:
     """Turns what the libraries raise into an error that names the place, without a password."""
     try:
         yield
@@ -308,8 +308,8 @@ def _told(place: str) -> Iterator[None]:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         message = (
-            f"cannot track the heads in {place}: {reason}; the trials that were written down are "
-            "kept: choose a place that can be written to, and start again to go on"
+            f"cannot track the heads in {location}: {reason}; the trials that were written down "
+            "are kept: choose a place that can be written to, and start again to go on"
         )
         raise StoreError(printable(re.sub("//[^/@]*@", "//", message))) from error
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import HeadKind, HeadSettings
 from topwork.core.errors import StoreError, TopworkError
-from topwork.heads.examples import Fit
+from topwork.heads.examples import HeadFit
 
 # The score of numbers whose loss is not finite: below all others, and still a number.
 WORST = -1e30
@@ -27,15 +27,15 @@ WORST = -1e30
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe on all replicates.
+    """One way to train a head, tried on all replicates.
 
     Attributes:
-        settings: the recipe.
+        settings: how.
         fits: one for each replicate; not all of them still have their heads.
     """
 
     settings: HeadSettings
-    fits: tuple[Fit, ...]
+    fits: tuple[HeadFit, ...]
 
     @property
     def metric(self) -> str:
@@ -152,14 +152,14 @@ PLAIN = {name: HeadSettings.model_fields[name].default for name in _NAMES}
 
 
 def _complexity(trial: Trial, best: Trial) -> tuple[float, ...]:
-    recipe = trial.settings
-    options = sum(getattr(recipe, name) != plain for name, plain in PLAIN.items())
-    if recipe.head is HeadKind.LOGISTIC:
+    settings = trial.settings
+    options = sum(getattr(settings, name) != plain for name, plain in PLAIN.items())
+    if settings.head is HeadKind.LOGISTIC:
         # It takes no steps: simpler than a head in epochs that has as many options.
-        steps = -float(recipe.penalty)
+        steps = -float(settings.penalty)
     else:
-        steps = float(recipe.learning_rate) * recipe.epochs
-    return recipe.inner_units, options, steps, trial is not best
+        steps = float(settings.learning_rate) * settings.epochs
+    return settings.inner_units, options, steps, trial is not best
 
 
 Record = dict[str, Any]
@@ -237,7 +237,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def make_record(key: str, replicate: str, fit: Fit) -> Record:
+def make_record(key: str, replicate: str, fit: HeadFit) -> Record:
     """Returns what the journal keeps of a head; figures that are not finite become None."""
     curve = {
         name: [value if math.isfinite(value) else None for value in values]
@@ -253,10 +253,10 @@ def make_record(key: str, replicate: str, fit: Fit) -> Record:
     }
 
 
-def read_record(record: Record, recipe: HeadSettings) -> Fit:
+def read_record(record: Record, settings: HeadSettings) -> HeadFit:
     """Returns a fit from the journal; its head is gone."""
     curve = {
         str(name): [math.nan if value is None else float(value) for value in values]
         for name, values in record["curve"].items()
     }
-    return Fit(recipe, None, int(record["best_epoch"]), curve)
+    return HeadFit(settings, None, int(record["best_epoch"]), curve)

@@ -74,13 +74,13 @@ def export(
     from topwork.recipes.progress import Screen, make_console
 
     console = make_console(stderr=as_json)
-    place = output or Path(
+    path = output or Path(
         name_export(model.absolute().name, make_request(format_, precision, input_))
     )
     with Screen(console) as screen:
         found = export_model(
             model,
-            place,
+            path,
             format=format_,
             precision=precision,
             input=input_,
@@ -102,7 +102,7 @@ def show_export(console: Console, found: Exported) -> None:
     from rich.text import Text
 
     from topwork.core.errors import counted, printable
-    from topwork.recipes.progress import show_skipped
+    from topwork.recipes.show_training import show_skipped
 
     facts, parity = found.facts, found.parity
     show_skipped(console, found.skipped)

@@ -12,7 +12,7 @@ import pytest
 from leavings import beside, fill, of_alive, of_unknown, scratch
 from vectors.test_store import LENGTH, SPACE, hashes, vectors
 
-from topwork.cli import storing
+from topwork.cli import store as store_command
 from topwork.vectors.store import VectorStore
 
 
@@ -163,7 +163,7 @@ def test_it_says_why_there_is_nothing_to_remove(run, here, options, reason):
 def test_it_asks_before_it_removes(run, here, monkeypatch, answer, left):
     asked = []
     monkeypatch.setattr(
-        storing.typer, "confirm", lambda text, **_: asked.append(text) or answer == "y\n"
+        store_command.typer, "confirm", lambda text, **_: asked.append(text) or answer == "y\n"
     )
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     code, output, _ = run("store", "--store", here, "--prune", "--base", "xception")

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-import topwork.cli.reporting
+import topwork.cli.report
 from topwork.inspection.cache import remember
 from topwork.models.folder import load_model
 from topwork.models.model import Provenance
@@ -148,4 +148,4 @@ def test_a_page_that_cannot_be_written_is_told(run, model, tmp_path):
 
 
 def test_the_command_is_there():
-    assert topwork.cli.reporting.report.__name__ == "report"
+    assert topwork.cli.report.report.__name__ == "report"

@@ -18,9 +18,8 @@ from topwork.cli.options import (
     Overrides,
     Store,
     Strict,
-    find_place,
+    locate_data,
     name_after,
-    open_data,
     open_store,
     print_json,
     said_command,
@@ -31,7 +30,7 @@ from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep_beside
 
 if TYPE_CHECKING:
-    from topwork.recipes.result import Trained
+    from topwork.recipes.result import TrainResult
 
 
 @app.command()
@@ -63,7 +62,7 @@ def _train(
 ) -> None:
     from topwork.recipes import train as pipeline
 
-    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> TrainResult:
         return pipeline.train(
             dataset, settings, folder, verdicts=verdicts, callback=screen, will_save=True
         )
@@ -122,7 +121,7 @@ def tune(
     trials = trials or path.with_name(f"{path.name}.trials.jsonl")
     journal = Journal(trials)
 
-    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> Trained:
+    def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> TrainResult:
         return pipeline.tune(
             dataset,
             settings,
@@ -147,7 +146,7 @@ def _make_model(
     strict: bool,
     store: str | None,
     as_json: bool,
-    recipe: Callable[[Any, Path, Any, Any], Trained],
+    recipe: Callable[[Any, Path, Any, Any], TrainResult],
     overrides: Path | None = None,
     trials: Path | None = None,
 ) -> None:
@@ -161,7 +160,9 @@ def _make_model(
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
     from topwork.models.model import Provenance
-    from topwork.recipes.progress import Screen, make_console, show_trained
+    from topwork.recipes.open_data import open_data
+    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.show_training import show_trained
 
     # What was there before a run was killed may come back.
     sweep_beside(path)
@@ -182,7 +183,7 @@ def _make_model(
                 line = f"Model saved in {printable(path)}, without its curves and its report"
                 console.print(Text(line, style="bold"), soft_wrap=True)
 
-    provenance = Provenance(command=said_command(), data=find_place(data))
+    provenance = Provenance(command=said_command(), data=locate_data(data))
     saved = trained.save(path, provenance, Ending())
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)

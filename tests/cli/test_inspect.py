@@ -1,4 +1,4 @@
-"""The commands that look at data, and the way from an inspection's list to a better model."""
+"""Commands that look at data, and the way from an inspection's list to a better model."""
 
 import csv
 import hashlib
@@ -575,9 +575,9 @@ class TestCopies:
         replicates = seen["make_replicates"]
         assert len(replicates) > 1
         for replicate in replicates:
-            rows = replicate.part.held_out
+            rows = replicate.split.held_out
             held = {names[row] for row in rows[rows >= 0]}
-            learnt = {names[row] for row in replicate.part.training.ravel()}
+            learnt = {names[row] for row in replicate.split.training.ravel()}
             assert held
             assert not held & learnt
 

@@ -1,4 +1,4 @@
-"""Commands that look into models: explain, compare."""
+"""The command compare: models tested on the same images."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.cli.answers import find_images
 from topwork.cli.app import app
 from topwork.cli.options import (
-    Images,
     Json,
-    ModelPath,
     SplitName,
     Store,
     Strict,
     check_split,
-    open_model_data,
     open_store,
     print_json,
     with_settings,
 )
-from topwork.core.errors import DatasetError, ImageError, SettingsError, printable
+from topwork.core.errors import SettingsError, printable
 from topwork.core.task import Task
 
 if TYPE_CHECKING:
@@ -30,132 +26,9 @@ if TYPE_CHECKING:
 
     from topwork.models.compare import Comparison, Difference, ModelResult
 
-ENDING = ".explain.png"
 SHOWN_IMAGES = 3
 # Of a terminal's 80 columns, what a model's name may take.
 LONGEST_NAME = 24
-
-
-@app.command()
-def explain(
-    model: ModelPath,
-    images: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PLACE",
-            show_default=False,
-            help="PNG to write; for several images the folder of their PNGs [image's name + "
-            ".explain.png, in the working directory].",
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            show_default=False,
-            help="Class, label or number to explain; may be given several times [the top ones].",
-        ),
-    ] = None,
-    top: Annotated[int, typer.Option(help="How many of the most probable to explain.", min=1)] = 3,
-    strict: Strict = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print a JSON object per image and line, with the maps."),
-    ] = False,
-) -> None:
-    """Show which places of an image speak for a class and which against it."""
-    from topwork.cli.show_results import show_prediction
-    from topwork.models import evaluate as evaluation
-    from topwork.models import explain as explaining
-    from topwork.models.folder import load_model
-    from topwork.recipes.progress import make_console
-
-    paths = find_images(images)
-    loaded = load_model(model)
-    asked = explaining.find_answers(loaded, classes or [])
-    pictures = name_pictures(paths, output)
-    explainer = explaining.Explainer(loaded)
-    console, errors = make_console(stderr=False), make_console(stderr=True)
-    good = 0
-    for path, picture in zip(paths, pictures, strict=True):
-        try:
-            found = explainer.explain(path)
-            answers = asked or explaining.rank_answers(found, top)
-            explaining.draw(found, path, loaded.classes, answers, picture, path.name)
-        except ImageError as error:
-            if strict:
-                raise DatasetError(f"{path}: {error}; mend it, or leave out --strict") from error
-            failed = {"error": str(error)}
-            if as_json:
-                print_json({"path": str(path)} | failed)
-            else:
-                show_prediction(errors, path, failed)
-            continue
-        except OSError as error:
-            raise DatasetError(f"cannot write {picture}: {error.strerror or error}") from error
-        good += 1
-        if as_json:
-            about = explaining.describe(found, loaded.classes, answers)
-            print_json({"path": str(path), "picture": str(picture)} | about)
-        else:
-            said = dict(evaluation.answer(loaded, found.predictions, top))
-            show_prediction(console, path, said[0])
-            console.print(f"  maps: {printable(picture)}", style="bold", soft_wrap=True)
-    if not good:
-        raise DatasetError(f"none of the {len(paths)} images could be read")
-    if not as_json:
-        what = "number" if loaded.task is Task.NUMBER else "logit"
-        console.print(f"{explaining.say_exactness(loaded.head.linear, what)}.", style="dim")
-
-
-def name_pictures(paths: list[Path], output: Path | None) -> list[Path]:
-    """Returns where the picture of each image goes; folders are made.
-
-    Raises:
-        SettingsError: a file there is not a picture of ours, or there is no place for it.
-    """
-    from topwork.models.heatmap import is_ours
-
-    single = len(paths) == 1 and output is not None and not output.is_dir()
-    if single and output is not None:
-        if output.suffix.lower() != ".png":
-            raise SettingsError(f"output: must end in .png, or be a folder; received {output}")
-        pictures = [output]
-    else:
-        folder = output or Path()
-        if folder.suffix.lower() == ".png" and not folder.is_dir():
-            raise SettingsError(
-                f"output: must be a folder for {len(paths)} images, received {output}"
-            )
-        taken: set[str] = set()
-        pictures = [folder / _name_picture(path, taken) for path in paths]
-    for picture in pictures:
-        if picture.exists() and not is_ours(picture):
-            raise SettingsError(
-                f"output: {picture} exists and is not a picture of topwork explain; choose another "
-                "place with -o, or move it"
-            )
-    folder = pictures[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"output: cannot make the folder {folder}: {error.strerror or error}"
-        ) from error
-    return pictures
-
-
-def _name_picture(path: Path, taken: set[str]) -> str:
-    """Returns a name that no other image's picture has, on any file system."""
-    name, number = f"{path.stem}{ENDING}", 2
-    while name.casefold() in taken:
-        name, number = f"{path.stem}-{number}{ENDING}", number + 1
-    taken.add(name.casefold())
-    return name
 
 
 @app.command()
@@ -188,7 +61,9 @@ def compare(
     check_split(split)
     from topwork.models import compare as comparison
     from topwork.models.folder import load_model
-    from topwork.recipes.progress import Screen, make_console, show_skipped
+    from topwork.recipes.open_data import open_model_data
+    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.show_training import show_skipped
 
     class Quiet(Screen):
         """Shows bars alone: what there is to say is the same for every model."""
@@ -200,18 +75,18 @@ def compare(
     loaded = [load_model(path) for path in models]
     comparison.check_models(loaded, names)
     first = loaded[0]
-    place = data or first.find_data()
+    data = data or first.find_data()
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Quiet(console) as screen:
-        dataset = open_model_data(first, place, columns, folder, screen, strict=strict)
+        dataset = open_model_data(first, data, columns, folder, screen, strict=strict)
         found = comparison.compare(
             loaded, names, dataset, split, folder, strict=strict, callback=screen
         )
     show_skipped(console, found.skipped)
     show_comparison(console, found)
     if as_json:
-        print_json({"data": place, **found.to_json()})
+        print_json({"data": data, **found.to_json()})
 
 
 def name_models(paths: list[Path]) -> list[str]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-import topwork.cli.exporting  # noqa: F401 (registers the command)
+import topwork.cli.export  # noqa: F401 (registers the command)
 
 
 @pytest.fixture

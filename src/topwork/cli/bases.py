@@ -23,10 +23,10 @@ def describe(
     from dataclasses import asdict
 
     from topwork.cli.show_results import show_layers
-    from topwork.recipes import train as pipeline
+    from topwork.recipes.layers import describe_layers
     from topwork.recipes.progress import make_console
 
-    layers = pipeline.describe(Settings.create(**values), classes, open_store(store))
+    layers = describe_layers(Settings.create(**values), classes, open_store(store))
     show_layers(make_console(stderr=as_json), layers)
     if as_json:
         print_json({"layers": [asdict(layer) for layer in layers]})

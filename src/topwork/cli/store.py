@@ -179,13 +179,13 @@ def _describe(root: Path, entries: Sequence[StoreItem]) -> dict[str, Any]:
         "temporary": [
             {
                 "path": str(found.path),
-                "in_store": place is in_store,
+                "in_store": files is in_store,
                 "owner": str(found.owner),
                 "bytes": found.bytes,
                 "changed_s": found.changed_s,
             }
-            for place in (in_store, scratch)
-            for found in place
+            for files in (in_store, scratch)
+            for found in files
         ],
         "bytes": _add_up(entries, in_store),
     }

@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-import topwork.cli.serving  # noqa: F401 (registers the command)
-from topwork.cli.serving import check_origin, find_key
+import topwork.cli.serve  # noqa: F401 (registers the command)
+from topwork.cli.serve import check_origin, find_key
 from topwork.core.errors import SettingsError
 
 
