@@ -2,16 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-system test-slow check clean
 
 demo: .venv/topwork  ## train on 1,797 real images that need no network
 	$(BIN)/topwork demo
 
-test: .venv/dev  ## the tests, in about eight minutes
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-slow: .venv/dev  ## every base, and the reference photographs if ../shared has them
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
+test: .venv/dev  ## what needs nothing but Python, in about five minutes
+	$(PYTEST)
+
+test-system: .venv/dev  ## with a browser, TensorFlow, Ray, Keras, and processes that are killed
+	$(PYTEST) -m 'system and not slow'
+
+test-slow: .venv/dev  ## every base, many examples, and the photographs if ../shared has them
+	$(PYTEST) -m slow
+	$(PYTEST) -m 'hypothesis and not slow' --hypothesis-profile many
 
 check: .venv/dev  ## format, lint, types, and which module may import which
 	$(BIN)/ruff format --check .

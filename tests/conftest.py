@@ -14,9 +14,10 @@ from topwork.core.config import Settings
 # No screen here; and no test may find what this machine's user has stored.
 os.environ["MPLBACKEND"] = "agg"
 
-# No test is about time, and machines are shared.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# No test is about time, and machines are shared. `make test-slow` takes many examples.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("many", deadline=None, max_examples=300)
+hypothesis.settings.load_profile("few")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

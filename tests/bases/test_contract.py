@@ -13,6 +13,8 @@ from topwork.bases.engines import OpenVINOEngine, open_features
 from topwork.bases.spec import Preprocessing
 from topwork.core.config import Precision
 
+pytestmark = pytest.mark.system
+
 SMALLEST = {}
 for _spec in list_bases():
     SMALLEST.setdefault(_spec.family, _spec)

@@ -22,6 +22,8 @@ from topwork.bases.engines import OpenVINOEngine
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError
 
+pytestmark = pytest.mark.system
+
 CLASSES = 5
 # What a user would write, and no more.
 SCRIPT = """

@@ -10,6 +10,8 @@ from topwork.bases.engines import OpenVINOEngine
 from topwork.bases.torch_state import read_torch_state
 from topwork.core.config import Precision
 
+pytestmark = pytest.mark.system
+
 
 def convolve(x, kernel, stride, groups=1):
     """TensorFlow's "same" convolution of (C, H, W) with a PyTorch kernel (O, C / groups, k, k)."""

@@ -10,6 +10,8 @@ import pytest
 from topwork.bases import Weights, find_weights, get_base, network, prepare, prepare_stack
 from topwork.core.errors import NetworkError, SettingsError, StoreError
 
+pytestmark = pytest.mark.system
+
 SPEC = get_base("mobilenetv3small")
 WEIGHTS = Weights(None, "random-0", 0)
 FACTS = {"feature_shape": [1, 1, 576], "vector_length": 576, "parameters": 939120}

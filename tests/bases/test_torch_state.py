@@ -7,12 +7,14 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topwork.bases import find_weights, get_base
 from topwork.bases.torch_state import MAGIC, read_torch_state
 from topwork.core.errors import WeightsError
+
+pytestmark = pytest.mark.system
 
 
 class Global:
@@ -299,7 +301,6 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_torch_state(tmp_path)
 
 
-@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_bytes_give_tensors_or_a_weights_error(tmp_path_factory, data):
     """Random bytes, and a good file with a few bytes changed."""

@@ -17,6 +17,8 @@ from topwork.core import child_process
 from topwork.core.child_process import ask_child, ask_keras
 from topwork.core.errors import ModelError, NetworkError, WeightsError
 
+pytestmark = pytest.mark.system
+
 WAIT_S = 30
 Popen = subprocess.Popen
 

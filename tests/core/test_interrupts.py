@@ -16,6 +16,8 @@ import pytest
 from topwork.core import interrupts
 from topwork.core.interrupts import Terminated, hold_interrupts
 
+pytestmark = pytest.mark.system
+
 # Nothing here takes as long, but the machine may be busy.
 PATIENCE_S = 60
 SOON_S = 15

@@ -19,6 +19,8 @@ from topwork.core import warm_up
 from topwork.core.config import HeadKind
 from topwork.core.task import Task
 
+pytestmark = pytest.mark.system
+
 WATCHED = Path(__file__).parents[1] / "watched"
 SOURCE = Path(topwork.__file__).parents[1]
 

@@ -2,7 +2,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topwork.core.errors import DatasetError
@@ -60,7 +60,6 @@ def test_a_list_says_what_is_in_doubt(tmp_path):
 
 
 @given(st.lists(st.tuples(texts, labels), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
 def test_any_names_and_labels_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("lists") / "fix.csv"
     hashes = [f"{n:064x}" for n in range(len(rows))]
@@ -80,7 +79,6 @@ def test_any_names_and_labels_come_back(tmp_path_factory, rows):
 
 
 @given(st.lists(texts, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
 def test_no_cell_begins_like_a_formula(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("lists") / "fix.csv"
     write_fix_list(path, [FixListRow(name, A, name, name, name, -1.5, name) for name in names])
@@ -164,7 +162,6 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
 @given(
     st.binary(max_size=200) | st.text(max_size=60).map(lambda t: f"sha256,verdict\n{t}".encode())
 )
-@settings(max_examples=80, deadline=None)
 def test_any_file_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("lists") / "v.csv"
     path.write_bytes(data)

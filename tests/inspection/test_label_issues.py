@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conftest import SHARED
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -257,7 +257,6 @@ def judged(draw):
     return parts / parts.sum(axis=1, keepdims=True), np.array(labels)
 
 
-@settings(max_examples=60)
 @given(judged())
 def test_suspects_are_sound_whatever_the_probabilities(case):
     p, labels = case

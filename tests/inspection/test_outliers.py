@@ -87,7 +87,6 @@ def test_constant_vectors_have_no_outlier_but_the_one_that_differs(value):
         assert found == []
 
 
-@settings(max_examples=50)
 @given(
     arrays(
         np.float32,

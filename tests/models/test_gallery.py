@@ -59,7 +59,7 @@ def test_the_nearest_are_found_with_their_pictures(tmp_path):
     count=st.integers(1, 40), wanted=st.integers(1, 50), kinds=st.integers(1, 5),
     seed=st.integers(0, 999), zero=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equal_ones_come_in_order_and_none_is_missed(tmp_path, count, wanted, kinds, seed, zero):
     rng = np.random.default_rng(seed)
     # Many are equal, and of different length.
@@ -225,7 +225,7 @@ def test_other_columns_are_refused(name, column, good, tmp_path):
 @given(
     cut=st.integers(0, 10**6), place=st.integers(0, 10**6), bits=st.integers(0, 255),
 )  # fmt: skip
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_refused_or_harmless(good, tmp_path, cut, place, bits):
     data = bytearray(good[1])
     place %= len(data)

@@ -17,6 +17,8 @@ from pictures import COLOURS, encode, fill, picture
 
 from topwork.models.folder import load_model
 
+pytestmark = pytest.mark.system
+
 # A slow machine that writes small parts, so that kills land between and within them.
 DRIVER = """
 import sys, time

@@ -121,7 +121,7 @@ def test_names_and_labels_are_only_text(evil):
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_any_name_makes_a_whole_page(name, label):
     html = render_page(make_findings(1, name=name, label=label), lambda place: b"\xff\xd8", name)
     found = Reader(html)

@@ -395,7 +395,7 @@ def test_the_log_has_a_short_line_for_each_request(site, caplog):
     assert len(second) < 160
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.one_of(
         st.binary(max_size=300),

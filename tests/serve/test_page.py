@@ -27,6 +27,8 @@ from topwork.models.explain import Explainer
 from topwork.models.gallery import write_gallery
 from topwork.recipes import train as pipeline
 
+pytestmark = pytest.mark.system
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 pytest.importorskip("fastapi", reason="needs the extra serve")
 expect = sync_api.expect

@@ -14,6 +14,8 @@ from topwork.core.errors import SettingsError
 from topwork.serve import server
 from topwork.serve.server import bind, check_key
 
+pytestmark = pytest.mark.system
+
 IMAGE = encode(picture())
 LOAD_FOR_LONG = """
 import time

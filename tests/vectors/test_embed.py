@@ -174,9 +174,7 @@ IMAGES = [encode(picture(seed=n, size=(6, 5))) for n in range(6)] + [b"bad", b"w
     st.sets(st.sampled_from(range(6))),
     st.integers(1, 5),
 )
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equal_images_are_run_once_and_bad_ones_left_out(tmp_path_factory, chosen, there, batch):
     store = open_store(tmp_path_factory.mktemp("run"))
     if there:

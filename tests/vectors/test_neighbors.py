@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -116,7 +116,6 @@ class TestNearest:
         one = make_vectors(1)
         assert nearest(one, one, 1, leave_out_self=True)[0].shape == (1, 0)
 
-    @settings(max_examples=40)
     @given(
         arrays(
             np.float32,

@@ -37,6 +37,8 @@ from topwork.vectors.embed_job import Pace
 from topwork.vectors.index import parse_digests
 from topwork.vectors.store import VectorStore
 
+pytestmark = pytest.mark.system
+
 # Writes down each image that it runs, and takes its time.
 WORKER = """
 import sys, time

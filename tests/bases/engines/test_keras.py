@@ -19,6 +19,8 @@ from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
 from topwork.core.shared_memory import SLOTS
 
+pytestmark = pytest.mark.system
+
 SIZE, BATCH = 32, 4
 FAMILIES = {spec.family: spec.name for spec in reversed(list_bases())}.values()
 

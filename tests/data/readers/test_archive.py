@@ -555,7 +555,7 @@ def folder(tmp_path_factory):
 names = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("/\\.:\0#"), min_size=1, max_size=12
 ).filter(lambda name: name[0] != "\0")
-quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topwork.core.errors import SettingsError
@@ -36,7 +36,6 @@ def held_out(split):
     return split.held_out[split.held_out >= 0]
 
 
-@settings(max_examples=30)
 @given(
     st.lists(st.integers(2, 12), min_size=2, max_size=4),
     st.integers(2, 12),

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recorder import Recorder
 
@@ -160,7 +160,6 @@ def test_any_other_budget_is_refused(text):
     assert repr(text) in str(error.value)
 
 
-@settings(max_examples=50)
 @given(st.text(max_size=8))
 def test_whatever_a_budget_says_it_is_above_0_or_refused(text):
     try:

@@ -26,6 +26,8 @@ from topwork.models.folder import load_model
 from topwork.recipes import save as recipe_saving
 from topwork.recipes import train as pipeline
 
+pytestmark = pytest.mark.system
+
 
 def check_with(result, **changes):
     return replace(result, checks=replace(result.checks, **changes))

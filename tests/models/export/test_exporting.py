@@ -24,6 +24,8 @@ from topwork.models.export.openvino_file import run_openvino
 from topwork.models.folder import load_model
 from topwork.recipes import train as pipeline
 
+pytestmark = pytest.mark.system
+
 
 def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}

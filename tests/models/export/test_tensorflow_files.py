@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.system
+
 LIMITS = {"saved": 1e-3, "onnx": 1e-3, "litert": 1e-2}
 
 

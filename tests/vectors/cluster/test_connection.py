@@ -25,6 +25,8 @@ from topwork.vectors.cluster.worker import WorkerResources
 from topwork.vectors.image_tasks import ChangedError
 from topwork.vectors.store import VectorStore
 
+pytestmark = pytest.mark.system
+
 
 def run(work, tasks, cluster=None):
     cluster = cluster or Cluster(cores_per_worker=1)
