@@ -25,7 +25,7 @@ started = time.perf_counter()
 from pathlib import Path
 path = Path(sys.argv[1])
 if sys.argv[2] == "table":
-    from topwork.core.config import DataSettings
+    from topwork.core.data_settings import DataSettings
     from topwork.data.readers.table import read_table
     found = read_table(str(path), path, DataSettings(), lambda text: path.parent / text)
 else:

@@ -5,7 +5,7 @@ import pytest
 from pictures import COLOURS, fill
 from recorder import Recorder
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.apply_fixes import Correction, correct

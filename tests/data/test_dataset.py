@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, picture
 
-from topwork.core.config import DataSettings, Interpolation
+from topwork.core.config import Interpolation
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset, SplitMade

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topwork.core.config import AUTO, DataSettings, Search, Settings, VectorSettings
+from topwork.core.config import AUTO, Search, Settings, VectorSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import SettingsError, printable
 from topwork.core.leftovers import sweep
 from topwork.data.remote.urls import show, show_text

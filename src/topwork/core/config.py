@@ -1,7 +1,8 @@
 """Settings: every option is defined here once.
 
 The command line's options and help, and the arguments of `topwork.Classifier` with their
-documentation, are read from these fields, so that they cannot drift apart.
+documentation, are read from these fields, so that they cannot drift apart. So are those of
+`data_settings`, which say how a table of images is read.
 """
 
 from __future__ import annotations
@@ -9,21 +10,12 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from topwork.core.errors import SettingsError
-from topwork.core.task import Task
+from topwork.core.validated import create_validated
 
 
 class Interpolation(StrEnum):
@@ -124,59 +116,6 @@ if TYPE_CHECKING:
     Penalty: TypeAlias = float | Literal["auto"]
 else:
     Rate, Penalty = _or_auto(10), _or_auto(1e6)
-
-
-class DataSettings(BaseModel):
-    """How a table of images is read, and what its labels mean.
-
-    Raises:
-        SettingsError: through `DataSettings.create`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    task: Task | None = Field(
-        None,
-        description="What a label is: one of many classes, one of two (binary), any of many labels "
-        "at once, or a number [classes; binary where there are two; labels where there are "
-        "several columns or a separator].",
-    )
-    image_column: str | None = Field(
-        None, description="Column of a table with the images' paths or URLs [guessed]."
-    )
-    label_column: str | None = Field(
-        None, description="Column with the labels, or several, separated by commas [guessed]."
-    )
-    label_separator: str | None = Field(
-        None, min_length=1, description="Text between the labels of one image, such as `|`."
-    )
-    split_column: str | None = Field(
-        None, description="Column that says train, validation or test [split, if there is one]."
-    )
-    group_column: str | None = Field(
-        None,
-        description="Column of what must not be divided between splits, such as a product or a "
-        "patient [group, if there is one].",
-    )
-    weight_column: str | None = Field(
-        None,
-        description="Column of how much an image counts in training [weight, if there is one].",
-    )
-
-    @classmethod
-    def create(cls, **values: Any) -> DataSettings:
-        """Validates `values` and returns the settings.
-
-        Raises:
-            SettingsError: a value is unknown, of the wrong type or out of range.
-        """
-        return _create(cls, values)
-
-    @property
-    def label_columns(self) -> tuple[str, ...]:
-        """The names of the label columns, empty if they are to be guessed."""
-        names = (name.strip() for name in (self.label_column or "").split(","))
-        return tuple(name for name in names if name)
 
 
 class VectorSettings(BaseModel):
@@ -329,7 +268,7 @@ class Settings(HeadSettings, VectorSettings):
             if values.get("image_size") is not None and "base" not in values:
                 chosen["base"] = re.sub("@[0-9]+", "", chosen["base"])
             values = chosen | values
-        return _create(cls, values)
+        return create_validated(cls, values)
 
     @model_validator(mode="after")
     def _check_engine(self) -> Settings:
@@ -401,27 +340,7 @@ class Search(BaseModel):
         Raises:
             SettingsError: a value is unknown, of the wrong type or out of range.
         """
-        return _create(cls, values)
-
-
-Created = TypeVar("Created", bound=BaseModel)
-
-
-def _create(kind: type[Created], values: dict[str, Any]) -> Created:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_explain(e, kind) for e in error.errors())) from None
-
-
-def _explain(error: Any, kind: type[BaseModel]) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "settings"
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        return f"unknown setting {name!r}; the settings are {known}"
-    if error["type"] == "contradiction":
-        return str(error["msg"])
-    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, received {error['input']!r}"
+        return create_validated(cls, values)
 
 
 def default_store() -> Path:

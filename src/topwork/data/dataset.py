@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.config import DataSettings, default_store
+from topwork.core.config import default_store
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.checks import check_class_count, check_training

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.listing import Listing, make_writable

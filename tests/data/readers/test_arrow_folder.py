@@ -4,7 +4,7 @@ import shutil
 import pytest
 from pictures import encode, picture
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.data.listing import Split
 from topwork.data.readers.arrow_folder import (

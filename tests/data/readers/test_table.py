@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, picture
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, ImageError, SettingsError
 from topwork.data.listing import Split
 from topwork.data.readers.table import is_table, read_table

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.data.listing import SHOWN, Listing
 from topwork.data.readers.arrow_rows import (

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import Split
 from topwork.data.readers.columns import IMAGE_NAMES, ColumnRoles, choose_columns, simplify

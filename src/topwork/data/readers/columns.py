@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.data.listing import SHOWN, make_writable
 

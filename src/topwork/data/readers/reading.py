@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import SHOWN, Listing
 from topwork.data.readers.archive import is_archive, open_archive

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, ImageError
 from topwork.data.listing import SPLIT_NAMES, Listing, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.columns import ColumnRoles

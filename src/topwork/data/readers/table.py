@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from topwork.core.config import DataSettings
+from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
 from topwork.data.readers.columns import ColumnRoles, choose_columns, is_used
