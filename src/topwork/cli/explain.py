@@ -21,36 +21,41 @@ from topwork.core.task import Task
 ENDING = ".explain.png"
 
 
+PictureOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PLACE",
+        show_default=False,
+        help="PNG to write; for several images the folder of their PNGs [image's name + "
+        ".explain.png, in the working directory].",
+    ),
+]
+AskedClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        show_default=False,
+        help="Class, label or number to explain; may be given several times [the top ones].",
+    ),
+]
+Top = Annotated[int, typer.Option(help="How many of the most probable to explain.", min=1)]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object per image and line, with the maps.")
+]
+
+
 @app.command()
 def explain(
     model: ModelPath,
     images: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PLACE",
-            show_default=False,
-            help="PNG to write; for several images the folder of their PNGs [image's name + "
-            ".explain.png, in the working directory].",
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            show_default=False,
-            help="Class, label or number to explain; may be given several times [the top ones].",
-        ),
-    ] = None,
-    top: Annotated[int, typer.Option(help="How many of the most probable to explain.", min=1)] = 3,
+    output: PictureOutput = None,
+    classes: AskedClasses = None,
+    top: Top = 3,
     strict: Strict = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print a JSON object per image and line, with the maps."),
-    ] = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Show which places of an image speak for a class and which against it."""
     from topwork.cli.show_results import show_prediction

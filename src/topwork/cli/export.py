@@ -17,55 +17,62 @@ if TYPE_CHECKING:
     from topwork.models.export import Exported
 
 
+FormatName = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        show_default=False,
+        help="keras, openvino, onnx, litert, saved-model, or numpy for the head alone.",
+    ),
+]
+NumbersName = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="Numbers that weights are kept in: f32, f16, bf16 or int8, as the format can.",
+    ),
+]
+InputName = Annotated[
+    str, typer.Option("--input", metavar="TYPE", help="Type of the pixels: float32 or uint8.")
+]
+TrainedOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        show_default=False,
+        help="Where the images it was trained with are, to check the file on [where they were].",
+    ),
+]
+ExportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        show_default=False,
+        help="Folder to make [the model's name with the format's].",
+    ),
+]
+KeepDiffering = Annotated[
+    bool,
+    typer.Option(
+        "--keep-differing",
+        help="Keep a file that does not say what the model says, in DIR-differs.",
+    ),
+]
+
+
 @app.command()
 def export(
     model: ModelPath,
     *,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            show_default=False,
-            help="keras, openvino, onnx, litert, saved-model, or numpy for the head alone.",
-        ),
-    ],
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="KIND",
-            help="Numbers that weights are kept in: f32, f16, bf16 or int8, as the format can.",
-        ),
-    ] = "f32",
-    input_: Annotated[
-        str, typer.Option("--input", metavar="TYPE", help="Type of the pixels: float32 or uint8.")
-    ] = "float32",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA",
-            show_default=False,
-            help="Where the images it was trained with are, to check the file on [where they "
-            "were].",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="Folder to make [the model's name with the format's].",
-        ),
-    ] = None,
-    keep_differing: Annotated[
-        bool,
-        typer.Option(
-            "--keep-differing",
-            help="Keep a file that does not say what the model says, in DIR-differs.",
-        ),
-    ] = False,
+    format_: FormatName,
+    precision: NumbersName = "f32",
+    input_: InputName = "float32",
+    data: TrainedOn = None,
+    output: ExportFolder = None,
+    keep_differing: KeepDiffering = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:

@@ -26,31 +26,34 @@ from topwork.cli.options import (
 from topwork.core.config import Settings
 from topwork.core.errors import printable
 
+InspectionPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        show_default=False,
+        help="HTML page with the findings and small pictures [DATA's name + .inspect.html].",
+    ),
+]
+FixList = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="CSV of the suspects, with a column for your verdicts; train, tune and evaluate "
+        "take it as --overrides.",
+    ),
+]
+
 
 @app.command()
 @with_settings(*VECTOR_SETTINGS, "preset", "seed", data=True)
 def inspect(
     data: Data,
     columns: dict[str, Any],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            help="HTML page with the findings and small pictures [DATA's name + .inspect.html].",
-        ),
-    ] = None,
-    fix_list: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="CSV of the suspects, with a column for your verdicts; train, tune and evaluate "
-            "take it as --overrides.",
-        ),
-    ] = None,
+    output: InspectionPage = None,
+    fix_list: FixList = None,
     overrides: Overrides = None,
     store: Store = None,
     strict: Strict = False,

@@ -22,33 +22,36 @@ from topwork.cli.options import (
 )
 from topwork.core.errors import printable
 
+LabelledData = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        help="The labelled images, as for train [those it was trained on, if they are still "
+        "there].",
+    ),
+]
+ReportPage = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        show_default=False,
+        help="HTML page to write [report.html in MODEL].",
+    ),
+]
+
 
 @app.command()
 @with_settings(data=True)
 def report(
     model: ModelPath,
     columns: dict[str, Any],
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            help="The labelled images, as for train [those it was trained on, if they are still "
-            "there].",
-        ),
-    ] = None,
+    data: LabelledData = None,
     overrides: Overrides = None,
     split: SplitName = "validation",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            show_default=False,
-            help="HTML page to write [report.html in MODEL].",
-        ),
-    ] = None,
+    output: ReportPage = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:

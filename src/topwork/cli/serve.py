@@ -18,65 +18,75 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "TOPWORK_API_KEY"
 
 
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MODEL...",
+        show_default=False,
+        help="Folders of trained models; the first is the one that answers if none is named.",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Name or address to listen on.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Holds the key that clients need [$TOPWORK_API_KEY, or none].",
+    ),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        show_default=False,
+        help="Site whose pages may ask too, such as https://example.com; may be repeated.",
+    ),
+]
+MaxImageBytes = Annotated[
+    int | None, typer.Option(show_default=False, help="Most bytes of an image [20 MiB].")
+]
+MaxPixels = Annotated[
+    int | None, typer.Option(show_default=False, help="Most pixels of an image [50 million].")
+]
+MaxImages = Annotated[
+    int | None, typer.Option(show_default=False, help="Most images of a request [32].")
+]
+MaxRequestBytes = Annotated[
+    int | None, typer.Option(show_default=False, help="Most bytes of a request [64 MiB].")
+]
+Queue = Annotated[
+    int | None, typer.Option(show_default=False, help="Most images on their way at once [128].")
+]
+TimeoutS = Annotated[
+    float | None, typer.Option(show_default=False, help="Seconds to answer a request in [30].")
+]
+ReceiveTimeoutS = Annotated[
+    float | None, typer.Option(show_default=False, help="Seconds to receive a request in [60].")
+]
+AccessLog = Annotated[bool, typer.Option("--access-log/--no-access-log", help="Log each request.")]
+
+
 @app.command()
 def serve(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            show_default=False,
-            help="Folders of trained models; the first is the one that answers if none is named.",
-        ),
-    ],
+    models: Models,
     *,
-    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")
-    ] = 8000,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Holds the key that clients need [$TOPWORK_API_KEY, or none].",
-        ),
-    ] = None,
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            show_default=False,
-            help="Site whose pages may ask too, such as https://example.com; may be repeated.",
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key_file: ApiKeyFile = None,
+    allow_origin: AllowOrigin = None,
     abstain_below: AbstainBelow = None,
-    max_image_bytes: Annotated[
-        int | None, typer.Option(show_default=False, help="Most bytes of an image [20 MiB].")
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(show_default=False, help="Most pixels of an image [50 million].")
-    ] = None,
-    max_images: Annotated[
-        int | None, typer.Option(show_default=False, help="Most images of a request [32].")
-    ] = None,
-    max_request_bytes: Annotated[
-        int | None, typer.Option(show_default=False, help="Most bytes of a request [64 MiB].")
-    ] = None,
-    queue: Annotated[
-        int | None,
-        typer.Option(show_default=False, help="Most images on their way at once [128]."),
-    ] = None,
-    timeout_s: Annotated[
-        float | None,
-        typer.Option(show_default=False, help="Seconds to answer a request in [30]."),
-    ] = None,
-    receive_timeout_s: Annotated[
-        float | None,
-        typer.Option(show_default=False, help="Seconds to receive a request in [60]."),
-    ] = None,
-    access_log: Annotated[
-        bool, typer.Option("--access-log/--no-access-log", help="Log each request.")
-    ] = True,
+    max_image_bytes: MaxImageBytes = None,
+    max_pixels: MaxPixels = None,
+    max_images: MaxImages = None,
+    max_request_bytes: MaxRequestBytes = None,
+    queue: Queue = None,
+    timeout_s: TimeoutS = None,
+    receive_timeout_s: ReceiveTimeoutS = None,
+    access_log: AccessLog = True,
 ) -> None:
     """Serve models over HTTP, with a page for the browser."""
     from topwork.core.callbacks import Callback

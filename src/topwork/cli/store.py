@@ -32,28 +32,32 @@ _OWNERS = {
 _UNITS_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
+Compact = Annotated[bool, typer.Option("--compact", help="Make large parts of many small ones.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read all vectors; damaged parts are set aside.")
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Remove what is of --base, or --older-than, or both.")
+]
+BaseName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Vectors of this network, and what was built of it."),
+]
+OlderThan = Annotated[
+    str | None,
+    typer.Option(metavar="AGE", help="Not written to for so long, such as 12h, 30d or 8w."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+
+
 @app.command("store")
 def show_store(
-    compact: Annotated[
-        bool, typer.Option("--compact", help="Make large parts of many small ones.")
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Read all vectors; damaged parts are set aside."),
-    ] = False,
-    prune: Annotated[
-        bool,
-        typer.Option("--prune", help="Remove what is of --base, or --older-than, or both."),
-    ] = False,
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Vectors of this network, and what was built of it."),
-    ] = None,
-    older_than: Annotated[
-        str | None,
-        typer.Option(metavar="AGE", help="Not written to for so long, such as 12h, 30d or 8w."),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    compact: Compact = False,
+    verify: Verify = False,
+    prune: Prune = False,
+    base: BaseName = None,
+    older_than: OlderThan = None,
+    yes: Yes = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:

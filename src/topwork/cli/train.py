@@ -32,6 +32,28 @@ from topwork.core.leftovers import sweep_beside
 if TYPE_CHECKING:
     from topwork.recipes.result import TrainResult
 
+Trials = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Where every head is written down, a JSON object a line; a search that was "
+        "interrupted goes on from it [MODEL's name + .trials.jsonl].",
+    ),
+]
+Track = Annotated[
+    Tracker | None,
+    typer.Option(show_default=False, help="Show every head in this program as well."),
+]
+TrackTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        show_default=False,
+        help="Its folder, database or server [MODEL's name + the program's].",
+    ),
+]
+
 
 @app.command()
 @with_settings(*ALL_SETTINGS, data=True)
@@ -77,27 +99,9 @@ def tune(
     columns: dict[str, Any],
     output: Output = None,
     overrides: Overrides = None,
-    trials: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Where every head is written down, a JSON object a line; a search that was "
-            "interrupted goes on from it [MODEL's name + .trials.jsonl].",
-        ),
-    ] = None,
-    track: Annotated[
-        Tracker | None,
-        typer.Option(show_default=False, help="Show every head in this program as well."),
-    ] = None,
-    track_to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE",
-            show_default=False,
-            help="Its folder, database or server [MODEL's name + the program's].",
-        ),
-    ] = None,
+    trials: Trials = None,
+    track: Track = None,
+    track_to: TrackTo = None,
     store: Store = None,
     strict: Strict = False,
     as_json: Json = False,
