@@ -134,7 +134,25 @@ def write_gallery(
         )
     if most < 1:
         raise SettingsError(f"gallery: must hold at least 1 image, received {most}")
-    rows = choose_evenly(labels, most)
+    thumbnails, lost = _make_thumbnails(sources, choose_evenly(labels, most), callback)
+    kept = [*thumbnails]
+    try:
+        _write(
+            path,
+            [names[row] for row in kept],
+            [labels[row] for row in kept],
+            [*thumbnails.values()],
+            unit(vectors[kept]),
+        )
+    except OSError as error:
+        raise ModelError(f"cannot write {path}: {error.strerror or error}") from error
+    return tuple(Skipped(names[row], reason) for row, reason in lost.items())
+
+
+def _make_thumbnails(
+    sources: Sequence[Source], rows: Sequence[int], callback: Callback
+) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Returns the small picture of each row, and why there is none of the others."""
     warm_up.decoding()
 
     def load(row: int) -> bytes | ImageError:
@@ -143,27 +161,15 @@ def write_gallery(
         except ImageError as error:
             return error
 
-    kept: list[int] = []
-    thumbnails: list[bytes] = []
-    skipped: list[Skipped] = []
+    thumbnails: dict[int, bytes] = {}
+    lost: dict[int, str] = {}
     for done, (row, found) in enumerate(zip(rows, in_threads(load, rows), strict=True), 1):
         if isinstance(found, ImageError):
-            skipped.append(Skipped(names[row], str(found)))
+            lost[row] = str(found)
         else:
-            kept.append(row)
-            thumbnails.append(found)
+            thumbnails[row] = found
         callback.on_drawn(done, len(rows))
-    try:
-        _write(
-            path,
-            [names[row] for row in kept],
-            [labels[row] for row in kept],
-            thumbnails,
-            unit(vectors[kept]),
-        )
-    except OSError as error:
-        raise ModelError(f"cannot write {path}: {error.strerror or error}") from error
-    return tuple(skipped)
+    return thumbnails, lost
 
 
 def choose_evenly(labels: Sequence[str], most: int) -> list[int]:
