@@ -151,10 +151,6 @@ def run_epochs(
     state = start_training(heads, optimizer)
     chosen = held_out >= 0
     unseen = jax.tree.map(lambda array: array[held_out], examples)
-
-    def mean_of_unseen(values: Array) -> Array:  # (M, H) to (H,)
-        return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
-
     step = _make_step(state.heads, hyperparameters, examples, dropout, task, optimizer)
 
     def epoch(
@@ -163,14 +159,7 @@ def run_epochs(
         state, best = carry
         number, rows = batches
         state, (loss, metric) = jax.lax.scan(step, state, rows)
-        logits = logits_of(state.heads, count, unseen.vectors)
-        losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, unseen.targets)
-        now = Best(
-            state.heads,
-            jnp.full(count, number),
-            mean_of_unseen(losses),
-            mean_of_unseen(metric_of_heads(task, logits, unseen.targets)),
-        )
+        now = _score_epoch(task, state.heads, jnp.full(count, number), unseen, chosen)
         best = _keep_better(is_better(task, now, best), now, best)
         seen = (rows >= 0).sum()
         curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
@@ -181,6 +170,25 @@ def run_epochs(
     (_, best), curve = jax.lax.scan(epoch, start, (numbers, order))
     kept = jax.tree.map(jnp.reshape, best.head, shapes, is_leaf=lambda x: isinstance(x, Array))
     return best._replace(head=kept), curve
+
+
+def _score_epoch(task: Task, heads: Head, epoch: Array, unseen: Examples, chosen: Array) -> Best:
+    """Returns heads, whose weights are in a row, with their means over held-out examples.
+
+    Args:
+        task: decides loss and metric.
+        heads: at the end of an epoch.
+        epoch: (H,) int32, its number.
+        unseen: M examples.
+        chosen: (M,) bool, which of them count.
+    """
+
+    def mean(values: Array) -> Array:  # (M, H) to (H,)
+        return jnp.where(chosen[:, None], values, 0).sum(axis=0) / chosen.sum()
+
+    logits = logits_of(heads, len(epoch), unseen.vectors)
+    losses = jax.vmap(partial(loss_of_rows, task), (1, None), 1)(logits, unseen.targets)
+    return Best(heads, epoch, mean(losses), mean(metric_of_heads(task, logits, unseen.targets)))
 
 
 def start_training(heads: Head, optimizer: Optimizer) -> State:
