@@ -145,6 +145,20 @@ def export_model(
     images = read_checked(loaded, predictions, dataset, callback)
     fitted = read_fitted(loaded, dataset, callback) if request.numbers is Numbers.INT8 else {}
     job = _Job(loaded, folder, request, fitted)
+    return _make_folder(job, path, images, predictions, callback, keep_differing=keep_differing)
+
+
+def _make_folder(
+    job: _Job,
+    path: Path,
+    images: DecodedImages,
+    predictions: LabeledPredictions,
+    callback: Callback,
+    *,
+    keep_differing: bool,
+) -> Exported:
+    """Makes the folder of an export that agrees; refuses one that does not, or keeps it aside."""
+    traits = job.request.traits
     aside = path.with_name(path.name + DIFFERS)
     if keep_differing:
         check_target(aside)
@@ -153,13 +167,13 @@ def export_model(
         with open_beside(path) as new:
             exported = _export(job, new, images, predictions, callback)
             if exported.fault is not None and not keep_differing:
-                refuse(request.traits.title, f"{exported.fault}; --keep-differing keeps it aside")
+                refuse(traits.title, f"{exported.fault}; --keep-differing keeps it aside")
             target = path if exported.fault is None else aside
             write_folder(target, lambda folder: _move_all(new, folder))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot write an export to {path}: {reason}") from error
-    return replace(exported, folder=target, path=target / (request.traits.file or ""))
+    return replace(exported, folder=target, path=job.find_file(target))
 
 
 def _move_all(source: Path, target: Path) -> None:
