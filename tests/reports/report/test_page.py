@@ -15,6 +15,7 @@ from topwork.core.task import Task
 from topwork.models.explain import Explainer
 from topwork.models.model import Provenance, SearchFacts
 from topwork.reports.report import render_report
+from topwork.reports.report.page import PageLimits
 
 FINDINGS = {
     "data": "photos",
@@ -226,7 +227,7 @@ def test_any_name_makes_a_whole_page(make, names, name):
 def test_many_classes_are_bounded(make):
     names = tuple(f"class {n}" for n in range(300))
     made = make(Task.CLASSES, 1500, names=names, sources=False, noise=4)
-    html = render_report(made.model, made.predictions, title="t", most_rows=200)
+    html = render_report(made.model, made.predictions, title="t", limits=PageLimits(rows=200))
     found = Reader(html)
     assert len(html) < 2e6
     assert "These are the first 40 of" in found.text
@@ -236,13 +237,13 @@ def test_many_classes_are_bounded(make):
 
 
 def test_there_are_at_most_so_many_pictures(make):
-    found = read(make(Task.CLASSES, 60), most_pictures=10)
+    found = read(make(Task.CLASSES, 60), limits=PageLimits(pictures=10))
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
     assert "not shown" in found.text
     # Those that are not at hand take nobody's place.
     made = make(Task.CLASSES, 60)
     answers = replace(made.predictions, sources=(*made.predictions.sources[:30], *[None] * 30))
-    found = read(replace(made, predictions=answers), most_pictures=10)
+    found = read(replace(made, predictions=answers), limits=PageLimits(pictures=10))
     assert sum(value.startswith("data:") for value in found.values("href")) == 10
 
 

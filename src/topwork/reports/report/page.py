@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from topwork.core.callbacks import SILENT, Callback
@@ -49,13 +50,28 @@ PICTURES = 300
 MAP_THREADS = 2
 
 
+@dataclass(frozen=True)
+class PageLimits:
+    """How much a page shows at most.
+
+    Attributes:
+        pictures: of images.
+        rows: of classes, labels or numbers.
+    """
+
+    pictures: int = PICTURES
+    rows: int = MOST_ROWS
+
+
+LIMITS = PageLimits()
+
+
 def render_report(
     model: Model,
     predictions: LabeledPredictions | None,
     *,
     title: str,
-    most_pictures: int = PICTURES,
-    most_rows: int = MOST_ROWS,
+    limits: PageLimits = LIMITS,
     explainer: Explainer | None = None,
     inspection: Mapping[str, Any] | None = None,
     trials_png: bytes | None = None,
@@ -68,8 +84,7 @@ def render_report(
         predictions: what it says of some images, at least one; None if that is not known. Pictures
             are shown of those that have a source; one that cannot be read stays empty.
         title: of the page.
-        most_pictures: the most pictures of images that it shows.
-        most_rows: the most classes, labels or numbers that have a row.
+        limits: how much it shows at most.
         explainer: of the model, for the maps; None for none.
         inspection: what an inspection of its images found, as `Inspection.summary` has it.
         trials_png: the plot of what was compared to choose the head.
@@ -88,8 +103,10 @@ def render_report(
         worst, unsure = find_worst(found), find_unsure(found)
         behind = find_groups(found)
         groups = list(behind.values())
-        content |= _list_answers(found, behind, most_rows)
-        pictures = _draw_pictures(found.predictions, worst, unsure, groups, most_pictures, callback)
+        content |= _list_answers(found, behind, limits.rows)
+        pictures = _draw_pictures(
+            found.predictions, worst, unsure, groups, limits.pictures, callback
+        )
         if explainer is not None:
             _add_maps(explainer, found.predictions, worst.rows)
     return load_template("report/page.html.j2").render(
@@ -105,7 +122,6 @@ def render_report(
         unsure=unsure,
         groups=groups,
         pictures=pictures,
-        exact=model.head.linear,
         first=FIRST,
         side=THUMBNAIL_PX,
         **content,
@@ -115,6 +131,7 @@ def render_report(
 def _describe_model(model: Model) -> dict[str, Any]:
     return {
         "task": say_task(model),
+        "exact": model.head.linear,
         "command": model.provenance.command if model.provenance else None,
         "stages": list_stages(model),
         "curves": draw_curves(model.history),
