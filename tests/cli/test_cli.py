@@ -478,13 +478,13 @@ def test_a_search_that_cannot_be_is_refused_in_one_line(run, here, options, code
 
 @pytest.fixture
 def asked(run, here, monkeypatch):
-    """Returns the settings, and what else `tune` is given, that a command line means."""
+    """Returns the settings, and how `tune` is to search, that a command line means."""
 
     def ask(*arguments):
         seen = []
 
-        def stop(dataset, settings, *_, **options):
-            seen.append((settings, options))
+        def stop(dataset, settings, store, tuning=None, **options):
+            seen.append((settings, tuning))
             raise DatasetError("enough")
 
         monkeypatch.setattr(pipeline, arguments[0], stop)
@@ -499,19 +499,19 @@ def asked(run, here, monkeypatch):
 def test_a_preset_fills_in_what_is_not_said(asked, command, preset):
     assert asked(command, "--preset", preset)[0] == Settings.create(preset=preset)
     said = ("--no-flip", "--no-normalize", "--head", "dense", "--class-weight", "none")
-    found, options = asked(command, "--preset", preset, *said, "--learning-rate", "auto")
+    found, tuning = asked(command, "--preset", preset, *said, "--learning-rate", "auto")
     values = {"flip": False, "normalize": False, "head": "dense", "class_weight": "none"}
     assert found == Settings.create(preset=preset, **values)
     assert (found.base, found.head) == (Settings.create(preset=preset).base, "dense")
     if command == "tune":
-        assert options["pinned"] == {"preset", "learning_rate", *values}
+        assert tuning.pinned == {"preset", "learning_rate", *values}
 
 
 def test_options_that_are_not_given_are_not_pinned(asked):
-    settings, options = asked("tune", "--epochs", 10, "--strict", "--folds", 3)
+    settings, tuning = asked("tune", "--epochs", 10, "--strict", "--folds", 3)
     assert settings == Settings.create(strict=True)
-    assert options["pinned"] == {"epochs"}
-    assert options["plan"] == Search.create(folds=3)
+    assert tuning.pinned == {"epochs"}
+    assert tuning.plan == Search.create(folds=3)
 
 
 @pytest.mark.slow

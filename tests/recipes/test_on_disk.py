@@ -123,9 +123,8 @@ def test_a_search_goes_over_folds_and_on_from_its_journal(dataset, small, store,
 
     def search():
         journal = Journal(tmp_path / "trials.jsonl")
-        return pipeline.tune(
-            dataset, small, store, plan=plan, pinned=frozenset(["inner_units"]), journal=journal
-        )
+        tuning = pipeline.Tuning(plan, frozenset(["inner_units"]), journal)
+        return pipeline.tune(dataset, small, store, tuning)
 
     first = search()
     lines = (tmp_path / "trials.jsonl").read_text().splitlines()

@@ -231,8 +231,8 @@ def test_each_task_is_tuned(name, open_table, store):
     settings = Settings.create(image_size=32, precision="f32", epochs=3)
     # What varies without another program, so that it is soon done.
     pinned = frozenset(("normalize", "weight_decay", "dropout", "inner_units", "epochs"))
-    plan = Search.create(folds=2)
-    found = pipeline.tune(open_table(name), settings, store, plan=plan, pinned=pinned)
+    tuning = pipeline.Tuning(Search.create(folds=2), pinned)
+    found = pipeline.tune(open_table(name), settings, store, tuning)
     kinds = {str(trial.settings.head) for trial in found.trials}
     assert kinds == {"dense", "logistic"}
     weights = {str(trial.settings.class_weight) for trial in found.trials}

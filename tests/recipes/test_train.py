@@ -293,10 +293,8 @@ def tune(data, store, trials, **options):
         Dataset.from_folder(data),
         settings,
         store,
-        pinned=frozenset(PINNED),
-        journal=Journal(trials),
+        pipeline.Tuning(pinned=frozenset(PINNED), journal=Journal(trials), **options),
         callback=recorder,
-        **options,
     )
     ((tuner, _),) = recorder.told["on_chosen"]
     return found, tuner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,29 @@ TrackTo = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a command that makes a model is asked for.
+
+    Attributes:
+        data: as the user names it.
+        columns: how it is read; the given ones of `DataSettings`.
+        path: folder to save the model to.
+        overrides: file with verdicts on suspects; None for none.
+        store: where vectors are kept; None where the user does not say.
+        strict: stop at the first image that cannot be used.
+        as_json: print JSON on stdout.
+    """
+
+    data: str
+    columns: dict[str, Any]
+    path: Path
+    overrides: Path | None
+    store: str | None
+    strict: bool
+    as_json: bool
+
+
 @app.command()
 @with_settings(*ALL_SETTINGS, data=True)
 def train(
@@ -70,18 +94,10 @@ def train(
     """Train a classifier on labelled images."""
     settings = Settings.create(**values, strict=strict)
     path = output or Path(f"{name_after(data)}.model")
-    _train(data, columns, path, settings, store, as_json, overrides)
+    _train(_Request(data, columns, path, overrides, store, strict, as_json), settings)
 
 
-def _train(
-    data: str,
-    columns: dict[str, Any],
-    path: Path,
-    settings: Settings,
-    store: str | None,
-    as_json: bool,
-    overrides: Path | None = None,
-) -> None:
+def _train(request: _Request, settings: Settings) -> None:
     from topwork.recipes import train as pipeline
 
     def recipe(dataset: Any, folder: Path, verdicts: Any, screen: Any) -> TrainResult:
@@ -89,7 +105,7 @@ def _train(
             dataset, settings, folder, verdicts=verdicts, callback=screen, will_save=True
         )
 
-    _make_model(data, columns, path, settings.strict, store, as_json, recipe, overrides)
+    _make_model(request, recipe)
 
 
 @app.command()
@@ -130,31 +146,30 @@ def tune(
             dataset,
             settings,
             folder,
-            plan=plan,
-            pinned=frozenset(values),
-            journal=journal,
+            pipeline.Tuning(plan, frozenset(values), journal),
             verdicts=verdicts,
             callback=screen,
             will_save=True,
         )
 
+    request = _Request(data, columns, path, overrides, store, strict, as_json)
     # Saving is inside: what a server says in the end must not cost the model.
     with tracked(journal, track, track_to or f"{path}.{track}", path.stem):
-        _make_model(data, columns, path, strict, store, as_json, recipe, overrides, trials)
+        _make_model(request, recipe, trials)
 
 
 def _make_model(
-    data: str,
-    columns: dict[str, Any],
-    path: Path,
-    strict: bool,
-    store: str | None,
-    as_json: bool,
+    request: _Request,
     recipe: Callable[[Any, Path, Any, Any], TrainResult],
-    overrides: Path | None = None,
     trials: Path | None = None,
 ) -> None:
-    """Runs a recipe that makes a model, shows it and saves it."""
+    """Runs a recipe that makes a model, shows it and saves it.
+
+    Args:
+        request: what the command is asked for.
+        recipe: makes the model of a dataset, the store's folder, verdicts and a callback.
+        trials: file that every head was written to; None for none.
+    """
     started = time.perf_counter()
     from rich.text import Text
 
@@ -168,14 +183,15 @@ def _make_model(
     from topwork.recipes.progress import Screen, make_console
     from topwork.recipes.show_training import show_trained
 
+    path = request.path
     # What was there before a run was killed may come back.
     sweep_beside(path)
     check_target(path)
-    folder = open_store(store)
-    console = make_console(stderr=as_json)
-    verdicts = None if overrides is None else read_verdicts(overrides)
+    folder = open_store(request.store)
+    console = make_console(stderr=request.as_json)
+    verdicts = None if request.overrides is None else read_verdicts(request.overrides)
     with Screen(console) as screen:
-        dataset = open_data(data, columns, folder, screen, strict=strict)
+        dataset = open_data(request.data, request.columns, folder, screen, strict=request.strict)
         trained = recipe(dataset, folder, verdicts, screen)
     saving = time.perf_counter()
 
@@ -187,13 +203,13 @@ def _make_model(
                 line = f"Model saved in {printable(path)}, without its curves and its report"
                 console.print(Text(line, style="bold"), soft_wrap=True)
 
-    provenance = Provenance(command=said_command(), data=locate_data(data))
+    provenance = Provenance(command=said_command(), data=locate_data(request.data))
     saved = trained.save(path, provenance, Ending())
     ended = time.perf_counter()
     trained.seconds.update(save=ended - saving, total=ended - started)
     has_test = bool((dataset.splits == Split.TEST).any())
-    show_trained(console, trained, saved, path, has_test=has_test, data=data, trials=trials)
-    if as_json:
+    show_trained(console, trained, saved, path, has_test=has_test, data=request.data, trials=trials)
+    if request.as_json:
         print_json({"model": str(path), **trained.to_json(), **saved.to_json()})
 
 
@@ -213,4 +229,5 @@ def demo(
     folder = printable(output / "digits")
     console.print(f"Writing scikit-learn's handwritten digits to {folder}")
     data = write_digits(output / "digits")
-    _train(str(data), {}, output / "model", Settings.create(), store, as_json)
+    request = _Request(str(data), {}, output / "model", None, store, False, as_json)
+    _train(request, Settings.create())

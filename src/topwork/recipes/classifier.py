@@ -242,10 +242,8 @@ def tune(
     program = _choose_tracker(track, track_to)
     screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
     with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
-        trained = pipeline.tune(
-            dataset, wanted, folder, plan=plan, pinned=frozenset(settings), journal=journal,
-            callback=screen,
-        )  # fmt: skip
+        tuning = pipeline.Tuning(plan, frozenset(settings), journal)
+        trained = pipeline.tune(dataset, wanted, folder, tuning, callback=screen)
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained, dataset, None)
     warn_of(trained.images.skipped, "see skipped_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from topwork.bases import Stack
@@ -39,6 +39,21 @@ from topwork.vectors.quantize import fit_networks
 KERAS_IMAGES = 8
 # Folds for what `train` leaves to `auto`: enough to choose by, and soon done.
 AUTO_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the best head is searched for.
+
+    Attributes:
+        plan: folds, seeds and budget.
+        pinned: names of settings that are not searched.
+        journal: where every head is written down; what it has already is not trained again.
+    """
+
+    plan: Search = field(default_factory=Search.create)
+    pinned: frozenset[str] = frozenset()
+    journal: Journal = field(default_factory=Journal)
 
 
 @dataclass(frozen=True)
@@ -102,10 +117,8 @@ def tune(
     dataset: Dataset,
     settings: Settings,
     store: Path,
+    tuning: Tuning | None = None,
     *,
-    plan: Search | None = None,
-    pinned: frozenset[str] = frozenset(),
-    journal: Journal | None = None,
     verdicts: Verdicts | None = None,
     callback: Callback = SILENT,
     will_save: bool = False,
@@ -116,9 +129,7 @@ def tune(
         dataset: images with labels; a validation split is made if it has none.
         settings: the base, and where the search starts.
         store: where vectors and networks are kept.
-        plan: folds, seeds and budget.
-        pinned: names of settings that are not searched.
-        journal: where every head is written down; what it has already is not trained again.
+        tuning: how the best head is searched for; None for the usual way.
         verdicts: what the user made of suspects, applied first.
         callback: hears how it gets on.
         will_save: as for `train`.
@@ -129,17 +140,17 @@ def tune(
     Raises:
         TopworkError: any of its kinds; see `errors`.
     """
-    plan, journal = plan or Search.create(), journal or Journal()
+    tuning = tuning or Tuning()
     settings = fit_task(settings, dataset.task)
-    Budget.parse(plan.budget)
-    journal.open()
+    Budget.parse(tuning.plan.budget)
+    tuning.journal.open()
     started = time.perf_counter()
-    kinds = (settings.head,) if "head" in pinned else tuple(HeadKind)
+    kinds = (settings.head,) if "head" in tuning.pinned else tuple(HeadKind)
     heads = _HeadPlan(kinds, True, will_save)
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
-    tuner = _make_tuner(prepared, plan, None, callback, journal)
-    trial = search(tuner, prepared.settings.head_settings(), pinned)
+    tuner = _make_tuner(prepared, tuning.plan, None, callback, tuning.journal)
+    trial = search(tuner, prepared.settings.head_settings(), tuning.pinned)
     callback.on_chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
     return build_result(prepared, (tuner, trial), store, seconds, callback)
