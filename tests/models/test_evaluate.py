@@ -321,18 +321,6 @@ def test_every_decision_about_a_label_counts_for_its_calibration(trained, test_i
     assert found.calibration.covered is None
 
 
-def test_labels_are_found_by_name_and_those_that_the_data_lacks_are_absent(trained, test_images):
-    model = as_task(trained.model, Task.LABELS, 3)
-    labels = np.array([[True, False]] * 6 + [[False, True]] * 6)
-    dataset = labelled_as(test_images, Task.LABELS, labels, ("red", "blue"))
-    found = evaluation.match_classes(model, dataset)
-    assert found.classes == ("blue", "green", "red")
-    assert found.labels.tolist() == [[False, False, True]] * 6 + [[True, False, False]] * 6
-    strange = labelled_as(test_images, Task.LABELS, labels, ("pink", "red"))
-    with pytest.raises(DatasetError, match="the data also has pink"):
-        evaluation.match_classes(model, strange)
-
-
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_ranges_of_numbers_are_judged_by_all_of_them(trained, test_images, store, outputs):
     model = as_task(trained.model, Task.NUMBER, outputs)

@@ -43,6 +43,7 @@ def evaluate(
     from topwork.data.fix_list import read_verdicts
     from topwork.models import evaluate as evaluation
     from topwork.models.folder import load_model
+    from topwork.models.match_data import apply_verdicts
     from topwork.recipes.open_data import open_model_data
     from topwork.recipes.progress import Screen, make_console
 
@@ -51,13 +52,13 @@ def evaluate(
     folder = open_store(store)
     console = make_console(stderr=as_json)
     with Screen(console) as screen:
+        dataset = open_model_data(loaded, data, columns, folder, screen, strict=strict)
         result = evaluation.evaluate(
             loaded,
-            open_model_data(loaded, data, columns, folder, screen, strict=strict),
+            apply_verdicts(loaded, dataset, verdicts, strict=strict, callback=screen),
             split,
             folder,
             strict=strict,
-            verdicts=verdicts,
             abstain_below=abstain_below,
             coverage=coverage,
             callback=screen,

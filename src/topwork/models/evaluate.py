@@ -14,15 +14,14 @@ from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
-from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
-from topwork.data.fix_list import Verdicts
 from topwork.data.listing import SHOWN, Skipped, Split
 from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite
+from topwork.models.match_data import choose_images, choose_split, match_classes
 from topwork.models.model import Model, Predictions
 from topwork.models.predictions import LabeledPredictions, report_logits
 from topwork.vectors.embed import embed_images
@@ -105,7 +104,6 @@ def evaluate(
     strict: bool = False,
     abstain_below: float | None = None,
     coverage: float | None = None,
-    verdicts: Verdicts | None = None,
     callback: Callback = SILENT,
 ) -> Evaluation:
     """Tests a model on one split of a dataset.
@@ -122,20 +120,13 @@ def evaluate(
         strict: stop at the first image that cannot be used.
         abstain_below: least top probability, 0..1, that counts as an answer.
         coverage: share of label sets, between 0 and 1, that are to hold the true label.
-        verdicts: what the user made of suspects, applied first.
         callback: hears how it gets on.
 
     Raises:
         SettingsError: a threshold or a coverage that is out of range.
         DatasetError: the split is empty, or has classes that the model does not know.
     """
-    if verdicts is not None:
-        # Before its classes are matched: verdicts may have made one of two, or take one out.
-        dataset, correction = correct(
-            _add_classes(model, dataset), verdicts, strict=strict, callback=callback
-        )
-        callback.on_corrected(correction)
-    dataset = _choose_of_data(match_classes(model, dataset), split)
+    dataset = choose_split(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
     extractors = model.extractors(store)
@@ -146,7 +137,7 @@ def evaluate(
     values, chosen = vectors.values, np.ones(len(origin), bool)
     if split != "all" and not dataset.divided:
         chosen = origin == split
-        dataset, values = _choose(dataset, chosen, split), select(values, chosen)
+        dataset, values = choose_images(dataset, chosen, split), select(values, chosen)
     logits = map_rows(model.head.logits, values)
     hashes = tuple(itertools.compress(vectors.hashes, chosen))
     seen = int((origin[chosen] != Split.TEST).sum())
@@ -323,76 +314,3 @@ def _refuse_any(failed: Iterable[Skipped]) -> None:
     if names:
         more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise DatasetError(f"every image must be readable; {'; '.join(names[:SHOWN])}{more}")
-
-
-def match_classes(model: Model, dataset: Dataset) -> Dataset:
-    """Numbers a dataset's classes as the model does.
-
-    Raises:
-        DatasetError: labels of another kind, or classes that the model does not know.
-    """
-    if dataset.task is not model.task and not (dataset.task.picks_one and model.task.picks_one):
-        raise DatasetError(
-            f"the model was trained for the task {model.task}, received labels for the task "
-            f"{dataset.task}; read the data with --task {model.task}"
-        )
-    if model.task is Task.NUMBER:
-        if len(dataset.classes) != len(model.classes):
-            raise DatasetError(
-                f"the model answers with {len(model.classes)} numbers, the data has "
-                f"{len(dataset.classes)}; choose their columns with --label-column"
-            )
-        return replace(dataset, classes=model.classes)
-    unknown = [name for name in dataset.classes if name not in model.classes]
-    if unknown:
-        raise DatasetError(
-            f"the model knows the classes {', '.join(model.classes)}; the data also has "
-            f"{', '.join(unknown[:SHOWN])}. Move or rename those folders, or train with them"
-        )
-    return replace(_renumber(dataset, model.classes), task=model.task)
-
-
-def _add_classes(model: Model, dataset: Dataset) -> Dataset:
-    """Returns the dataset with the model's classes too, which verdicts may name."""
-    if Task.NUMBER in (model.task, dataset.task):
-        return dataset
-    return _renumber(dataset, tuple(sorted({*dataset.classes, *model.classes})))
-
-
-def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """Returns the dataset with its labels numbered by other classes, which have all of its own."""
-    number_of = {name: number for number, name in enumerate(classes)}
-    numbers = [number_of[name] for name in dataset.classes]
-    if dataset.task is Task.LABELS:
-        labels = np.zeros((len(dataset), len(classes)), bool)
-        labels[:, numbers] = dataset.labels
-    else:
-        labels = np.array(numbers, np.int32)[dataset.labels]
-    return replace(dataset, classes=classes, labels=labels)
-
-
-def _choose_of_data(dataset: Dataset, split: str) -> Dataset:
-    """Returns the images of a split, or all where it is for the model to say which they are."""
-    if split in (Split.TRAIN, Split.VALIDATION):
-        dataset = _forget_splits(dataset)
-    if split != "all" and dataset.divided:
-        dataset = _choose(dataset, dataset.splits == split, split)
-    return dataset
-
-
-def _forget_splits(dataset: Dataset) -> Dataset:
-    """Leaves it to the model which images were for validation, where the data does not say."""
-    if not dataset.divided or (dataset.splits == Split.VALIDATION).any():
-        return dataset
-    return replace(dataset.select(dataset.splits != Split.TEST), divided=False)
-
-
-def _choose(dataset: Dataset, chosen: Any, split: str) -> Dataset:
-    if chosen.any():
-        return dataset.select(chosen)
-    there = sorted({*map(str, dataset.splits)}) if dataset.divided else []
-    raise DatasetError(
-        f"no images in the split {split!r} of {dataset.root}; "
-        + (f"it has {', '.join(there)}" if there else "the model was trained with all of them")
-        + "; choose one with --split"
-    )

@@ -14,6 +14,7 @@ from topwork.inspection.cache import recall
 from topwork.inspection.inspect import Inspection
 from topwork.models.evaluate import evaluate
 from topwork.models.explain import Explainer
+from topwork.models.match_data import apply_verdicts
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions, load_predictions
 from topwork.recipes.open_data import open_model_data
@@ -60,7 +61,8 @@ def find_answers(
             f"the images of {path} are needed for this, and are not where they were"
             f"{'' if where is None else f', {where}'}; name them: topwork report MODEL DATA"
         )
-    return evaluate(model, dataset, split, store, verdicts=verdicts, callback=callback).predictions
+    dataset = apply_verdicts(model, dataset, verdicts, callback=callback)
+    return evaluate(model, dataset, split, store, callback=callback).predictions
 
 
 def _open(
