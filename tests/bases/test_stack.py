@@ -223,6 +223,7 @@ CASES = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("name", "flip", "inner"), CASES)
 def test_keras_openvino_and_numpy_agree(name, flip, inner, store, tmp_path, workers, monkeypatch):
     worker = workers("openvino")
@@ -245,6 +246,7 @@ def test_keras_openvino_and_numpy_agree(name, flip, inner, store, tmp_path, work
         assert_close(logits, wanted)
 
 
+@pytest.mark.system
 def test_the_reopened_file_keeps_the_names_of_its_inputs(store, tmp_path, workers, monkeypatch):
     for module in (network, keras_file):
         monkeypatch.setattr(module, "ask_keras", workers("openvino").ask)

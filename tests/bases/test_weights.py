@@ -182,6 +182,7 @@ def quick(workers, monkeypatch):
     monkeypatch.setattr(network, "ask_keras", workers("openvino").ask)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "name",
     [
@@ -215,6 +216,7 @@ def test_efficientnet_of_a_whole_file_is_what_that_file_says(workers, tmp_path, 
         np.testing.assert_allclose(found, vectors, atol=1e-5 * vectors.max(), err_msg=name)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("name", "base", "says"),
     [

@@ -37,6 +37,7 @@ print(json.dumps(found))
     assert json.loads(done.stdout) == ["numpy"]
 
 
+@pytest.mark.system
 def test_the_process_that_runs_keras_imports_what_it_needs(tmp_path):
     code = """
 import os, runpy, sys

@@ -60,6 +60,7 @@ def test_the_steps_are_those_of_the_formula(kind):
     np.testing.assert_allclose(walk(kind), walk_by_hand(kind), atol=2e-6)
 
 
+@pytest.mark.system
 def test_the_steps_are_those_of_keras(tmp_path):
     case = {"do": "step", "learning_rate": RATE, "start": START, "gradients": GRADIENTS}
     cases = {str(kind): case | {"optimizer": str(kind)} for kind in Optimizer}

@@ -172,6 +172,7 @@ def keras_says(tmp_path_factory):
     return ask(told, tmp_path_factory.mktemp("keras"))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", CASES)
 def test_the_history_is_that_of_keras_fit(name, keras_says):
     assert_same(CASES[name], keras_says[name])

@@ -489,6 +489,7 @@ print(json.dumps([classifier.classes_.tolist(), chances.tolist(), heavy]))
 """
 
 
+@pytest.mark.system
 def test_a_saved_classifier_predicts_the_same_in_another_process(fitted, images, tmp_path):
     fitted.save(tmp_path / "model")
     classes, chances, heavy = run_python(OPEN_AND_PREDICT, tmp_path / "model", *images[0][:5])
@@ -569,6 +570,7 @@ print(json.dumps([keras.backend.backend(), kernel, *logits]))
 """
 
 
+@pytest.mark.system
 def test_the_keras_model_has_the_head_and_the_backend_of_keras_settings(fitted, tmp_path):
     joblib.dump(fitted, tmp_path / "classifier")
     (tmp_path / "keras.json").write_text('{"backend": "openvino"}')

@@ -189,6 +189,7 @@ def test_a_saved_model_comes_back_and_evaluates_the_same(name, train, save, open
         assert 0.5 < first["calibration"]["covered"] <= 1
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"flags"}))
 def test_stock_keras_predicts_the_same(name, save, tables, open_table, monkeypatch):
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
