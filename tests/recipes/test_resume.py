@@ -22,10 +22,10 @@ pytestmark = pytest.mark.system
 # A slow machine that writes small parts, so that kills land between and within them.
 DRIVER = """
 import sys, time
-from topwork import vectors
+from topwork.vectors import embed
 from topwork.vectors.embed_job import Pace
 from topwork.bases.engines import OpenVINOEngine
-vectors.embed_images.__kwdefaults__["pace"] = Pace(part_vectors=16)
+embed.embed_images.__kwdefaults__["pace"] = Pace(part_vectors=16)
 run = OpenVINOEngine.run
 def run_slowly(engine, images):
     for result in run(engine, images):
