@@ -25,7 +25,11 @@ from topwork.vectors.cluster.worker import WorkerResources
 from topwork.vectors.image_tasks import ChangedError
 from topwork.vectors.store import VectorStore
 
-pytestmark = pytest.mark.system
+# Ray starts its processes by forking, and other tests may have imported JAX here, which warns.
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+]
 
 
 def run(work, tasks, cluster=None):
