@@ -265,7 +265,7 @@ def show_prediction(console: Console, path: Path | str, answer: dict[str, Any]) 
     Args:
         console: where.
         path: of the image.
-        answer: as `topwork predict --json` prints it; see `evaluation.answer`.
+        answer: as `topwork predict --json` prints it; see `evaluate.answer`.
     """
     if "error" in answer:
         text = Text(f"{printable(path)}: {answer['error']}", style="yellow")

@@ -1,5 +1,5 @@
 """What all pages of ours share: one look, pictures inside the file, charts as SVG, no script.
 
 `templates` loads a page, which extends `base.html.j2` and takes macros from `parts.html.j2`;
-`pictures` makes small copies of images, `charts` draws, `balance` counts classes.
+`charts` draws, `balance` counts classes; small pictures come from `images.thumbnails`.
 """
