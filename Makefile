@@ -9,10 +9,10 @@ demo: .venv/topwork  ## train on 1,797 real images that need no network
 
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test: .venv/dev  ## what needs nothing but Python, in about six minutes
+test: .venv/dev  ## what needs nothing but Python, in about five minutes
 	$(PYTEST)
 
-test-system: .venv/dev  ## with a browser, TensorFlow, Ray, Keras, and processes that are killed
+test-system: .venv/dev  ## with a browser, TensorFlow, Ray, NNCF, a bucket, and other processes
 	$(PYTEST) -m 'system and not slow'
 
 test-slow: .venv/dev  ## every base, many examples, and the photographs if ../shared has them

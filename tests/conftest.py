@@ -19,6 +19,14 @@ hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("many", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("few")
 
+
+def pytest_configure(config):
+    """Lets workers, and later runs, share what JAX has compiled."""
+    if cache := getattr(config, "cache", None):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("programs"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

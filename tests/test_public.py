@@ -101,6 +101,7 @@ def test_help_imports_nothing_heavy(args):
     assert not {*modules} & (HEAVY - {"typer", "pydantic", "rich"})
 
 
+@pytest.mark.system
 def test_a_prediction_needs_neither_keras_nor_jax(saved, photos):
     (code, modules), out, _ = run_python(RUN, "predict", saved, photos / "test" / "red", "--json")
     assert code == 0
@@ -110,6 +111,7 @@ def test_a_prediction_needs_neither_keras_nor_jax(saved, photos):
     assert not {*modules} & heavy
 
 
+@pytest.mark.system
 def test_openvino_reports_nothing_and_leaves_the_home_alone(saved, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     image = next((photos / "test" / "red").iterdir())
@@ -151,6 +153,7 @@ def test_keras_is_imported_where_its_backend_is_known():
     assert found == KERAS
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["Classifier", "Regressor"])
 def test_an_estimator_is_created_without_keras_and_jax(kind):
     code = f"import json, sys, topwork; topwork.{kind}(); print(json.dumps([*sys.modules]))"

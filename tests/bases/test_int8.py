@@ -13,6 +13,7 @@ from topwork.core.errors import NetworkError, SettingsError
 from topwork.vectors.extractors import prepare_networks
 
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.system
 
 HASHES = [f"{number:064x}" for number in range(12)]
 SIZE = 32

@@ -524,6 +524,7 @@ def count(*folders):
     return sum(path.stat().st_size for path in files)
 
 
+@pytest.mark.system
 @LINUX
 @pytest.mark.parametrize("what", ["folder", "file", "scratch", "serve"])
 def test_what_a_killed_process_left_is_removed_at_the_next_start(root, place, saved, what):

@@ -184,6 +184,7 @@ def test_a_script_need_not_guard_its_start():
     assert len(done.stdout.split()) == 2
 
 
+@pytest.mark.system
 def test_the_processes_end_with_the_one_that_started_them():
     script = SCRIPT.format(items="[os.getpid, *[partial(time.sleep, 0.2)] * 500]")
     command = [sys.executable, "-c", script]

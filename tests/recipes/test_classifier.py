@@ -296,6 +296,7 @@ def test_a_grid_search_finds_the_learning_rate(images, new_images):
     assert search.predict(new_images).tolist() == list(COLOURS)
 
 
+@pytest.mark.system
 def test_a_grid_search_over_two_options_trains_only_heads(images, new_images, store, monkeypatch):
     make(store=store).fit(*images)
     monkeypatch.setattr("topwork.vectors.extractors.OpenVINOEngine", None)  # every vector is there
@@ -410,6 +411,7 @@ def test_a_preset_fills_in_the_arguments_that_are_left_alone(name, settings_of):
     assert {key: getattr(found, key) for key in changes} == changes
 
 
+@pytest.mark.system
 def test_a_model_of_a_preset_is_fitted_again_as_it_was(trained, saved, settings_of, tmp_path):
     """What was said beside the preset is not lost, though it may equal a default."""
     settings = trained.model.settings.model_copy(update={"preset": Preset.BEST})

@@ -121,6 +121,7 @@ def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
     assert len(none.split.training) == 1
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("after", [10, 50])
 def test_a_run_that_was_interrupted_goes_on(dataset, stack, with_views, whole, tmp_path, after):
     steps = []

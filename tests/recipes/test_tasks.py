@@ -79,6 +79,11 @@ TASKS = {
     "classes": Task.CLASSES, "binary": Task.BINARY, "labels": Task.LABELS, "flags": Task.LABELS,
     "number": Task.NUMBER, "numbers": Task.NUMBER,
 }  # fmt: skip
+# Whole journeys take seconds each: the tables that differ most are gone through here, and the
+# others with whole systems.
+JOURNEYS = ["classes", "labels", "number"] + [
+    pytest.param(name, marks=pytest.mark.system) for name in ("binary", "flags", "numbers")
+]
 SMALL = ("--image-size", 32, "--precision", "f32")
 
 
@@ -227,7 +232,7 @@ def test_estimators_answer_in_the_form_of_their_labels(name, save, open_table, s
     assert estimator.score(dataset) == pytest.approx(wanted, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"flags"}))
+@pytest.mark.parametrize("name", JOURNEYS)
 def test_each_task_is_tuned(name, open_table, store):
     settings = Settings.create(image_size=32, precision="f32", epochs=3)
     # What varies without another program, so that it is soon done.
@@ -242,7 +247,7 @@ def test_each_task_is_tuned(name, open_table, store):
     assert found.model.search.mean > 0
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", JOURNEYS)
 def test_a_preset_is_for_every_task(name, open_table, store, tmp_path):
     settings = Settings.create(preset="fast", image_size=32)
     found = pipeline.train(open_table(name), settings, store)
@@ -277,7 +282,7 @@ def here(tables, monkeypatch):
     return tables
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", JOURNEYS)
 def test_train_evaluate_and_predict_fit_the_terminal(name, run, here, tmp_path):
     path = os.path.relpath(tmp_path / "m")
     monkey = ("--epochs", 3, "--learning-rate", 0.05)

@@ -46,7 +46,7 @@ def s3(bucket, monkeypatch, request):
     return "s3://photos/" + re.sub(r"\W", "-", request.node.name), bucket[1]
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.system)])
 def folder(request, tmp_path):
     if request.param == "disk":
         return LocalFolder(tmp_path / "folder")
@@ -96,6 +96,7 @@ def test_a_file_that_is_not_finished_is_not_there(folder):
     assert read(folder, "a") == b"first"
 
 
+@pytest.mark.system
 def test_a_file_in_a_bucket_is_read_from_any_place(s3):
     folder = BucketFolder(s3[0])
     folder.write("a", lambda file: file.write(bytes(range(256)) * 1000))
@@ -126,6 +127,7 @@ def keys(s3):
     return sorted(name for name in names if name)
 
 
+@pytest.mark.system
 def test_vectors_in_a_bucket_are_those_that_were_written(root, s3, tmp_path):
     assert root.parent == tmp_path / "home" / "stores"
     assert find_elsewhere(root) == s3[0]
@@ -144,6 +146,7 @@ def test_vectors_in_a_bucket_are_those_that_were_written(root, s3, tmp_path):
     assert [path.name for path in root.rglob("*") if path.is_file()] == ["elsewhere.json"]
 
 
+@pytest.mark.system
 def test_a_damaged_part_in_a_bucket_is_set_aside(root, s3):
     key = open_vectors(root).write(hashes(4), vectors(4)).removeprefix("s3://photos/")
     data = bytearray(s3[1].get_object(Bucket="photos", Key=key)["Body"].read())
@@ -158,6 +161,7 @@ def test_a_damaged_part_in_a_bucket_is_set_aside(root, s3):
     assert np.array_equal(open_vectors(root).read(hashes(4)), vectors(4))
 
 
+@pytest.mark.system
 def test_parts_in_a_bucket_are_made_one_and_counted_and_removed(root, s3, run):
     store = open_vectors(root)
     for n in range(0, 40, 4):
@@ -175,6 +179,7 @@ def test_parts_in_a_bucket_are_made_one_and_counted_and_removed(root, s3, run):
     assert keys(s3) == maintenance.list_items(root) == []
 
 
+@pytest.mark.system
 def test_what_a_bucket_refuses_is_not_called_damage(root, s3, monkeypatch):
     store = open_vectors(root)
     store.write(hashes(4), vectors(4))
@@ -214,6 +219,7 @@ def test_what_cannot_be_a_store_is_refused(tmp_path, monkeypatch, url, reason):
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.system
 def test_a_store_is_named_by_a_folder_or_a_url(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("TOPWORK_STORE", str(tmp_path / "home"))
     assert find_store(None) == tmp_path / "home"

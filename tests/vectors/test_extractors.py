@@ -53,6 +53,7 @@ def test_what_contradicts_itself_is_refused(values, said):
         Settings.create(**values)
 
 
+@pytest.mark.system
 def test_keras_and_openvino_open_the_same_network(small, store, monkeypatch):
     opened = []
     monkeypatch.setattr(

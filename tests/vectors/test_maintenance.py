@@ -160,6 +160,7 @@ maintenance.compact(open_store(Path(sys.argv[1])), SMALL)
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("step", [1, 2, 4, 7])
 def test_killed_at_any_step_nothing_is_lost(tmp_path, step):
     fill(tmp_path)
@@ -179,6 +180,7 @@ def _read_on(root, barrier, count):
     assert not store.set_aside
 
 
+@pytest.mark.system
 def test_processes_read_while_another_compacts(tmp_path):
     store = fill(tmp_path, 300, 2)
     context = multiprocessing.get_context("spawn")

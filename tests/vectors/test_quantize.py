@@ -17,6 +17,7 @@ from topwork.vectors.extractors import prepare_networks
 from topwork.vectors.quantize import Fitted, fit_networks, measure_agreement, measure_cost
 
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")

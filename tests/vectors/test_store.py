@@ -177,6 +177,7 @@ assert not {"pandas", "pyarrow.compute", "pyarrow.dataset"} & sys.modules.keys()
 """
 
 
+@pytest.mark.system
 def test_no_library_is_loaded_that_takes_longer_than_the_vectors(tmp_path):
     subprocess.run([sys.executable, "-c", LIGHT, tmp_path], check=True)
 
@@ -302,6 +303,7 @@ store.write(hashes(4, 4), vectors(4))
 """
 
 
+@pytest.mark.system
 def test_a_writer_killed_halfway_leaves_nothing_that_is_read(tmp_path):
     command = [sys.executable, "-c", KILLED, tmp_path]
     killed = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
@@ -340,6 +342,7 @@ def _write_many(root, start, barrier):
         store.write(hashes(2, n), vectors(100)[n : n + 2])
 
 
+@pytest.mark.system
 def test_processes_may_write_the_same_store_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)

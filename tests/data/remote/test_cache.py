@@ -446,6 +446,7 @@ def child(tmp_path, url):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.system
 def test_a_killed_download_goes_on_and_nobody_sees_half_of_it(site, start, tmp_path):
     site.files["/a.zip"] = BIG
     site.faults["/a.zip"] = ["hang"]
@@ -461,6 +462,7 @@ def test_a_killed_download_goes_on_and_nobody_sees_half_of_it(site, start, tmp_p
     assert later.received == len(BIG) - there
 
 
+@pytest.mark.system
 def test_processes_that_share_a_cache_download_once(site, tmp_path):
     site.files["/a.zip"] = BIG
     site.gate.clear()

@@ -19,6 +19,7 @@ from topwork.heads.examples import HeadFit
 from topwork.heads.tuning.trackers import open_tracker, settings_id
 from topwork.heads.tuning.trials import Journal, make_record
 
+pytestmark = pytest.mark.system
 needs_tensorboard = pytest.mark.skipif(
     find_spec("tensorboard") is None, reason="tensorboard is not installed"
 )
