@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,8 @@ import numpy as np
 
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.errors import DatasetError, SettingsError, StoreError
+from topwork.core.files import open_scratch
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped, Split
@@ -130,7 +132,13 @@ def evaluate(
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
     extractors = model.extractors(store)
-    dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
+    try:
+        dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
+    except StoreError:
+        # A test needs no store that can be written.
+        with open_scratch() as folder:
+            extractors = model.extractors(folder)
+            dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
@@ -288,25 +296,41 @@ def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list
     return said
 
 
-def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats32:
+def predict_all(
+    model: Model,
+    dataset: Dataset,
+    store: Path,
+    *,
+    failed: dict[int, str] | None = None,
+    few: int = FEW,
+) -> Floats32:
     """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
 
     Args:
         model: the model.
         dataset: the images.
-        store: where vectors are kept.
+        store: where vectors are kept, if they can be.
+        failed: takes the reason for each image that cannot be used, by its index, whose logits
+            are NaN; the store is not used then. None to refuse such images.
         few: fewer images than this are predicted without the store.
 
     Raises:
         DatasetError: an image cannot be used.
     """
-    if len(dataset) < few:
-        found = model.predict(dataset.sources)
+    if len(dataset) >= few and failed is None:
+        # Vectors are kept to be sooner the next time; nobody asked for that here.
+        with contextlib.suppress(StoreError):
+            usable, vectors = embed_images(dataset, model.extractors(store))
+            _refuse_any(usable.skipped[len(dataset.skipped) :])
+            return map_rows(model.head.logits, vectors.values)
+    found = model.predict(dataset.sources)
+    if failed is None:
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
-    usable, vectors = embed_images(dataset, model.extractors(store))
-    _refuse_any(usable.skipped[len(dataset.skipped) :])
-    return map_rows(model.head.logits, vectors.values)
+    failed.update(found.failed)
+    logits = np.full((len(dataset), found.logits.shape[1]), np.nan, np.float32)
+    logits[found.indices] = found.logits
+    return logits
 
 
 def _refuse_any(failed: Iterable[Skipped]) -> None:

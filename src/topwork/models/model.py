@@ -36,6 +36,7 @@ from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.core.task import Task
+from topwork.data.class_labels import ClassLabels
 from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
@@ -219,6 +220,7 @@ class Model:
         networks: the file that each base's vectors come from.
         versions: of Python and the libraries that made it.
         provenance: the command that made it; None if that was Python.
+        class_labels: the classes as Python was given them; None where that is by their names.
     """
 
     classes: tuple[str, ...]
@@ -235,6 +237,12 @@ class Model:
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
     provenance: Provenance | None = None
+    class_labels: ClassLabels | None = None
+
+    @property
+    def class_values(self) -> NDArray[Any]:
+        """The classes as Python was given them, (C,), in the order of `classes`."""
+        return np.array(self.classes) if self.class_labels is None else self.class_labels.to_array()
 
     @property
     def temperature(self) -> float:

@@ -12,7 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,6 +25,7 @@ from topwork.core.errors import DatasetError
 from topwork.core.files import open_scratch
 from topwork.core.leftovers import sweep
 from topwork.core.task import Task
+from topwork.data.checks import weigh
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped
 from topwork.heads.dense import Floats
@@ -56,6 +58,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     skipped_: tuple[Skipped, ...]
     trials_: tuple[Trial, ...]
     model_: Model
+    _trained: TrainResult | None
     # Which tasks it is for, and what to use for others.
     _tasks: ClassVar[tuple[Task, ...]]
     _other: ClassVar[str]
@@ -73,13 +76,15 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     # What scikit-learn, `help` and editors read.
     __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
         """Trains a head on labelled images.
 
         Args:
             X: a `Dataset`, or N images: paths, encoded bytes, or uint8 arrays (H, W) or
                 (H, W, 3) in 0..255.
             y: N labels, see the class; none for a `Dataset`.
+            sample_weight: (N,) how much each image counts in training, 0 or more; not for a
+                `Dataset` with weights of its own.
 
         Returns:
             self.
@@ -95,9 +100,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         store = self._store
         sweep(store)
         dataset = self._read(X, y)
+        if sample_weight is not None:
+            dataset = weigh(dataset, sample_weight)
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
             trained = pipeline.train(dataset, settings, store, screen)
-        self._take(trained, dataset, y)
+        self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
@@ -125,13 +132,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         return images
 
-    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
-        del dataset, labels
-        self.model_ = trained.model
-        self.history_ = trained.model.history
-        self.skipped_ = trained.images.skipped
-        self.trials_ = trained.trials
-        self._trained: TrainResult | None = trained
+    def _take(self, model: Model, trained: TrainResult | None = None) -> None:
+        """Takes a model that was trained now, or was loaded."""
+        self.model_ = model
+        self.history_ = model.history
+        self.skipped_ = () if trained is None else trained.images.skipped
+        self.trials_ = () if trained is None else trained.trials
+        self._trained = trained
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
@@ -195,10 +202,19 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             if value != _SIGNATURE.parameters[name].default
         }
 
-    def _logits(self, X: Any) -> Floats:  # noqa: N803
+    def _logits(self, X: Any, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
-        return evaluation.predict_all(self.model_, dataset, self._store)
+        return evaluation.predict_all(self.model_, dataset, self._store, failed=failed)
+
+
+def mask_rows(answers: NDArray[Any], failed: dict[int, str] | None) -> NDArray[Any]:
+    """Returns answers of N images with the rows of those that failed masked; as is for None."""
+    if failed is None:
+        return answers
+    mask = np.zeros(answers.shape, bool)
+    mask[[*failed]] = True
+    return np.ma.MaskedArray(answers, mask)
 
 
 def check_labels_given(images: Any, labels: ArrayLike | None, weights: ArrayLike | None) -> None:
