@@ -715,6 +715,27 @@ def test_a_pickled_classifier_predicts_and_saves(fitted, new_images, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_pickle_without_its_networks_says_how_a_model_travels(kept, fitted, images, tmp_path):
+    networks = tuple(replace(file, path=tmp_path / "gone.xml") for file in fitted.model_.networks)
+    if kept:  # what keras needs is gone alone
+        networks = fitted.model_.networks
+    stack = replace(fitted._trained.stack, folder=tmp_path / "gone")
+    lost = topwork.Classifier(store=tmp_path / "store")
+    lost._take(
+        replace(fitted.model_, networks=networks),
+        replace(fitted._trained, stack=stack),
+    )
+    lost = pickle.loads(pickle.dumps(lost))
+    calls = [lambda: lost.save(tmp_path / "m"), lost.to_keras]
+    if not kept:
+        calls += [lambda: lost.predict(images[0]), lambda: lost.predict_proba(images[0][:2])]
+    for call in calls:
+        with pytest.raises(ModelError, match=r"was in .*gone.* use save\(path\) and topwork.load"):
+            call()
+    assert not (tmp_path / "m").exists()
+
+
 TO_KERAS = """
 import json, sys, warnings, joblib, numpy, topwork
 from pathlib import Path

@@ -18,10 +18,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from topwork.bases import write_keras_file
+from topwork.bases.network import KERAS_FILES
 from topwork.core import warm_up
 from topwork.core.callbacks import SILENT
 from topwork.core.config import Settings
-from topwork.core.errors import DatasetError
+from topwork.core.errors import DatasetError, ModelError, NetworkError
 from topwork.core.files import open_scratch
 from topwork.core.leftovers import sweep
 from topwork.core.task import Task
@@ -142,15 +143,24 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
-        found = evaluation.evaluate(self.model_, dataset, "test", self._store, strict=self.strict)
+        try:
+            found = evaluation.evaluate(
+                self.model_, dataset, "test", self._store, strict=self.strict
+            )
+        except NetworkError:
+            self._refuse_lost()
+            raise
         warn_of(found.skipped, "they do not count", stacklevel=4)
         return found
 
     def save(self, path: str | Path) -> None:
         """Writes the model as a folder that needs nothing else; see `topwork.load`.
 
+        That is how a model travels. A pickle holds the head alone: it works where the networks
+        lie that it was fitted with.
+
         Raises:
-            ModelError: it cannot be written.
+            ModelError: it cannot be written, or the networks are gone.
 
         Warns:
             UserWarning: something of what was saved is doubtful.
@@ -159,6 +169,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if self._trained is None:
             copy_model(self._folder, Path(path))
         else:
+            self._refuse_lost()
             warm_up.saving()
             for warning in self._trained.save(Path(path)).warnings:
                 warnings.warn(f"{path} is saved; {warning}", UserWarning, stacklevel=2)
@@ -171,8 +182,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         It runs on the Keras backend of this process: the one chosen by `KERAS_BACKEND` or
         Keras' own settings, JAX if neither chose one and TensorFlow is not installed. Resize
         images as `model_.interpolation` says.
+
+        Raises:
+            ModelError: the networks are gone.
         """
         check_is_fitted(self, "model_")
+        self._refuse_lost()
         _choose_keras_backend()
         import keras
 
@@ -205,7 +220,28 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: Any, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
-        return evaluation.predict_all(self.model_, dataset, self._store, failed=failed)
+        try:
+            return evaluation.predict_all(self.model_, dataset, self._store, failed=failed)
+        except NetworkError:
+            self._refuse_lost()
+            raise
+
+    def _refuse_lost(self) -> None:
+        """Says so where the networks are gone: from a store, or with the machine they were on.
+
+        Raises:
+            ModelError: with the first file.
+        """
+        needed = [file.path for file in self.model_.networks]
+        if self._trained is not None:
+            needed += [self._trained.stack.folder / name for name in KERAS_FILES]
+        lost = [path for path in needed if not path.is_file()]
+        if lost:
+            raise ModelError(
+                f"the network of this {type(self).__name__.lower()} was in {lost[0]}, and is gone; "
+                "fit it again. To take it elsewhere use save(path) and topwork.load(path): a "
+                "pickle holds the head alone"
+            )
 
 
 def mask_rows(answers: NDArray[Any], failed: dict[int, str] | None) -> NDArray[Any]:
