@@ -26,7 +26,7 @@ from topwork.metrics.scores import Report, describe_report, finite
 from topwork.models.match_data import choose_images, choose_split, match_classes
 from topwork.models.model import Model, Predictions
 from topwork.models.predictions import LabeledPredictions, report_logits
-from topwork.vectors.embed import embed_images
+from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.on_disk import map_rows, select
 
 PREDICT_CHUNK = 512
@@ -131,14 +131,7 @@ def evaluate(
     dataset = choose_split(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    extractors = model.extractors(store)
-    try:
-        dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
-    except StoreError:
-        # A test needs no store that can be written.
-        with open_scratch() as folder:
-            extractors = model.extractors(folder)
-            dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
+    dataset, vectors = _embed(model, dataset, store, strict, callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
@@ -159,6 +152,17 @@ def evaluate(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
     )
+
+
+def _embed(
+    model: Model, dataset: Dataset, store: Path, strict: bool, callback: Callback
+) -> tuple[Dataset, Embedding]:
+    """Returns the images that can be used and their vectors, also without a store to write to."""
+    try:
+        return embed_images(dataset, model.extractors(store), strict=strict, callback=callback)
+    except StoreError:
+        with open_scratch() as folder:
+            return embed_images(dataset, model.extractors(folder), strict=strict, callback=callback)
 
 
 def _judge(
