@@ -1,6 +1,8 @@
 """explain, as a person uses it."""
 
+import io
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -144,3 +146,22 @@ def test_a_picture_can_be_opened(run, here, saved):
     with Image.open("red.explain.png") as image:
         image.load()
         assert image.width > 800
+
+
+@pytest.mark.parametrize("command", ["explain", "predict"])
+@pytest.mark.parametrize("given", [b"", b"\n\n"])
+def test_an_empty_list_of_paths_is_said(run, saved, monkeypatch, command, given):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    code, out, err = run(command, saved, "-")
+    assert (code, out) == (2, "")
+    assert err == ("topwork: IMAGE: - reads a path a line on standard input, received none\n")
+
+
+@pytest.mark.parametrize("command", ["explain", "predict"])
+@pytest.mark.parametrize("url", ["https://x.org/a.png", "s3://bucket/a.png", "ftp://x/*.png"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_url_is_refused_as_it_was_given(run, saved, monkeypatch, command, url, listed):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{url}\n".encode())))
+    code, out, err = run(command, saved, "-" if listed else url)
+    assert (code, out) == (2, "")
+    assert f"must be a file on this machine, received {url}; download it first" in err

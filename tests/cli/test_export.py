@@ -50,7 +50,6 @@ def test_json_has_the_check_and_stdout_nothing_else(run, here, photos):
     [
         (("--format", "coreml"), 2, "format: must be keras, openvino"),
         (("--format", "onnx", "--precision", "bf16"), 2, "bf16 works with openvino"),
-        (("--format", "numpy"), 2, "--data DATA"),
         (("--format", "numpy", "--data", "nowhere"), 1, "nowhere"),
         (("--format", "numpy", "-o", "colours.model"), 1, "is not an export of Topwork"),
         ((), 2, "--format"),
@@ -95,3 +94,12 @@ def test_a_file_that_differs_is_kept_on_request(run, here, photos, monkeypatch):
     assert "Kept aside, as you asked, in" in words(out)
     assert str(here / "colours-numpy-differs" / "head.npz") in out.replace("\n", "")
     assert err == ""
+
+
+def test_without_the_models_images_it_says_what_the_file_was_checked_on(run, here):
+    code, out, _ = run("export", "colours.model", "--format", "numpy")
+    assert code == 0
+    said = " ".join(out.split())
+    assert "None of the model's validation images was found: checked on generated pictures" in said
+    assert "with --data DATA" in said
+    assert "accuracy" not in said

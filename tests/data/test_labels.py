@@ -1,10 +1,14 @@
 import math
 import unicodedata
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 from sklearn.preprocessing import LabelEncoder, MultiLabelBinarizer
 
 from topwork.core.data_settings import DataSettings
@@ -186,7 +190,7 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size
 )
 def test_any_python_values_are_labels_of_finite_values_or_a_dataset_error(given_labels, task):
     try:
-        found, classes, labels = number_labels(given_labels, task)
+        found, classes, labels, _ = number_labels(given_labels, task)
     except DatasetError as error:
         assert str(error)
         return
@@ -209,3 +213,62 @@ def test_lists_without_a_single_label_are_refused(labels):
 def test_numbers_that_a_head_cannot_learn_are_refused(labels):
     with pytest.raises(DatasetError, match="must be finite numbers"):
         number_labels(labels, Task.NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        (np.array([[3], [1], [3]]), ("1", "3"), [1, 0, 1]),
+        (np.array([["b"], ["a"], ["b"]]), ("a", "b"), [1, 0, 1]),
+        (np.array([["b"], ["a"], ["b"]], object), ("a", "b"), [1, 0, 1]),
+        (np.array([[1], [0], [1]], bool), ("False", "True"), [1, 0, 1]),
+        (pd.DataFrame({"kind": ["b", "a", "b"]}, [4, 5, 6]), ("a", "b"), [1, 0, 1]),
+    ],
+)
+def test_a_column_of_labels_is_one_label_of_each_image(labels, classes, numbers):
+    with pytest.warns(UserWarning, match=r"labels of shape \(3, 1\) are taken for one class"):
+        found = number_labels(labels, None)
+    assert found.classes == classes
+    assert found.labels.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.array([[1, 0], [0, 1]]), ("0", "1")),
+        (csr_matrix([[1, 0], [0, 1]]), ("0", "1")),
+        (pd.DataFrame({"wet": [1, 0], "dry": [0, 1]}), ("wet", "dry")),
+        (pd.DataFrame({"wet": [True, False], "dry": [0, 1]}), ("wet", "dry")),
+        (pd.DataFrame([[1, 0], [0, 1]], columns=["a", "a"]), ("0", "1")),
+    ],
+)
+def test_flags_in_columns_are_many_labels(labels, classes):
+    found = number_labels(labels, None, 2)
+    assert (found.task, found.classes) == (Task.LABELS, classes)
+    assert found.labels.tolist() == [[True, False], [False, True]]
+    numbers = number_labels(labels, Task.NUMBER, 2)
+    assert numbers.labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_single_label_that_an_image_has_or_has_not_may_be_asked_for():
+    assert number_labels(np.array([[1], [0]]), Task.LABELS).labels.tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (pd.Series([1, None], dtype="Int64"), "every image needs a label"),
+        (pd.Series(["a", pd.NA], dtype="string"), "every image needs a label"),
+        (pd.Series([pd.Timestamp(0), pd.NaT], dtype=object), "every image needs a label"),
+        ([date(2020, 1, 1), date(2021, 1, 1)], "received date, such as .*with str"),
+        ([Decimal("1.5"), Decimal(2)], "received Decimal"),
+        ([{"a": 1}, {"a": 2}], "received dict"),
+        ([1 + 2j, 3], "texts or numbers, received complex128"),
+        (pd.DataFrame({"a": [1, 2], "b": [0, 1]}), "an array .* of 0 and 1"),
+        (np.array(5), "2 images and 1 labels"),
+        ("ab c", "2 images and 4 labels"),
+    ],
+)
+def test_labels_that_are_none_are_refused_in_words(labels, reason):
+    with pytest.raises(DatasetError, match=reason):
+        number_labels(labels, None, 2)

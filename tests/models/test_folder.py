@@ -10,10 +10,11 @@ from safetensors.numpy import load_file, save_file
 from topwork.bases import reopen_keras_file
 from topwork.bases.engines import run_file
 from topwork.core.config import Precision
-from topwork.core.errors import ModelError
+from topwork.core.errors import ModelError, NetworkError
 from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_pixels
 from topwork.models import evaluate as evaluation
+from topwork.models.explain import Explainer
 from topwork.models.folder import LOADED_FILES, copy_model, find_keras_file, load_model
 from topwork.models.model import Provenance
 
@@ -273,6 +274,51 @@ def test_a_card_that_was_edited_badly_says_where(copy, name, value):
     change(copy / "model.json", **{name: value})
     with pytest.raises(ModelError, match=f"model.json is damaged: {name}"):
         load_model(copy)
+
+
+def list_numbers(content, place=()):
+    """The places of all numbers in JSON."""
+    if isinstance(content, bool) or content is None or isinstance(content, str):
+        return []
+    if isinstance(content, int | float):
+        return [place]
+    items = content.items() if isinstance(content, dict) else enumerate(content[:2])
+    return [found for key, value in items for found in list_numbers(value, (*place, key))]
+
+
+def put(content, place, value):
+    for key in place[:-1]:
+        content = content[key]
+    content[place[-1]] = value
+
+
+@pytest.mark.parametrize("value", [10**15, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["members", "data", "search", "settings", "calibration"])
+def test_numbers_that_no_model_has_are_refused(saved, copy, part, value):
+    card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    places = list_numbers(card[part])
+    assert places or (part == "search" and card[part] is None)
+    free = {("mean",), ("error",)} if part == "search" and abs(value) < 1e300 else set()
+    for place in {*places} - free:
+        changed = json.loads(json.dumps(card))
+        put(changed[part], place, value)
+        (copy / "model.json").write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(ModelError, match=r"is damaged|cannot be read"):
+            load_model(copy)
+
+
+def test_the_size_of_images_is_that_of_the_network(saved, copy, images):
+    card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    for size, reason in ((10**9, "members.0: .*image_size must be 1 to"), (0, "image_size")):
+        put(card, ("members", 0, "space", "image_size"), size)
+        (copy / "model.json").write_text(json.dumps(card), encoding="utf-8")
+        with pytest.raises(ModelError, match=reason):
+            load_model(copy)
+    put(card, ("members", 0, "space", "image_size"), 64)
+    (copy / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    for call in (lambda model: model.predict(images), Explainer):
+        with pytest.raises(NetworkError, match="have 32 pixels along each side, received 64"):
+            call(load_model(copy))
 
 
 def test_a_file_that_the_card_does_not_vouch_for_is_refused(copy):

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import r2_score
+from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -27,6 +28,7 @@ import topwork
 from topwork.core.config import Preset, Settings
 from topwork.core.errors import DatasetError, ModelError, SettingsError
 from topwork.core.task import Task
+from topwork.heads.dense import Dense, Head
 from topwork.recipes import train as pipeline
 
 SMALL = {
@@ -207,6 +209,162 @@ def test_labels_keep_their_dtype(named, images, new_images):
     assert classifier.predict(paths).dtype == labels.dtype
     assert classifier.predict(new_images).tolist() == [named[colour] for colour in COLOURS]
     assert classifier.score(paths, labels) > 0.9
+
+
+NFC, NFD = (unicodedata.normalize(form, "\u00e9t\u00e9") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        ({"blue": 2, "green": 9, "red": 10}, np.int64),
+        ({"blue": -1, "green": 3, "red": 11}, object),
+        ({"blue": False, "green": True}, bool),
+        ({"blue": -2.0, "green": 1.5, "red": 10.0}, np.float32),
+        ({"blue": NFD, "green": "f", "red": "z"}, str),
+        ({"blue": NFC, "green": "f", "red": "z"}, str),
+        ({"blue": "f", "green": "z", "red": NFD}, object),
+        ({"blue": "z", "green": "f", "red": NFD}, str),
+    ],
+)
+def test_one_mapping_orders_classes_labels_and_probabilities(named, given, fitted, images):
+    paths, labels, classifier = relabel(fitted, images, named, given)
+    assert classifier.classes_.tolist() == sorted({*labels.tolist()})
+    assert classifier.classes_.dtype.kind == labels.dtype.kind
+    chances = classifier.predict_proba(paths)
+    right = np.mean(classifier.predict(paths) == labels)
+    assert right > 0.9
+    assert classifier.score(paths, labels) == pytest.approx(right)
+    assert np.array_equal(classifier.classes_[chances.argmax(axis=1)], classifier.predict(paths))
+    truth = np.searchsorted(classifier.classes_, labels)
+    shown = chances if len(named) > 2 else chances[:, 1]
+    assert roc_auc_score(truth, shown, multi_class="ovr") > 0.95
+
+
+def relabel(fitted, images, named, given):
+    """A classifier that was trained with other labels: its head's outputs in their order."""
+    colours = np.array(images[1])
+    kept = np.isin(colours, [*named])
+    paths, colours = np.array(images[0])[kept].tolist(), colours[kept]
+    labels = np.array([named[colour] for colour in colours], given)
+    dataset = topwork.Dataset.from_sources(paths, labels)
+    order = [fitted.model_.classes.index(colours[list(dataset.labels).index(n)])
+             for n in range(len(dataset.classes))]  # fmt: skip
+    (layer,) = fitted.model_.head.layers
+    kernel, bias = layer.kernel[:, order], layer.bias[order]
+    if dataset.task is Task.BINARY:
+        kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
+    classifier = topwork.Classifier()
+    classifier._take(
+        replace(
+            fitted.model_,
+            classes=dataset.classes,
+            task=dataset.task,
+            head=Head((Dense(kernel, bias),)),
+            class_labels=dataset.class_labels,
+        )
+    )
+    return paths, labels, classifier
+
+
+def test_labels_in_two_encodings_are_one_class(fitted, images):
+    mixed = {"blue": NFC, "green": "f", "red": "z"}
+    paths, labels, classifier = relabel(fitted, images, mixed, object)
+    score = classifier.score(paths, labels)
+    labels[::2] = [unicodedata.normalize("NFD", label) for label in labels[::2]]
+    assert len({*labels}) == 4
+    dataset = topwork.Dataset.from_sources(paths, labels)
+    assert dataset.classes == ("f", "z", NFC)
+    assert dataset.class_labels.values == dataset.classes
+    assert classifier.predict_proba(paths).shape == (len(paths), 3)
+    assert classifier.score(paths, labels) == score > 0.9
+
+
+def test_numbers_are_scored_as_their_texts_and_the_other_way_round(fitted, images):
+    named = {"blue": 2, "green": 9, "red": 10}
+    paths, labels, classifier = relabel(fitted, images, named, int)
+    score = classifier.score(paths, labels)
+    texts = relabel(fitted, images, {key: str(value) for key, value in named.items()}, str)[2]
+    assert texts.classes_.tolist() == ["10", "2", "9"]
+    assert roc_auc_score(labels.astype(str), texts.predict_proba(paths), multi_class="ovr") > 0.95
+    assert classifier.score(paths, labels.astype(float)) == score
+    for other in (labels.astype(str), labels[:, None], labels.tolist()):
+        assert classifier.score(paths, other) == texts.score(paths, other) == score
+    with pytest.raises(DatasetError, match=r"knows the classes 2, 9, 10, and none .* as 'cat'"):
+        classifier.score(paths, ["cat"] * len(paths))
+
+
+def test_a_model_without_the_labels_type_gives_sorted_texts(fitted, saved, images, tmp_path):
+    """As Topwork wrote models at first."""
+    _, labels, classifier = relabel(fitted, images, {"blue": 2, "green": 9, "red": 10}, int)
+    model = replace(classifier.model_, class_labels=None)
+    old = topwork.Classifier()
+    old._take(model)
+    assert old.classes_.tolist() == ["10", "2", "9"]
+    assert np.array_equal(old.predict(images[0]), classifier.predict(images[0]).astype(str))
+    assert np.array_equal(
+        old.predict_proba(images[0]), classifier.predict_proba(images[0])[:, [2, 0, 1]]
+    )
+    assert old.score(images[0], labels) > 0.9
+    assert "class_labels" in json.loads((saved / "model.json").read_text())
+
+
+def test_weights_of_images_count_in_training(images, new_images):
+    paths, labels = images
+    # What has a weight of 0 is not learnt from, whatever its label says.
+    weights = np.ones(len(paths))
+    weights[::3] = 0
+    wrong = [sorted(COLOURS)[n % 2] if not weights[n] else label for n, label in enumerate(labels)]
+    classifier = make().fit(paths, wrong, weights)
+    assert classifier.predict(new_images).tolist() == list(COLOURS)
+    assert classifier.model_.data.columns == {}
+    for bad, reason in [
+        (weights[1:], r"one for each of 36 images, received shape \(35,\)"),
+        (np.where(weights, weights, -1), r"received -1.0 for image 0"),
+        (np.where(weights, weights, np.nan), r"received nan for image 0"),
+        (np.where(weights, weights, np.inf), r"received inf for image 0"),
+        (["a"] * 36, "weights must be numbers"),
+        (1.0, r"received shape \(\)"),
+        (np.zeros(36), "every training image has weight 0"),
+    ]:
+        with pytest.raises(DatasetError, match=reason):
+            make().fit(paths, wrong, sample_weight=bad)
+    dataset = replace(topwork.Dataset.from_sources(*images), weights=weights.astype(np.float32))
+    with pytest.raises(DatasetError, match="weights of its own"):
+        make().fit(dataset, sample_weight=weights)
+
+
+@pytest.mark.parametrize("count", [2, 35])
+def test_the_others_are_answered_where_an_image_is_bad(count, fitted, images):
+    classifier = topwork.Classifier()
+    classifier._take(fitted.model_)
+    paths = images[0][:count]
+    failed = {}
+    found = classifier.predict([paths[0], b"no image", *paths[1:], "none.png"], failed=failed)
+    assert {index: reason[:12] for index, reason in failed.items()} == {
+        1: "not an image", count + 1: "there is no ",
+    }  # fmt: skip
+    assert found.mask.tolist() == [n in failed for n in range(count + 2)]
+    assert found.compressed().tolist() == classifier.predict(paths).tolist()
+    failed = {}
+    chances = classifier.predict_proba([b"no image", *paths], failed=failed)
+    assert failed.keys() == {0}
+    assert chances.mask.all(axis=1).tolist() == [True] + [False] * count
+    np.testing.assert_allclose(chances[1:].data, classifier.predict_proba(paths), atol=1e-5)
+    failed = {}
+    assert not classifier.predict(paths, failed=failed).mask.any()
+    assert failed == {}
+    assert classifier.predict([b"a", b"b"], failed=failed).mask.all()
+
+
+def test_a_prediction_needs_no_store_that_can_be_written(fitted, images, photos, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    classifier = topwork.Classifier(store=tmp_path / "file" / "store")
+    classifier._take(fitted.model_)
+    wanted = fitted.model_.predict([Path(path) for path in images[0]]).probabilities
+    np.testing.assert_allclose(classifier.predict_proba(images[0]), wanted, atol=1e-5)
+    assert classifier.score(*images) > 0.9
+    assert classifier.score(topwork.Dataset.from_folder(photos)) > 0.9
 
 
 def test_score_is_the_accuracy(fitted, images, photos):
@@ -557,6 +715,27 @@ def test_a_pickled_classifier_predicts_and_saves(fitted, new_images, tmp_path):
     np.testing.assert_allclose(
         loaded.predict_proba(new_images), fitted.predict_proba(new_images), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_pickle_without_its_networks_says_how_a_model_travels(kept, fitted, images, tmp_path):
+    networks = tuple(replace(file, path=tmp_path / "gone.xml") for file in fitted.model_.networks)
+    if kept:  # what keras needs is gone alone
+        networks = fitted.model_.networks
+    stack = replace(fitted._trained.stack, folder=tmp_path / "gone")
+    lost = topwork.Classifier(store=tmp_path / "store")
+    lost._take(
+        replace(fitted.model_, networks=networks),
+        replace(fitted._trained, stack=stack),
+    )
+    lost = pickle.loads(pickle.dumps(lost))
+    calls = [lambda: lost.save(tmp_path / "m"), lost.to_keras]
+    if not kept:
+        calls += [lambda: lost.predict(images[0]), lambda: lost.predict_proba(images[0][:2])]
+    for call in calls:
+        with pytest.raises(ModelError, match=r"was in .*gone.* use save\(path\) and topwork.load"):
+            call()
+    assert not (tmp_path / "m").exists()
 
 
 TO_KERAS = """

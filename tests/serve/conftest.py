@@ -66,7 +66,7 @@ class Site:
 
 def read(response):
     body, kind = response.read(), response.headers.get("content-type", "")
-    return response.status, response.headers, json.loads(body) if "json" in kind else body
+    return response.status, response.headers, json.loads(body) if body and "json" in kind else body
 
 
 def make_form(*files, boundary="border", end="--"):

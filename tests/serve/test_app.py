@@ -129,9 +129,77 @@ def test_what_is_wrong_is_said_with_its_status(site, method, path, body, headers
     assert (status == 405) == ("allow" in head)
 
 
+def test_health_is_told_to_everybody(site, open_site, saved):
+    for headers in (
+        {"Host": "pod.internal:8000"}, {"Host": ""}, {"Origin": "https://evil.example"},
+    ):  # fmt: skip
+        assert site.ask("GET", "/healthz", headers=headers)[0] == 200
+        assert site.ask("GET", "/healthz/", headers=headers)[0] != 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/models", "/metrics", "/static/page.js"])
+def test_a_head_is_that_of_a_get_without_its_body(site, path):
+    status, head, body = site.ask("HEAD", path)
+    wanted = site.ask("GET", path)
+    assert (status, body) == (200, b"")
+    assert head["content-type"] == wanted[1]["content-type"]
+    assert "content-length" in head
+    assert site.ask("HEAD", "/predict")[0] == 405
+    assert site.ask("HEAD", "/models", headers={"Host": "evil.example"})[0] == 400
+    said = site.ask("GET", "/metrics")[2].decode()
+    assert f'topwork_requests_total{{route="{path}",status="200"}}'[:30] in said
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("abstain-below=0.9", "did you mean abstain_below"),
+        ("abstainBelow=0.9", "did you mean abstain_below"),
+        ("abstain=0.9", "did you mean abstain_below"),
+        ("abstein_below=0.9", "did you mean abstain_below"),
+        ("ABSTAIN_BELOW=0.9", "did you mean abstain_below"),
+        ("threshold=0.9", "there are model, top, neighbours, abstain_below"),
+        ("topk=1", "did you mean top"),
+        ("top_k=1", "did you mean top"),
+        ("Top=1", "did you mean top"),
+        ("neighbors=3", "did you mean neighbours"),
+        ("modle=colours", "did you mean model"),
+        ("%20top=1", "did you mean top"),
+        ("top=1&%E2%98%83=1", "is no option"),
+        ("class=red", "there are|did you mean"),
+        ("abstain_below=0.9&abstain_below=0.1", "must be given once, received 2"),
+    ],
+)
+def test_an_option_that_nobody_knows_is_refused_with_the_nearest(site, option, reason):
+    status, _, content = site.ask("POST", f"/predict?{option}", IMAGE)
+    assert status == 422
+    assert re.search(reason, content["error"]["reason"]), content
+
+
+def test_options_of_an_explanation_are_its_own(site):
+    assert site.ask("POST", "/explain?class=red", IMAGE)[0] == 200
+    for option, reason in (("label=red", "there are model, class"), ("clas=red", "mean class")):
+        status, _, content = site.ask("POST", f"/explain?{option}", IMAGE)
+        assert status == 422
+        assert reason in content["error"]["reason"]
+
+
+@pytest.mark.parametrize("passes_host", [False, True])
+def test_behind_a_proxy_the_message_says_what_helps(site, open_site, saved, passes_host):
+    origin = "https://photos.example"
+    headers = {"Origin": origin} | ({"Host": "photos.example"} if passes_host else {})
+    status, _, content = site.ask("POST", "/predict", IMAGE, headers)
+    assert status == (400 if passes_host else 403)
+    assert f"--allow-origin {origin}" in content["error"]["reason"]
+    allowed = open_site(saved, allow_origins=(origin,))
+    assert allowed.ask("POST", "/predict", IMAGE, headers)[0] == 200
+    for other in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        assert allowed.ask("POST", "/predict", IMAGE, other)[0] in (400, 403)
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:80", "[::1]:8000", "LOCALHOST:1"])
 def test_this_machine_may_be_called_by_any_of_its_names(site, host):
-    assert site.ask("GET", "/healthz", headers={"Host": host})[0] == 200
+    assert site.ask("GET", "/models", headers={"Host": host})[0] == 200
 
 
 def test_the_page_of_this_server_may_ask_it(site):

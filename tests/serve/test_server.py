@@ -183,3 +183,19 @@ def test_open_to_everybody_is_said(start):
     asked = urllib.request.Request(url + "/models", headers={"X-API-Key": "k-1", "Host": "any.com"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
         assert json.load(answer)["models"][0]["name"] == "colours"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_that_still_loads_its_libraries(tmp_path, number):
+    (tmp_path / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "topwork", "serve", "x.model"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+    )  # fmt: skip
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert errors.startswith("topwork: ") and errors.count("\n") == 1

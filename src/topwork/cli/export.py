@@ -41,7 +41,8 @@ TrainedOn = Annotated[
     typer.Option(
         metavar="DATA",
         show_default=False,
-        help="Where the images it was trained with are, to check the file on [where they were].",
+        help="Where the images it was trained with are, or any like them, to check the file on "
+        "[where they were].",
     ),
 ]
 ExportFolder = Annotated[
@@ -114,17 +115,27 @@ def show_export(console: Console, found: Exported) -> None:
     facts, parity = found.facts, found.parity
     show_skipped(console, found.skipped)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("", parity.exact.metric, "95 % interval"):
+    metric = "" if parity.exact is None else parity.exact.metric
+    for name in ("", metric, "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
     for name, report in (
         ("model, as trained", parity.trained),
         ("model, in f32", parity.exact),
         (f"{facts['format']}, {facts['precision']}", parity.exported),
     ):
-        table.add_row(name, *_say_report(report))
-    console.print(table)
+        if report is not None:
+            table.add_row(name, *_say_report(report))
+    if parity.exact is not None:
+        console.print(table)
+    else:
+        console.print(
+            f"None of the model's validation images was found: checked on {facts['check']['on']}, "
+            "which do not show how good the file is. Say where the images are with --data DATA.",
+            style="yellow",
+        )
+    what = "validation image" if parity.exact is not None else "image"
     console.print(
-        f"On {counted(parity.images, 'validation image')} {parity.agreement:.1%} of the answers "
+        f"On {counted(parity.images, what)} {parity.agreement:.1%} of the answers "
         f"are those of the model; largest difference of a logit {parity.difference:.2g} of the "
         f"{'range' if facts['task'] == 'number' else 'largest'}."
     )

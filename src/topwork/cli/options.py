@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -238,6 +239,19 @@ def print_json(content: Any) -> None:
     sys.stdout.flush()
 
 
+def _find_file(text: str) -> Path:
+    """Returns a path; refuses a URL, of which a path would lose a slash.
+
+    Raises:
+        SettingsError: with the URL.
+    """
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise SettingsError(
+            f"IMAGE: must be a file on this machine, received {show(text)}; download it first"
+        )
+    return Path(text)
+
+
 def find_images(patterns: list[str]) -> list[Path]:
     """Returns the files that are meant by files, folders and globs, each once."""
     import glob
@@ -247,10 +261,12 @@ def find_images(patterns: list[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         if pattern == "-":
-            lines = sys.stdin.buffer.read().splitlines()
-            found.update(dict.fromkeys(Path(os.fsdecode(line)) for line in lines if line))
+            lines = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
+            if not lines:
+                raise SettingsError("IMAGE: - reads a path a line on standard input, received none")
+            found.update(dict.fromkeys(_find_file(line) for line in lines))
             continue
-        path = Path(pattern)
+        path = _find_file(pattern)
         if path.is_dir():
             matches = list_images(path)
         elif path.exists() or not glob.has_magic(pattern):

@@ -87,8 +87,11 @@ _cleaners: list[Callable[[], object]] = []
 def watch() -> None:
     """Makes SIGINT and SIGTERM end this process, whatever it does; for the start of a program.
 
-    A signal that the parent ignores stays ignored, as `nohup` and shell scripts expect.
+    A signal that the parent ignores stays ignored, as `nohup` and shell scripts expect. The second
+    call does nothing.
     """
+    if _state.wakeup is not None:
+        return
     reading, _state.wakeup = socket.socketpair()
     _state.wakeup.setblocking(False)
     _state.watched = tuple(n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN)

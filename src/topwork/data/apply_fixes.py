@@ -91,7 +91,7 @@ def _without_lost_classes(dataset: Dataset, before: Dataset) -> Dataset:
         return replace(dataset, classes=classes, labels=dataset.labels[:, kept])
     new_index = np.cumsum(~lost) - 1
     labels = np.where(dataset.labels < 0, -1, new_index[dataset.labels]).astype(np.int32)
-    return replace(dataset, classes=classes, labels=labels)
+    return replace(dataset, classes=classes, labels=labels, class_labels=None)
 
 
 def _count(dataset: Dataset) -> NDArray[np.int64]:

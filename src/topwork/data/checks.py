@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
+from topwork.data.labels import LARGEST
 from topwork.data.listing import SHOWN, Listing, Split
 
 if TYPE_CHECKING:
@@ -57,6 +59,34 @@ def check_training(dataset: Dataset) -> None:
         raise DatasetError("every training image has weight 0; at least one must count")
     if dataset.task is not Task.NUMBER:
         _check_split_classes(dataset, training)
+
+
+def weigh(dataset: Dataset, weights: ArrayLike) -> Dataset:
+    """Returns a dataset whose images count in training as they are told.
+
+    Args:
+        dataset: N images without weights.
+        weights: (N,) finite numbers, 0 or more.
+
+    Raises:
+        DatasetError: it has weights of its own, or these are of another shape or range.
+    """
+    if dataset.weights is not None:
+        raise DatasetError("a Dataset with weights of its own takes no others; leave them out")
+    try:
+        values = np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"weights must be numbers: {error}") from None
+    if values.shape != (len(dataset),):
+        raise DatasetError(
+            f"weights must be one for each of {len(dataset)} images, received shape {values.shape}"
+        )
+    bad = np.flatnonzero(~((values >= 0) & (values <= LARGEST)))
+    if len(bad):
+        raise DatasetError(
+            f"weights must be finite and 0 or more, received {values[bad[0]]} for image {bad[0]}"
+        )
+    return replace(dataset, weights=values.astype(np.float32))
 
 
 def count_unlabelled(dataset: Dataset) -> int:

@@ -21,10 +21,11 @@ from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.checks import check_class_count, check_training
+from topwork.data.class_labels import ClassLabels
+from topwork.data.given_images import take_images
 from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
 from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.folder import read_folder
-from topwork.data.sources import as_source, is_one_image
 from topwork.data.splits import assign_strata, hold_out, join_groups, merge_rare, number_groups
 from topwork.images.decode import Source
 
@@ -63,6 +64,7 @@ class Dataset:
         weights: (N,) float32, how much each counts in training; None where all count the same.
         hashes: SHA-256 of each image's bytes, hex; None until they were read.
         read_as: how a table was read, and what its labels mean; None where nothing was said.
+        class_labels: the classes as Python was given them; None where that is by their names.
     """
 
     root: Path | str | None
@@ -79,9 +81,16 @@ class Dataset:
     weights: NDArray[np.float32] | None = None
     hashes: tuple[str, ...] | None = None
     read_as: DataSettings | None = None
+    class_labels: ClassLabels | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def __repr__(self) -> str:
+        where = f"{len(self)} images" + (f" of {self.root}" if self.root is not None else "")
+        outputs = {Task.LABELS: "labels", Task.NUMBER: "numbers"}.get(self.task, "classes")
+        left_out = f", {len(self.skipped)} left out" if self.skipped else ""
+        return f"<Dataset: {where}, {len(self.classes)} {outputs}, {self.split_sizes()}{left_out}>"
 
     @property
     def targets(self) -> NDArray[Any]:
@@ -243,9 +252,10 @@ class Dataset:
 
         Args:
             sources: N paths, encoded images as bytes, or uint8 arrays (H, W) or (H, W, 3).
-            labels: N texts or numbers; sorted, as text, they become the classes. N lists of
-                texts, or an array (N, C) of 0 and 1, for many labels at once. None for images
-                without labels, which can only be predicted: no classes, labels of -1.
+            labels: N texts or numbers, or a column of them (N, 1); sorted, as text, they become
+                the classes. N lists of texts, or an array or a frame (N, C) of 0 and 1, for many
+                labels at once. None for images without labels, which can only be predicted: no
+                classes, labels of -1.
             task: what the labels mean; None to tell by their form. `number` for numbers (N,) or
                 (N, C) that are to be estimated.
 
@@ -254,33 +264,20 @@ class Dataset:
                 all texts nor all numbers, or fewer than two classes.
             SettingsError: an array of another shape or dtype, or there is no such task.
         """
-        if is_one_image(sources):
-            raise DatasetError(f"a list of images is needed, received one: {sources!r:.80}")
-        read = tuple(as_source(source) for source in sources)
-        if not read:
-            raise DatasetError("at least one image is needed, received none")
-        kind = DataSettings.create(task=task).task
-        classes: tuple[str, ...] = ()
-        if labels is None:
-            kind, values = Task.CLASSES, np.full(len(read), -1, np.int32)
-        else:
-            count = len(labels) if hasattr(labels, "__len__") else 1
-            if count != len(read):
-                raise DatasetError(
-                    f"every image needs one label, received {len(read)} images and {count} labels"
-                )
-            kind, classes, values = number_labels(labels, kind)
+        read = take_images(sources)
+        found = number_labels(labels, DataSettings.create(task=task).task, len(read))
         return cls(
             root=None,
-            classes=classes,
+            classes=found.classes,
             sources=read,
             names=tuple(
                 str(source) if isinstance(source, Path) else f"image {index}"
                 for index, source in enumerate(read)
             ),
-            labels=values,
+            labels=found.labels,
             splits=np.full(len(read), str(Split.TRAIN)),
-            task=kind,
+            task=found.task,
+            class_labels=found.class_labels,
         )
 
     @classmethod

@@ -9,8 +9,9 @@ N: images, C: classes, labels or numbers.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Sequence, Sized
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
+from topwork.data.class_labels import KINDS, ClassLabels
 from topwork.data.listing import Listing, make_writable
 
 YES = frozenset(("1", "1.0", "true", "yes"))
@@ -25,6 +27,10 @@ NO = frozenset(("0", "0.0", "false", "no", ""))
 SEPARATOR = "|"
 # The largest number that is finite in single precision, in which heads are trained.
 LARGEST = float(np.finfo(np.float32).max)
+
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+# Of pandas, which need not be installed.
+_MISSING = ("NAType", "NaTType")
 
 Labels = NDArray[Any]
 Text = str | tuple[str, ...] | None
@@ -152,34 +158,84 @@ def parse_number(text: str) -> float | None:
     return value if abs(value) <= LARGEST and "_" not in text else None
 
 
-def number_labels(given: Any, task: Task | None) -> tuple[Task, tuple[str, ...], Labels]:
+class PythonLabels(NamedTuple):
+    """Labels that were given as Python values.
+
+    Attributes:
+        task: what they mean.
+        classes: names of the C classes, labels or numbers.
+        labels: as `Dataset.labels` has them.
+        class_labels: the classes as they were given; None where that is by their names.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    labels: Labels
+    class_labels: ClassLabels | None
+
+
+def number_labels(given: Any, task: Task | None, count: int | None = None) -> PythonLabels:
     """Interprets labels that are Python values.
 
     Args:
-        given: N texts or numbers, N lists of texts, or an array (N, C).
+        given: N texts or numbers, N lists of texts, or an array or frame (N, C); None for N
+            images without labels.
         task: what they mean; None to tell it from their form.
-
-    Returns:
-        The task, names of the C classes, and labels as `Dataset.labels` has them.
+        count: N, if it is known.
 
     Raises:
         DatasetError: labels that are missing, mixed, or do not fit the task.
+
+    Warns:
+        UserWarning: an array (N, 1) is taken for one label of each image.
     """
+    if given is None and count is not None:
+        return PythonLabels(Task.CLASSES, (), np.full(count, -1, np.int32), None)
+    given, columns = _unwrap(given)
+    found = len(given) if isinstance(given, Sized) and getattr(given, "ndim", None) != 0 else 1
+    if count not in (None, found):
+        raise DatasetError(
+            f"every image needs one label, received {count} images and {found} labels"
+        )
     if task is Task.NUMBER:
-        return task, *_take_numbers(given)
+        return PythonLabels(task, *_take_numbers(given), None)
+    if task is not Task.LABELS and getattr(given, "ndim", 1) == 2 and given.shape[1] == 1:
+        warnings.warn(
+            f"labels of shape {given.shape} are taken for one class of each image; give (N,), or "
+            "for a single label that an image has or has not lists of texts",
+            UserWarning,
+            stacklevel=2,
+        )
+        given = given[:, 0]
     if task in (None, Task.LABELS) and _is_nested(given):
         classes, labels = _take_sets(given)
         if not classes:
             raise DatasetError("at least one image needs a label, received empty lists alone")
-        return Task.LABELS, classes, labels
+        return PythonLabels(Task.LABELS, columns or classes, labels, None)
     if task is Task.LABELS:
         raise DatasetError("for many labels at once, every image needs a list of them")
-    names, numbers = _number(given)
+    names, numbers, class_labels = _number(given)
     if len(names) < 2:
         raise DatasetError(
             f"at least 2 classes are needed, received one in the labels: {', '.join(names)}"
         )
-    return _choose_task(task, names), tuple(names), numbers.astype(np.int32)
+    return PythonLabels(
+        _choose_task(task, names), tuple(names), numbers.astype(np.int32), class_labels
+    )
+
+
+def _unwrap(given: Any) -> tuple[Any, tuple[str, ...]]:
+    """Returns a frame or a sparse matrix as an array, and what columns of flags are called."""
+    if hasattr(given, "toarray"):
+        return given.toarray(), ()
+    if not (hasattr(given, "columns") and hasattr(given, "to_numpy")):
+        return given, ()
+    names = tuple(name_class(str(name)) for name in given.columns)
+    array = np.asarray(given.to_numpy())
+    if array.dtype == object and array.shape[1] > 1:
+        array = np.array(array.tolist())
+    flags = array.dtype.kind in "biuf" and len({*names}) == len(names)
+    return array, names if flags else ()
 
 
 def _is_nested(given: Any) -> bool:
@@ -222,8 +278,8 @@ def _take_sets(given: Any) -> tuple[tuple[str, ...], Labels]:
     return tuple(map(str, range(flags.shape[1]))), flags.astype(bool)
 
 
-def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
-    """Returns the sorted classes as text, and each label's index among them."""
+def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp], ClassLabels | None]:
+    """Returns the sorted classes as text, each label's index among them, and how they look."""
     try:
         values = np.asarray(labels)
     except ValueError:
@@ -238,22 +294,31 @@ def _number(labels: ArrayLike) -> tuple[list[str], NDArray[np.intp]]:
     names = [name_class(str(name)) for name in classes]
     once = sorted({*names}) if isinstance(classes[0], str) else list(dict.fromkeys(names))
     index_of = {name: n for n, name in enumerate(once)}
-    return once, np.array([index_of[name] for name in names])[numbers]
+    indices = np.array([index_of[name] for name in names])[numbers]
+    return once, indices, ClassLabels.from_values(classes, names, once)
 
 
 def _check_labels(values: NDArray[Any], given: ArrayLike) -> None:
-    if values.dtype.kind not in "biufUTO":
+    if values.dtype.kind not in KINDS:
         raise DatasetError(f"labels must be texts or numbers, received {values.dtype}")
     # NumPy turns numbers among texts into texts, and a missing label into "nan".
     objects = np.asarray(given, object) if values.dtype.kind in "UTO" else values
     others = [label for label in objects.tolist() if not isinstance(label, str)]
-    if any(label is None or _is_not_finite(label) for label in others):
+    if any(_is_missing(label) for label in others):
         raise DatasetError("every image needs a label, received None, NaN or infinity among them")
+    odd = [label for label in others if not isinstance(label, _NUMBERS)]
+    if odd:
+        raise DatasetError(
+            f"labels must be texts or numbers, received {type(odd[0]).__name__}, such as "
+            f"{odd[0]!r:.60}; make texts of them with str"
+        )
     if 0 < len(others) < len(objects):
         raise DatasetError(
             f"labels must be all texts or all numbers, received both, such as {others[0]!r}"
         )
 
 
-def _is_not_finite(label: Any) -> bool:
+def _is_missing(label: Any) -> bool:
+    if label is None or type(label).__name__ in _MISSING:
+        return True
     return isinstance(label, float | np.floating) and not np.isfinite(label)

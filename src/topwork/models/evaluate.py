@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,8 @@ import numpy as np
 
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.errors import DatasetError, SettingsError
+from topwork.core.errors import DatasetError, SettingsError, StoreError
+from topwork.core.files import open_scratch
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped, Split
@@ -24,7 +26,7 @@ from topwork.metrics.scores import Report, describe_report, finite
 from topwork.models.match_data import choose_images, choose_split, match_classes
 from topwork.models.model import Model, Predictions
 from topwork.models.predictions import LabeledPredictions, report_logits
-from topwork.vectors.embed import embed_images
+from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.on_disk import map_rows, select
 
 PREDICT_CHUNK = 512
@@ -129,8 +131,7 @@ def evaluate(
     dataset = choose_split(match_classes(model, dataset), split)
     threshold = find_threshold(model, coverage)
     check_abstain(model, abstain_below)
-    extractors = model.extractors(store)
-    dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
+    dataset, vectors = _embed(model, dataset, store, strict, callback)
     callback.on_embedded(dataset, vectors)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
@@ -151,6 +152,17 @@ def evaluate(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
     )
+
+
+def _embed(
+    model: Model, dataset: Dataset, store: Path, strict: bool, callback: Callback
+) -> tuple[Dataset, Embedding]:
+    """Returns the images that can be used and their vectors, also without a store to write to."""
+    try:
+        return embed_images(dataset, model.extractors(store), strict=strict, callback=callback)
+    except StoreError:
+        with open_scratch() as folder:
+            return embed_images(dataset, model.extractors(folder), strict=strict, callback=callback)
 
 
 def _judge(
@@ -288,25 +300,41 @@ def _say_numbers(names: Sequence[str], values: list[float], widths: Any) -> list
     return said
 
 
-def predict_all(model: Model, dataset: Dataset, store: Path, *, few: int = FEW) -> Floats32:
+def predict_all(
+    model: Model,
+    dataset: Dataset,
+    store: Path,
+    *,
+    failed: dict[int, str] | None = None,
+    few: int = FEW,
+) -> Floats32:
     """Returns the logits (N, C) of a dataset's N images, reusing and keeping their vectors.
 
     Args:
         model: the model.
         dataset: the images.
-        store: where vectors are kept.
+        store: where vectors are kept, if they can be.
+        failed: takes the reason for each image that cannot be used, by its index, whose logits
+            are NaN; the store is not used then. None to refuse such images.
         few: fewer images than this are predicted without the store.
 
     Raises:
         DatasetError: an image cannot be used.
     """
-    if len(dataset) < few:
-        found = model.predict(dataset.sources)
+    if len(dataset) >= few and failed is None:
+        # Vectors are kept to be sooner the next time; nobody asked for that here.
+        with contextlib.suppress(StoreError):
+            usable, vectors = embed_images(dataset, model.extractors(store))
+            _refuse_any(usable.skipped[len(dataset.skipped) :])
+            return map_rows(model.head.logits, vectors.values)
+    found = model.predict(dataset.sources)
+    if failed is None:
         _refuse_any(Skipped(dataset.names[n], reason) for n, reason in found.failed.items())
         return found.logits
-    usable, vectors = embed_images(dataset, model.extractors(store))
-    _refuse_any(usable.skipped[len(dataset.skipped) :])
-    return map_rows(model.head.logits, vectors.values)
+    failed.update(found.failed)
+    logits = np.full((len(dataset), found.logits.shape[1]), np.nan, np.float32)
+    logits[found.indices] = found.logits
+    return logits
 
 
 def _refuse_any(failed: Iterable[Skipped]) -> None:

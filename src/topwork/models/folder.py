@@ -7,10 +7,10 @@ import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from topwork.core.config import Settings
@@ -18,6 +18,7 @@ from topwork.core.errors import ModelError
 from topwork.core.files import hash_file, write_folder
 from topwork.core.runtime import find_version
 from topwork.core.task import Task
+from topwork.data.class_labels import ClassLabels
 from topwork.heads.dense import Dense, Head
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
@@ -72,6 +73,16 @@ class Card(BaseModel):
     making: Provenance | None = None
     agreement: Agreement | None = None
     doubts: tuple[str, ...] = ()
+    class_labels: ClassLabels | None = None
+
+    @model_validator(mode="after")
+    def _check_class_labels(self) -> Self:
+        given = self.class_labels
+        if given is not None and not (
+            self.task.picks_one and len(given.values) == len(self.classes)
+        ):
+            raise ValueError("class_labels must be one for each of the classes")
+        return self
 
 
 def current_versions() -> dict[str, str]:
@@ -162,6 +173,7 @@ def load_model(path: Path | str) -> Model:
         networks=_find_networks(folder, len(card.members)),
         versions=card.versions,
         provenance=card.making,
+        class_labels=card.class_labels,
     )
 
 

@@ -92,7 +92,7 @@ def _renumber(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
         labels[:, numbers] = dataset.labels
     else:
         labels = np.array(numbers, np.int32)[dataset.labels]
-    return replace(dataset, classes=classes, labels=labels)
+    return replace(dataset, classes=classes, labels=labels, class_labels=None)
 
 
 def choose_split(dataset: Dataset, split: str) -> Dataset:

@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topwork.bases import Stack, name_inputs
 from topwork.bases.engines import OpenVINOEngine, resolve_precision
@@ -36,6 +36,7 @@ from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.core.task import Task
+from topwork.data.class_labels import ClassLabels
 from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, read_pixels
 from topwork.metrics.calibration import Calibration
@@ -44,6 +45,11 @@ from topwork.metrics.history import History
 from topwork.vectors.extractors import FeatureExtractor
 from topwork.vectors.store import Space, VectorStore
 
+# What a model's numbers may be: far more than any is, and nothing that breaks what reads it.
+MOST_PX = 4096
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 # So many images are answered one by one sooner than the networks are compiled for more.
 QUICK = 4
 
@@ -61,9 +67,16 @@ class BaseInfo(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     space: Space
-    feature_shape: tuple[int, int, int]
-    vector_length: int
-    parameters: int
+    feature_shape: tuple[Size, Size, Size]
+    vector_length: Size
+    parameters: Count
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        size_px = self.space.image_size
+        if not 1 <= size_px <= MOST_PX:
+            raise ValueError(f"image_size must be 1 to {MOST_PX} pixels, received {size_px}")
+        return self
 
     @property
     def local_space(self) -> Space:
@@ -109,8 +122,8 @@ class DataFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     fingerprint: str
-    counts: dict[str, dict[str, int]]
-    skipped: int
+    counts: dict[str, dict[str, Count]]
+    skipped: Count
     split: dict[str, Any]
     columns: dict[str, str] = {}
 
@@ -129,12 +142,12 @@ class SearchFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    heads: int
-    recipes: int
-    replicates: int
+    heads: Count
+    recipes: Count
+    replicates: Count
     folds: bool
-    mean: float
-    error: float | None
+    mean: Finite
+    error: Finite | None
 
 
 class Provenance(BaseModel):
@@ -165,10 +178,10 @@ class ValidationScore(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     metric: str
-    value: float
-    interval: tuple[float | None, float | None]
-    loss: float
-    figures: dict[str, float | None]
+    value: Finite
+    interval: tuple[Finite | None, Finite | None]
+    loss: Finite
+    figures: dict[str, Finite | None]
 
 
 @dataclass(frozen=True)
@@ -219,6 +232,7 @@ class Model:
         networks: the file that each base's vectors come from.
         versions: of Python and the libraries that made it.
         provenance: the command that made it; None if that was Python.
+        class_labels: the classes as Python was given them; None where that is by their names.
     """
 
     classes: tuple[str, ...]
@@ -235,6 +249,12 @@ class Model:
     networks: tuple[NetworkFile, ...]
     versions: dict[str, str]
     provenance: Provenance | None = None
+    class_labels: ClassLabels | None = None
+
+    @property
+    def class_values(self) -> NDArray[Any]:
+        """The classes as Python was given them, (C,), in the order of `classes`."""
+        return np.array(self.classes) if self.class_labels is None else self.class_labels.to_array()
 
     @property
     def temperature(self) -> float:

@@ -274,6 +274,7 @@ def _describe(saved: SavedModel, folder: Path) -> Card:
         versions=model.versions,
         making=model.provenance,
         files=dict(zip(CHECKED_FILES, hashes, strict=True)),
+        class_labels=model.class_labels,
     )
 
 

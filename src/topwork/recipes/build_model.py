@@ -96,6 +96,7 @@ def build_result(
             images=_list_images(dataset, vectors),
             networks=find_networks(prepared.stack),
             versions=current_versions(),
+            class_labels=dataset.class_labels,
         ),
         stack=prepared.stack,
         report=report,

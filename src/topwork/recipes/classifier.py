@@ -18,8 +18,8 @@ from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.leftovers import sweep
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.data.labels import number_labels
-from topwork.data.listing import Skipped
+from topwork.data.labels import name_class, number_labels
+from topwork.data.listing import SHOWN, Skipped
 from topwork.heads.dense import Floats, decide, probabilities
 from topwork.heads.tuning.trackers import tracked
 from topwork.heads.tuning.trials import Journal, Trial
@@ -29,7 +29,7 @@ from topwork.models.folder import load_model
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import document_settings
-from topwork.recipes.estimator import Estimator, check_labels_given, warn_of
+from topwork.recipes.estimator import Estimator, check_labels_given, mask_rows, warn_of
 from topwork.recipes.progress import Screen, make_console
 from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
@@ -59,6 +59,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     Attributes:
         classes_: (C,) the labels, sorted; of the dtype that `fit` was given, texts for many labels.
+            Texts that differ only in how their accents are encoded are one label.
         history_: losses and accuracies of all epochs; `history_.plot()` draws them.
         skipped_: what was left out, with the reasons.
         model_: the trained `Model`.
@@ -72,33 +73,45 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
     _other: ClassVar = "Regressor"
 
-    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
-        plain = labels is None or dataset.task is Task.LABELS
-        self.classes_ = np.array(dataset.classes) if plain else np.unique(np.asarray(labels))
-        super()._take(trained, dataset, labels)
+    def _take(self, model: Model, trained: TrainResult | None = None) -> None:
+        super()._take(model, trained)
+        self.classes_ = model.class_values[self._columns]
 
-    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+    @property
+    def _columns(self) -> NDArray[np.int64]:
+        """Which of the model's classes each of `classes_` is, (C,)."""
+        values = self.model_.class_values
+        if self.model_.task is Task.LABELS:
+            return np.arange(len(values))
+        return np.argsort(values, kind="stable")
+
+    def predict(self, X: Any, *, failed: dict[int, str] | None = None) -> NDArray[Any]:  # noqa: N803
         """Returns the most probable label (N,) of each of N images, of the dtype of `classes_`.
 
         For many labels (N, C) of 0 and 1, in the order of `classes_`.
 
+        Args:
+            X: N images as in `fit`.
+            failed: takes the reason for each image that cannot be read, by its index; the answer
+                is then a masked array, in which the rows of those are masked. None to refuse
+                such images.
+
         Raises:
             DatasetError: an image cannot be read.
         """
-        logits = self._logits(X)
-        answers = decide(self.model_.task, logits)
+        logits = self._logits(X, failed)
+        answers = decide(self.model_.task, np.nan_to_num(logits))
         if self.model_.task is Task.LABELS:
-            return answers.astype(np.int64)
-        return np.asarray(self.classes_[answers])
+            return mask_rows(answers.astype(np.int64), failed)
+        return mask_rows(np.asarray(self.model_.class_values[answers]), failed)
 
-    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+    def predict_proba(self, X: Any, *, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
         """Returns the probabilities (N, C) float32 of the classes in the order of `classes_`.
 
-        Raises:
-            DatasetError: an image cannot be read.
+        Args and Raises as for `predict`.
         """
-        logits = self._logits(X)
-        return probabilities(self.model_.task, logits)
+        logits = self._logits(X, failed)
+        return mask_rows(probabilities(self.model_.task, logits)[:, self._columns], failed)
 
     def score(
         self,
@@ -124,14 +137,39 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if isinstance(X, Dataset):
             figures = self._evaluate(X).report.figures
             return figures["exact" if self.model_.task is Task.LABELS else "accuracy"]
-        if self.model_.task is not Task.LABELS:
-            return float(super().score(X, y, sample_weight))
-        return float(accuracy_score(self._flags(y), self.predict(X), sample_weight=sample_weight))
+        if self.model_.task is Task.LABELS:
+            truth, found = self._flags(y), self.predict(X)
+        else:
+            truth, found = self._number(y), decide(self.model_.task, self._logits(X))
+        return float(accuracy_score(truth, found, sample_weight=sample_weight))
+
+    def _number(self, labels: Any) -> NDArray[np.int64]:
+        """Returns the number of each label among the model's classes (N,), -1 for an unknown one.
+
+        Texts are compared as they look, however their accents are encoded; a number may also be
+        given as its text, and the other way round.
+        """
+        model = self.model_
+        given = np.asarray(labels)
+        given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
+        number_of: dict[Any, int] = {name: n for n, name in enumerate(model.classes)}
+        number_of |= {value: n for n, value in enumerate(model.class_values.tolist())}
+
+        def find(label: Any) -> int:
+            return number_of.get(label, number_of.get(name_class(str(label)), -1))
+
+        found = np.array([find(label) for label in given.tolist()], np.int64)
+        if len(found) and (found < 0).all():
+            raise DatasetError(
+                f"the model knows the classes {', '.join(model.classes[:SHOWN])}, and none of the "
+                f"labels to score is one of them, such as {given.tolist()[0]!r}"
+            )
+        return found
 
     def _flags(self, labels: Any) -> NDArray[np.int64]:
         """Returns many labels as (N, C) of 0 and 1 in the order of `classes_`."""
-        _, names, flags = number_labels(labels, Task.LABELS)
-        column_of = {name: n for n, name in enumerate(self.classes_.tolist())}
+        _, names, flags, _ = number_labels(labels, Task.LABELS)
+        column_of = {name: n for n, name in enumerate(self.model_.classes)}
         unknown = [name for name in names if name not in column_of]
         if unknown:
             raise DatasetError(f"the model does not know the label {unknown[0]}")
@@ -159,14 +197,13 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
     _tasks: ClassVar = (Task.NUMBER,)
     _other: ClassVar = "Classifier"
 
-    def predict(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
+    def predict(self, X: Any, *, failed: dict[int, str] | None = None) -> NDArray[np.float32]:  # noqa: N803
         """Returns the numbers (N,) float32 of N images; (N, C) where there are several.
 
-        Raises:
-            DatasetError: an image cannot be read.
+        Args and Raises as for `Classifier.predict`.
         """
-        logits = self._logits(X)
-        return logits[:, 0] if logits.shape[1] == 1 else logits
+        logits = self._logits(X, failed)
+        return mask_rows(logits[:, 0] if logits.shape[1] == 1 else logits, failed)
 
     def score(
         self,
@@ -245,7 +282,7 @@ def tune(
         tuning = pipeline.Tuning(plan, frozenset(settings), journal)
         trained = pipeline.tune(dataset, wanted, folder, tuning, callback=screen)
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
-    estimator._take(trained, dataset, None)
+    estimator._take(trained.model, trained)
     warn_of(trained.images.skipped, "see skipped_")
     return estimator
 
@@ -271,19 +308,13 @@ def load(path: str | Path) -> Classifier | Regressor:
         path: the model's folder.
 
     Returns:
-        A fitted classifier, or for numbers a regressor. Its labels are text, also where `fit`
-        was given numbers.
+        A fitted classifier, or for numbers a regressor. Its labels are of the dtype that `fit`
+        was given; text where the model was saved by a Topwork that did not keep it.
 
     Raises:
         ModelError: it is not a model, was made by a newer Topwork, or is damaged.
     """
     model = load_model(Path(path).absolute())
     estimator = _make_estimator(model)
-    if isinstance(estimator, Classifier):
-        estimator.classes_ = np.array(model.classes)
-    estimator.model_ = model
-    estimator.history_ = model.history
-    estimator.skipped_ = ()
-    estimator.trials_ = ()
-    estimator._trained = None
+    estimator._take(model)
     return estimator

@@ -12,18 +12,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from topwork.bases import write_keras_file
+from topwork.bases.network import KERAS_FILES
 from topwork.core import warm_up
 from topwork.core.callbacks import SILENT
 from topwork.core.config import Settings
-from topwork.core.errors import DatasetError
+from topwork.core.errors import DatasetError, ModelError, NetworkError
 from topwork.core.files import open_scratch
 from topwork.core.leftovers import sweep
 from topwork.core.task import Task
+from topwork.data.checks import weigh
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped
 from topwork.heads.dense import Floats
@@ -56,6 +59,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     skipped_: tuple[Skipped, ...]
     trials_: tuple[Trial, ...]
     model_: Model
+    _trained: TrainResult | None
     # Which tasks it is for, and what to use for others.
     _tasks: ClassVar[tuple[Task, ...]]
     _other: ClassVar[str]
@@ -73,13 +77,15 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     # What scikit-learn, `help` and editors read.
     __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
         """Trains a head on labelled images.
 
         Args:
             X: a `Dataset`, or N images: paths, encoded bytes, or uint8 arrays (H, W) or
                 (H, W, 3) in 0..255.
             y: N labels, see the class; none for a `Dataset`.
+            sample_weight: (N,) how much each image counts in training, 0 or more; not for a
+                `Dataset` with weights of its own.
 
         Returns:
             self.
@@ -95,9 +101,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         store = self._store
         sweep(store)
         dataset = self._read(X, y)
+        if sample_weight is not None:
+            dataset = weigh(dataset, sample_weight)
         with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
             trained = pipeline.train(dataset, settings, store, screen)
-        self._take(trained, dataset, y)
+        self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
@@ -125,25 +133,34 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             )
         return images
 
-    def _take(self, trained: TrainResult, dataset: Dataset, labels: Any) -> None:
-        del dataset, labels
-        self.model_ = trained.model
-        self.history_ = trained.model.history
-        self.skipped_ = trained.images.skipped
-        self.trials_ = trained.trials
-        self._trained: TrainResult | None = trained
+    def _take(self, model: Model, trained: TrainResult | None = None) -> None:
+        """Takes a model that was trained now, or was loaded."""
+        self.model_ = model
+        self.history_ = model.history
+        self.skipped_ = () if trained is None else trained.images.skipped
+        self.trials_ = () if trained is None else trained.trials
+        self._trained = trained
 
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
-        found = evaluation.evaluate(self.model_, dataset, "test", self._store, strict=self.strict)
+        try:
+            found = evaluation.evaluate(
+                self.model_, dataset, "test", self._store, strict=self.strict
+            )
+        except NetworkError:
+            self._refuse_lost()
+            raise
         warn_of(found.skipped, "they do not count", stacklevel=4)
         return found
 
     def save(self, path: str | Path) -> None:
         """Writes the model as a folder that needs nothing else; see `topwork.load`.
 
+        That is how a model travels. A pickle holds the head alone: it works where the networks
+        lie that it was fitted with.
+
         Raises:
-            ModelError: it cannot be written.
+            ModelError: it cannot be written, or the networks are gone.
 
         Warns:
             UserWarning: something of what was saved is doubtful.
@@ -152,6 +169,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if self._trained is None:
             copy_model(self._folder, Path(path))
         else:
+            self._refuse_lost()
             warm_up.saving()
             for warning in self._trained.save(Path(path)).warnings:
                 warnings.warn(f"{path} is saved; {warning}", UserWarning, stacklevel=2)
@@ -164,8 +182,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         It runs on the Keras backend of this process: the one chosen by `KERAS_BACKEND` or
         Keras' own settings, JAX if neither chose one and TensorFlow is not installed. Resize
         images as `model_.interpolation` says.
+
+        Raises:
+            ModelError: the networks are gone.
         """
         check_is_fitted(self, "model_")
+        self._refuse_lost()
         _choose_keras_backend()
         import keras
 
@@ -195,10 +217,40 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             if value != _SIGNATURE.parameters[name].default
         }
 
-    def _logits(self, X: Any) -> Floats:  # noqa: N803
+    def _logits(self, X: Any, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
-        return evaluation.predict_all(self.model_, dataset, self._store)
+        try:
+            return evaluation.predict_all(self.model_, dataset, self._store, failed=failed)
+        except NetworkError:
+            self._refuse_lost()
+            raise
+
+    def _refuse_lost(self) -> None:
+        """Says so where the networks are gone: from a store, or with the machine they were on.
+
+        Raises:
+            ModelError: with the first file.
+        """
+        needed = [file.path for file in self.model_.networks]
+        if self._trained is not None:
+            needed += [self._trained.stack.folder / name for name in KERAS_FILES]
+        lost = [path for path in needed if not path.is_file()]
+        if lost:
+            raise ModelError(
+                f"the network of this {type(self).__name__.lower()} was in {lost[0]}, and is gone; "
+                "fit it again. To take it elsewhere use save(path) and topwork.load(path): a "
+                "pickle holds the head alone"
+            )
+
+
+def mask_rows(answers: NDArray[Any], failed: dict[int, str] | None) -> NDArray[Any]:
+    """Returns answers of N images with the rows of those that failed masked; as is for None."""
+    if failed is None:
+        return answers
+    mask = np.zeros(answers.shape, bool)
+    mask[[*failed]] = True
+    return np.ma.MaskedArray(answers, mask)
 
 
 def check_labels_given(images: Any, labels: ArrayLike | None, weights: ArrayLike | None) -> None:

@@ -9,13 +9,14 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from topwork.serve import schema
 from topwork.serve.http_errors import HTTPError, describe, encode
+from topwork.serve.known_options import check_options
 from topwork.serve.middleware import IMAGES_KEY, AccessMiddleware, LogMiddleware
 from topwork.serve.service import Service
 from topwork.serve.uploads import read_uploads
@@ -93,6 +94,7 @@ def _add_answers(app: FastAPI, service: Service, keyed: bool) -> None:
         summary="Say what is in images",
         responses=schema.responses(key=keyed, model=schema.Answers, images=True),
         openapi_extra=schema.IMAGES_BODY,
+        dependencies=[Depends(check_options)],
     )
     async def predict(
         request: Request,
@@ -125,6 +127,7 @@ def _add_answers(app: FastAPI, service: Service, keyed: bool) -> None:
         summary="Say where in an image a class is seen",
         responses=schema.responses(key=keyed, model=schema.Explanation, images=True),
         openapi_extra=schema.IMAGES_BODY,
+        dependencies=[Depends(check_options)],
     )
     async def explain(
         request: Request,

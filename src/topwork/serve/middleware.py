@@ -28,7 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("topwork.serve")
 
-OPEN_PATHS = ("/", "/healthz")
+HEALTH = "/healthz"
+OPEN_PATHS = ("/", HEALTH)
 STATIC = "/static/"
 # Longest address in the log, in characters; the rest is cut off.
 LOGGED_CHARS = 100
@@ -54,9 +55,10 @@ class AccessMiddleware:
         app: the application that it wraps.
         api_key: that requests must have; None if they need none.
         host: that the server is bound to, if only this machine reaches it; requests must name
-            it then, which stops a page of another site whose name resolves to this machine (DNS
-            rebinding). None if any host may be named.
-        origins: other sites whose pages may send requests; `*` for all.
+            it then, or one of `origins`, which stops a page of another site whose name resolves
+            to this machine (DNS rebinding). None if any host may be named.
+        origins: other sites whose pages may send requests, or what a proxy calls this one; `*`
+            for all.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class AccessMiddleware:
         self._key = None if api_key is None else api_key.encode()
         self._host = host
         self._origins = frozenset(origins)
+        self._hosts = frozenset(map(host_of_origin, origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with the reason why not."""
@@ -75,15 +78,31 @@ class AccessMiddleware:
             except HTTPError as error:
                 await send_error(send, error)
                 return
+            if scope["method"] == "HEAD":
+                await self._answer_head(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers as to a GET; the server leaves out the body."""
+        asked = {**scope, "method": "GET"}
+        try:
+            await self.app(asked, receive, send)
+        finally:
+            scope["route"] = asked.get("route")
+
     def _check(self, headers: dict[bytes, bytes], path: str) -> None:
+        if path == HEALTH:
+            # Who looks after servers asks for it by whatever name, and learns nothing else.
+            return
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._host is not None and not _is_local(host, self._host):
+        known_host = "*" in self._origins or host in self._hosts
+        if not (self._host is None or known_host or _is_local(host, self._host)):
             raise HTTPError(
                 400,
                 f"Host: must be localhost, an address or {self._host}, received {host!r}; to be "
-                "reached under another name, bind to its address with --host",
+                f"reached under another name, behind a proxy too, allow it with --allow-origin "
+                f"https://{printable(host)} (or http), or bind to its address with --host",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
         known = not origin or {origin, "*"} & self._origins
@@ -91,7 +110,7 @@ class AccessMiddleware:
             raise HTTPError(
                 403,
                 f"pages of {origin!r} may not ask {host!r}; allow them with --allow-origin "
-                "(behind a proxy, have it pass on Host)",
+                f"{printable(origin)}, also where it is a proxy's name for this server",
             )
         if self._key is None or path in OPEN_PATHS or path.startswith(STATIC):
             return

@@ -174,6 +174,7 @@ class Job:
             if not chunks:
                 break
             self._begin(chunks)
+            self.store.check_writable()
             if self.extractor.run_remotely is not None:
                 self._run_remotely(chunks, self.extractor.run_remotely)
             else:

@@ -216,6 +216,24 @@ class VectorStore:
             self._put_aside(name)
             raise DamagedPartError(f"{self.address}/{name}: {error}") from error
 
+    def check_writable(self) -> None:
+        """Refuses a store that cannot be written, before vectors are made for it.
+
+        Raises:
+            StoreError: with the reason.
+        """
+        try:
+            self._write_record()
+        except OSError as error:
+            raise self._say_unwritable(error) from error
+
+    def _say_unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot write vectors to {self.address}: {error.strerror or error}. The {len(self)} "
+            "vectors already there are kept; make room or choose another place with --store, and "
+            "run again"
+        )
+
     def write(self, images: Sequence[str], vectors: Floats32) -> str:
         """Writes one part and returns its address.
 
@@ -231,12 +249,7 @@ class VectorStore:
             self._write_record()
             name = write_part(self._files, images, vectors)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise StoreError(
-                f"cannot write vectors to {self.address}: {reason}. The {len(self)} vectors "
-                "already there are kept; make room or choose another place with --store, and run "
-                "again"
-            ) from error
+            raise self._say_unwritable(error) from error
         self._add({name: digests})
         return f"{self.address}/{name}"
 

@@ -303,11 +303,6 @@ def test_what_takes_time_is_told(saved, photos, tmp_path):
     assert heard[-2:] == ["writing NumPy", "running NumPy on 12 images"]
 
 
-def test_a_model_that_knows_no_data_asks_for_it(saved, tmp_path):
-    with pytest.raises(SettingsError, match="--data DATA"):
-        export_model(saved, tmp_path / "out", format="numpy")
-
-
 def test_bf16_needs_a_cpu_that_has_it(saved, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "resolve_precision", lambda wanted: Precision.F32)
     with pytest.raises(SettingsError, match="bf16 arithmetic, which this CPU lacks; take f16"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import fill
 from recorder import Recorder
 
 from topwork.core.config import Interpolation
@@ -67,9 +68,10 @@ def test_lost_and_changed_images_are_named(model, answers, photos, tmp_path):
     assert damaged.name in reasons
 
 
-def test_other_data_is_refused(model, answers, flat):
+def test_other_data_is_refused(model, answers, tmp_path):
+    fill(tmp_path, 5, (90, 90, 90), start=700)
     with pytest.raises(DatasetError, match=r"none of the 12 validation images .* with --data DATA"):
-        read(model, answers, flat)
+        read(model, answers, tmp_path)
 
 
 def test_many_images_are_spread_over_all(model, answers, photos):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import flip_network
-from topwork.bases.engines.openvino import compile_network, mapped_errors, prune
+from topwork.bases.engines.compiled import Compiled
+from topwork.bases.engines.openvino import check_size, compile_network, mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
 
@@ -37,25 +38,32 @@ def open_features(
     Raises:
         NetworkError: the file is missing or damaged, or has no pooling.
     """
-    openvino = import_openvino()
-    with mapped_errors(path):
-        core = openvino.Core()
-        model = prune(core.read_model(path), output)
-        if flip:
-            flip_network(model)
-        pooling = _find_pooling(model)
-        features = pooling.input_value(0)
-        axes = sorted(int(axis) % 4 for axis in pooling.input_value(1).get_node().get_data())
-        model = openvino.Model([openvino.opset13.result(features)], model.get_parameters())
-        edit = openvino.preprocess.PrePostProcessor(model)
-        edit.input().tensor().set_element_type(openvino.Type.u8)
-        edit.output().tensor().set_element_type(openvino.Type.f32)
-        model = edit.build()
-        model.reshape([1, image_size, image_size, 3])
-        compiled = compile_network(core, model, precision, {"PERFORMANCE_HINT": "LATENCY"})
+    axes: list[int] = []
+
+    def compile() -> Any:
+        openvino = import_openvino()
+        with mapped_errors(path):
+            core = openvino.Core()
+            model = prune(core.read_model(path), output)
+            check_size(model, image_size)
+            if flip:
+                flip_network(model)
+            pooling = _find_pooling(model)
+            features = pooling.input_value(0)
+            found = pooling.input_value(1).get_node().get_data()
+            axes[:] = sorted(int(axis) % 4 for axis in found)
+            model = openvino.Model([openvino.opset13.result(features)], model.get_parameters())
+            edit = openvino.preprocess.PrePostProcessor(model)
+            edit.input().tensor().set_element_type(openvino.Type.u8)
+            edit.output().tensor().set_element_type(openvino.Type.f32)
+            model = edit.build()
+            model.reshape([1, image_size, image_size, 3])
+            return compile_network(core, model, precision, {"PERFORMANCE_HINT": "LATENCY"})
+
+    compiled = Compiled(compile)
 
     def run(pixels: Pixels) -> Floats:
-        request = compiled.create_infer_request()
+        request = compiled.open_request()
         request.infer({0: pixels[None]})
         found = request.get_output_tensor(0).data
         if axes == [2, 3]:  # channels first

@@ -8,6 +8,7 @@ the feature maps of a small batch stay in the cache.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from topwork.bases import flip_network
+from topwork.bases.engines.compiled import Compiled
 from topwork.bases.engines.engine import Floats, Pixels, Tag
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
@@ -95,7 +97,6 @@ class OpenVINOEngine:
         streams: int | None = None,
         threads: int | None = None,
     ) -> None:
-        openvino = import_openvino()
         self.image_size = image_size
         self.precision = precision
         self.batch_size = batch_size
@@ -110,17 +111,23 @@ class OpenVINOEngine:
         if threads:
             # Pinned, the threads of every process would start on the same cores.
             hints |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
-        with mapped_errors(path):
-            core = openvino.Core()
-            model = prune(core.read_model(path), output)
-            # Pixels are bytes: converting them inside the network moves a quarter of the data.
-            edit = openvino.preprocess.PrePostProcessor(model)
-            edit.input().tensor().set_element_type(openvino.Type.u8)
-            model = edit.build()
-            if flip:
-                flip_network(model)
-            model.reshape([batch_size, image_size, image_size, 3])
-            self._compiled = compile_network(core, model, precision, hints)
+
+        def compile() -> Any:
+            openvino = import_openvino()
+            with mapped_errors(path):
+                core = openvino.Core()
+                model = prune(core.read_model(path), output)
+                check_size(model, image_size)
+                # Pixels are bytes: converting them inside the network moves a quarter of the data.
+                edit = openvino.preprocess.PrePostProcessor(model)
+                edit.input().tensor().set_element_type(openvino.Type.u8)
+                model = edit.build()
+                if flip:
+                    flip_network(model)
+                model.reshape([batch_size, image_size, image_size, 3])
+                return compile_network(core, model, precision, hints)
+
+        self._compiled = Compiled(compile)
 
     def run(self, images: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, Floats]]:
         """Runs the network over a stream of images.
@@ -134,7 +141,8 @@ class OpenVINOEngine:
         """
         # Requests are waited for in turn. A queue with callbacks would let OpenVINO's own
         # threads drop the last reference to the network, and abort on joining themselves.
-        idle = [self._compiled.create_infer_request() for _ in range(self.streams + 1)]
+        process = os.getpid()
+        idle = [self._compiled.open_request() for _ in range(self.streams + 1)]
         running: deque[tuple[list[Tag], Any]] = deque()
         try:
             for batch in _chunks(images, self.batch_size):
@@ -146,7 +154,8 @@ class OpenVINOEngine:
             while running:
                 yield from self._finish(running, idle)
         finally:
-            for _, request in running:
+            # Not in a process that was forked meanwhile, where nothing runs them.
+            for _, request in running if process == os.getpid() else ():
                 request.wait()
 
     def _finish(
@@ -170,9 +179,12 @@ class OpenVINOEngine:
         It takes pixels (`batch_size`, S, S, 3) uint8 and gives outputs (`batch_size`, D) float32.
         Opening a request waits for those that run, so whoever runs many batches keeps one.
         """
-        request = self._compiled.create_infer_request()
+        request, process = self._compiled.open_request(), os.getpid()
 
         def run(pixels: Pixels) -> Floats:
+            nonlocal request, process
+            if process != os.getpid():
+                request, process = self._compiled.open_request(), os.getpid()
             request.infer({0: pixels})
             return np.array(request.get_output_tensor(0).data, np.float32)
 
@@ -234,7 +246,7 @@ def run_outputs(
             names = list(pixels)
         if set(names) != set(pixels):
             raise RuntimeError(f"it has the inputs {sorted(names)}, received {sorted(pixels)}")
-        compiled = compile_network(core, model, precision, {})
+        compiled = Compiled(lambda: compile_network(core, model, precision, {})).get()
         ports = [compiled.output(output) for output in outputs]
         found: list[list[Floats]] = [[] for _ in ports]
         # One by one: what Keras exports may have the size of its batch written down.
@@ -262,6 +274,15 @@ def prune(model: Any, output: str | None) -> Any:
         raise RuntimeError(f"an output of one input is needed, and this one has {names}")
     openvino = import_openvino()
     return openvino.Model([openvino.opset13.result(chosen)], inputs)
+
+
+def check_size(model: Any, image_size: int) -> None:
+    """Refuses another size than a network is made for: it would give other answers, or none."""
+    height = model.inputs[0].get_partial_shape()[1]
+    if height.is_static and height.get_length() != image_size:
+        raise RuntimeError(
+            f"its images have {height.get_length()} pixels along each side, received {image_size}"
+        )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ class Parity:
         agreement: share of the answers that are the exact ones: classes, decisions about labels,
             or numbers within a twentieth of their range.
         batch_difference: the same between batches of 1, 3 and 8 of the same images.
-        exported: how good the file is on these images.
+        exported: how good the file is on these images; None where the truth is not known, as
+            for the other two.
         exact: how good the model is in f32.
         trained: how good it was as it was trained.
     """
@@ -40,9 +41,9 @@ class Parity:
     difference: float
     agreement: float
     batch_difference: float
-    exported: Report
-    exact: Report
-    trained: Report
+    exported: Report | None
+    exact: Report | None
+    trained: Report | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the figures for `export.json`."""
@@ -52,9 +53,11 @@ class Parity:
             "difference": finite(self.difference),
             "agreement": self.agreement,
             "batch_difference": finite(self.batch_difference),
-            "metric": self.exact.metric,
+            "metric": None if self.exact is None else self.exact.metric,
             **{
-                name: {
+                name: None
+                if found is None
+                else {
                     "value": finite(found.value),
                     "interval": [finite(end) for end in found.interval],
                 }
@@ -67,7 +70,7 @@ def compare_export(
     title: str,
     task: Task,
     classes: int,
-    predictions: LabeledPredictions,
+    predictions: LabeledPredictions | None,
     *,
     exported: Floats32,
     exact: Floats32,
@@ -79,7 +82,8 @@ def compare_export(
         title: of the file's format.
         task: what the logits mean.
         classes: C.
-        predictions: what the model said of N images as it was trained, and the truth.
+        predictions: what the model said of N images as it was trained, and the truth; None if
+            that is not known.
         exported: (N, C) float32 of the file.
         exact: (N, C) float32 of the model in f32.
         batches: the file's logits (M, C) for the same M images, by batches of several sizes; at
@@ -94,15 +98,20 @@ def compare_export(
         refuse(title, "some of its logits are not finite")
     scale = find_scale(task, exact)
     first, *others = batches
-    truth = predictions.labels
+
+    def report(logits: Floats32) -> Report | None:
+        if predictions is None:
+            return None
+        return report_logits(task, predictions.labels, logits, classes)
+
     return Parity(
         images=len(exact),
         difference=find_difference(exported, exact, scale),
         agreement=find_agreement(task, exported, exact),
         batch_difference=find_difference(np.stack(others), first, scale),
-        exported=report_logits(task, truth, exported, classes),
-        exact=report_logits(task, truth, exact, classes),
-        trained=report_logits(task, truth, predictions.logits, classes),
+        exported=report(exported),
+        exact=report(exact),
+        trained=None if predictions is None else report(predictions.logits),
     )
 
 

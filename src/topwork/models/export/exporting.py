@@ -12,13 +12,12 @@ from topwork.core.arrays import Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.child_process import ask_child
 from topwork.core.config import Precision
-from topwork.core.errors import ModelError, SettingsError, counted
+from topwork.core.errors import DatasetError, ModelError, SettingsError, counted
 from topwork.core.files import hash_file, open_beside, write_folder
 from topwork.core.leftovers import sweep
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
 from topwork.models.checks.exported import Parity, compare_export, find_fault, refuse
-from topwork.models.checks.images import DecodedImages
 from topwork.models.checks.tolerances import MIN_AGREEMENT, find_max_difference
 from topwork.models.export.batches import Arrays
 from topwork.models.export.facts import (
@@ -30,12 +29,12 @@ from topwork.models.export.facts import (
 )
 from topwork.models.export.formats import Format, Input, Numbers, Request, make_request
 from topwork.models.export.head_file import run_head, write_head
-from topwork.models.export.images import read_checked, read_fitted, read_predictions
+from topwork.models.export.images import GIVE_DATA, read_predictions
 from topwork.models.export.keras_file import run_keras, write_keras
 from topwork.models.export.openvino_file import run_openvino, write_openvino
+from topwork.models.export.stand_ins import CheckedImages, Origin, find_checked, find_fitted
 from topwork.models.folder import OPENVINO_FILE, find_keras_file, load_model
 from topwork.models.model import Model
-from topwork.models.predictions import LabeledPredictions
 
 # Ends the name of a folder with a file that does not say what the model says.
 DIFFERS = "-differs"
@@ -119,8 +118,10 @@ def export_model(
         format: the program it is for.
         precision: the numbers its weights are kept in.
         input: the numbers that it takes pixels in, 0 to 255.
-        data: where the images that the model was trained with are; None where the model knows.
-            The file is compared on those of validation, int8 is fitted to those of training.
+        data: where the images that the model was trained with are, or any like them; None where
+            the model knows. The file is compared on those of validation, int8 is fitted to those
+            of training. Where they are gone, the file is compared on what there is instead; see
+            `stand_ins`.
         cache: folder for what of the data comes from other machines or has to be unpacked.
         keep_differing: keep a file that does not agree, in a folder whose name ends in
             `-differs`, and say so in what is returned.
@@ -128,7 +129,7 @@ def export_model(
 
     Raises:
         SettingsError: the format cannot do it, or a package or the data is missing.
-        DatasetError: none of the model's images is in the data.
+        DatasetError: the data cannot be read, or there is no image to fit int8 to.
         ModelError: the model is damaged, the folder is not ours to replace or cannot be
             written, another program breaks, or the file does not say what the model says.
         NetworkError: Keras or OpenVINO does not open a file.
@@ -142,17 +143,21 @@ def export_model(
     _check_int8(loaded, folder, request)
     predictions = read_predictions(loaded, folder)
     dataset = _open_data(loaded, data, cache, callback)
-    images = read_checked(loaded, predictions, dataset, callback)
-    fitted = read_fitted(loaded, dataset, callback) if request.numbers is Numbers.INT8 else {}
+    fitted: dict[str, Pixels] = {}
+    if request.numbers is Numbers.INT8:
+        missing = DatasetError(
+            f"precision: int8 is fitted to images; {GIVE_DATA}, or any like them"
+        )
+        fitted = find_fitted(loaded, dataset, missing, callback)
+    checked = find_checked(loaded, folder, predictions, dataset, callback)
     job = _Job(loaded, folder, request, fitted)
-    return _make_folder(job, path, images, predictions, callback, keep_differing=keep_differing)
+    return _make_folder(job, path, checked, callback, keep_differing=keep_differing)
 
 
 def _make_folder(
     job: _Job,
     path: Path,
-    images: DecodedImages,
-    predictions: LabeledPredictions,
+    checked: CheckedImages,
     callback: Callback,
     *,
     keep_differing: bool,
@@ -165,7 +170,7 @@ def _make_folder(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_beside(path) as new:
-            exported = _export(job, new, images, predictions, callback)
+            exported = _export(job, new, checked, callback)
             if exported.fault is not None and not keep_differing:
                 refuse(traits.title, f"{exported.fault}; --keep-differing keeps it aside")
             target = path if exported.fault is None else aside
@@ -181,24 +186,26 @@ def _move_all(source: Path, target: Path) -> None:
         path.rename(target / path.name)
 
 
-def _export(
-    job: _Job, new: Path, images: DecodedImages, predictions: LabeledPredictions, callback: Callback
-) -> Exported:
+def _export(job: _Job, new: Path, checked: CheckedImages, callback: Callback) -> Exported:
     """Fills a folder with an export, whether or not it agrees."""
-    traits = job.request.traits
+    traits, images = job.request.traits, checked.images
     callback.on_wait(f"writing {traits.title}")
     facts = describe_export(job.model, job.folder, job.request)
     write_export(job, new, write_facts(facts))
     callback.on_wait(f"running {traits.title} on {counted(len(images), 'image')}")
-    parity = _compare(job, new, images, predictions)
+    parity = _compare(job, new, checked)
     fault = find_fault(parity, job.request.numbers)
+    if checked.origin is Origin.GENERATED and find_max_difference(job.request.numbers) is None:
+        # Answers to what is no photograph are too close to each other for so few bits.
+        fault = None
     files = sorted(file for file in new.rglob("*") if file.is_file())
     sizes = {file.relative_to(new).as_posix(): file.stat().st_size for file in files}
     facts["files"] = {
         name: {"bytes": size, "sha256": hash_file(new / name)} for name, size in sizes.items()
     }
-    skipped = tuple(Skipped(predictions.names[row], why) for row, why in images.lost.items())
-    facts["check"] = parity.to_json() | _describe_check(job, skipped) | {"fault": fault}
+    skipped = tuple(Skipped(checked.names[row], why) for row, why in images.lost.items())
+    about = {"on": str(checked.origin), "fault": fault}
+    facts["check"] = parity.to_json() | _describe_check(job, skipped) | about
     (new / EXPORT_FILE).write_text(write_facts(facts) + "\n", encoding="utf-8")
     return Exported(new, new, sum(sizes.values()), parity, skipped, facts, fault)
 
@@ -239,19 +246,19 @@ def _check_int8(model: Model, folder: Path, request: Request) -> None:
 
 def _open_data(
     model: Model, data: Dataset | Path | str | None, cache: Path | None, callback: Callback
-) -> Dataset:
+) -> Dataset | None:
+    """Opens the data; None where nobody said where it is and the model cannot find it."""
     if isinstance(data, Dataset):
         return data
-    path = model.find_data() if data is None else str(data)
-    callback.on_wait(f"reading {path}")
     columns: dict[str, Any] = {**model.data.columns}
-    return Dataset.open(
-        path,
-        labelled=False,
-        cache=cache,
-        callback=callback,
-        **columns,
-    )
+    try:
+        path = model.find_data() if data is None else str(data)
+        callback.on_wait(f"reading {path}")
+        return Dataset.open(path, labelled=False, cache=cache, callback=callback, **columns)
+    except (SettingsError, DatasetError):
+        if data is not None:
+            raise
+        return None
 
 
 def write_export(job: _Job, folder: Path, facts: str) -> None:
@@ -325,17 +332,16 @@ def _find_vectors(job: _Job, arrays: dict[str, Pixels]) -> Any:
     return run_openvino(source, arrays, Input.FLOAT32, Precision.F32, names)["logits"]
 
 
-def _compare(
-    job: _Job, folder: Path, images: DecodedImages, predictions: LabeledPredictions
-) -> Parity:
+def _compare(job: _Job, folder: Path, checked: CheckedImages) -> Parity:
     model, source = job.model, job.folder / OPENVINO_FILE
-    outputs = run_export(job, folder, images.pixels)
-    exact = run_openvino(source, images.pixels, Input.FLOAT32, Precision.F32, ["logits"])
+    pixels = checked.images.pixels
+    outputs = run_export(job, folder, pixels)
+    exact = run_openvino(source, pixels, Input.FLOAT32, Precision.F32, ["logits"])
     return compare_export(
         job.request.traits.title,
         model.task,
         len(model.classes),
-        predictions.take(images.rows),
+        checked.predictions,
         exported=outputs["logits"],
         exact=exact["logits"],
         batches=tuple(array for name, array in outputs.items() if name != "logits"),

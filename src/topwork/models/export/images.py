@@ -1,7 +1,7 @@
 """The real images of an export: those it is checked with, those int8 is fitted to.
 
-A model remembers its images by name and by the hash of their bytes. What is looked for in the
-data is by name, and what is found is used if its bytes are still the same.
+A model remembers its images by name and by the hash of their bytes. They are looked for in the
+data by name, and those that are not there, or are others by now, by their hash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from topwork.core.arrays import Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ModelError
 from topwork.data.dataset import Dataset
+from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
+from topwork.images.decode import Source
 from topwork.models.checks.images import DecodedImages, decode_images
 from topwork.models.folder import RETRAIN
 from topwork.models.model import Model
@@ -64,7 +66,7 @@ def read_checked(
     Raises:
         DatasetError: none of them is in the dataset.
     """
-    rows = _spread(np.arange(len(predictions)), most)
+    rows = spread(np.arange(len(predictions)), most)
     return _read(
         model, predictions.names, predictions.hashes, rows, dataset, callback, "validation"
     )
@@ -85,14 +87,24 @@ def read_fitted(model: Model, dataset: Dataset, callback: Callback = SILENT) -> 
         DatasetError: none of them is in the dataset.
     """
     images = model.images
-    rows = _spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
+    rows = spread(np.flatnonzero(np.array(images.splits) == Split.TRAIN), MOST_FITTED)
     return _read(model, images.names, images.hashes, rows, dataset, callback, "training").pixels
 
 
-def _spread(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
+def spread(rows: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Returns rows (N,): all of them, or `most` from first to last."""
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
     return rows.astype(np.int64)
+
+
+def _hash_sources(dataset: Dataset, callback: Callback) -> dict[str, Source]:
+    """Returns the images of a dataset by the hash of their bytes."""
+    try:
+        hashed = hash_images(dataset, False, callback)
+    except DatasetError:  # none can be read
+        return {}
+    return dict(zip(hashed.hashes or (), hashed.sources, strict=True))
 
 
 def _read(
@@ -106,15 +118,26 @@ def _read(
 ) -> DecodedImages:
     warm_up.running_networks()
     known = dataset.sources_by_name
-    images = decode_images(
-        [known.get(name) for name in names],
-        hashes,
-        rows,
-        model.inputs,
-        model.interpolation,
-        changed="changed since the model was trained",
-        callback=callback,
-    )
+    sources = [known.get(name) for name in names]
+
+    def decode(rows: NDArray[np.int64]) -> DecodedImages:
+        return decode_images(
+            sources,
+            hashes,
+            rows,
+            model.inputs,
+            model.interpolation,
+            changed="changed since the model was trained",
+            callback=callback,
+        )
+
+    images = decode(rows)
+    if images.lost:
+        source_of = _hash_sources(dataset, callback)
+        for row in images.lost:
+            sources[row] = source_of.get(hashes[row], sources[row])
+        if any(hashes[row] in source_of for row in images.lost):
+            images = decode(rows)
     if not len(images):
         first = ""
         if images.lost:
