@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from topwork.bases import Stack, name_inputs
 from topwork.bases.engines import OpenVINOEngine, resolve_precision
@@ -35,6 +35,7 @@ from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
+from topwork.core.ranges import parse_ranges
 from topwork.core.task import Task
 from topwork.heads.dense import Head, probabilities
 from topwork.images.decode import Source, read_pixels
@@ -64,6 +65,12 @@ class BaseInfo(BaseModel):
     feature_shape: tuple[int, int, int]
     vector_length: int
     parameters: int
+
+    @field_validator("space")
+    @classmethod
+    def _check_ranges(cls, space: Space) -> Space:
+        parse_ranges(space.ranges)
+        return space
 
     @property
     def local_space(self) -> Space:
@@ -276,6 +283,11 @@ class Model:
         return Interpolation(self.bases[0].space.interpolation)
 
     @property
+    def ranges(self) -> str:
+        """Which values are black and white in pictures of more than 8 bits; see `core.ranges`."""
+        return self.bases[0].space.ranges
+
+    @property
     def precision(self) -> Precision:
         """The arithmetic that the vectors were trained in."""
         return Precision(self.bases[0].space.precision)
@@ -354,7 +366,7 @@ class Model:
 
         def load(source: Source) -> Pixels | ImageError:
             try:
-                return read_pixels(source, engine.image_size, self.interpolation)
+                return read_pixels(source, engine.image_size, self.interpolation, self.ranges)
             except ImageError as error:
                 return error
 

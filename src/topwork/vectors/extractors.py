@@ -54,7 +54,7 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
 
     Args:
         network: the base.
-        settings: filter, precision, and whether an image is flipped.
+        settings: filter, range, precision, and whether an image is flipped.
         view: which view; None for the one that a prediction sees.
     """
     return Space(
@@ -67,6 +67,7 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
         precision=str(choose_precision(settings)),
         view=view or (FLIP if settings.flip else ORIGINAL),
         calibration=network.int8.calibration if network.int8 else "",
+        ranges=settings.range or "",
     )
 
 
