@@ -158,10 +158,13 @@ def pile(here):
 
 
 def test_predict_takes_files_folders_and_globs_each_image_once(run, saved, pile):
+    (pile / "deep" / "IMG_7").write_bytes(encode(picture()))
     code, out, err = run("predict", saved, "pile", "pile/*.png", "pile/a.png", "--json")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ("pile: left out 1 file that is no image by its name or first bytes: notes.txt\n")
     answers = [json.loads(line) for line in out.splitlines()]
-    assert [answer["path"] for answer in answers] == ["pile/a.png", "pile/b.PNG", "pile/deep/c.png"]
+    names = ["pile/a.png", "pile/b.PNG", "pile/deep/IMG_7", "pile/deep/c.png"]
+    assert [answer["path"] for answer in answers] == names
     for answer in answers:
         found = answer["predictions"]
         assert {entry["label"] for entry in found} == {*COLOURS}
