@@ -2,7 +2,7 @@ import pytest
 
 from topwork.core.config import Settings
 from topwork.core.errors import SettingsError
-from topwork.core.ranges import Kind, format_ranges, parse_ranges
+from topwork.core.ranges import Kind, format_ranges, leave_out_usual, parse_ranges
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,18 @@ def test_settings_keep_a_range_in_one_form():
     again = Settings.create(range="uint16 0..255,float32 0..1").range
     assert again == "float32 0..1, uint16 0..255"
     assert Settings(**Settings.create(range=again).model_dump()).range == again
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("", ""),
+        ("uint16 0..65535", ""),
+        ("float32 0..1, uint16 0..65535", "float32 0..1"),
+        ("uint16 0..4095", "uint16 0..4095"),
+        # Floating numbers of 0 to 65535 were asked for too.
+        ("0..65535", "0..65535"),
+    ],
+)
+def test_what_16_bits_usually_mean_can_be_left_out(text, left):
+    assert leave_out_usual(text) == left

@@ -5,6 +5,7 @@ from PIL import Image
 from recorder import Recorder
 
 from topwork.core.config import Interpolation, Settings
+from topwork.core.ranges import leave_out_usual
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.pixel_kinds import look_at_pixels, settle_pixels
@@ -94,10 +95,11 @@ def test_a_dark_picture_stays_dark_among_others():
     assert abs(dark.mean() - pictures[-1].mean() * 255) < 1
 
 
-def test_what_all_16_bits_say_is_not_recorded_but_said():
+def test_what_all_16_bits_say_is_recorded_and_no_part_of_a_key():
     dataset = Dataset.from_sources([wide(65535)(share) for share in shares(3)])
     _, settings, found = settle_pixels(dataset, Settings.create())
-    assert settings.range is None
+    assert settings.range == "uint16 0..65535"
+    assert leave_out_usual(settings.range) == ""
     assert found.said[0].startswith("uint16 pixels are read as 0..65535")
 
 
@@ -146,7 +148,7 @@ def test_the_images_for_tests_do_not_decide(tmp_path):
     dataset = hash_images(Dataset.from_folder(tmp_path), strict=False)
     assert look_at_pixels(dataset, "").ranges == "uint16 0..4095"
     only = dataset.select(dataset.splits == "test")
-    assert look_at_pixels(only, "").ranges == ""
+    assert look_at_pixels(only, "").ranges == "uint16 0..65535"
 
 
 def test_the_order_of_images_does_not_matter():

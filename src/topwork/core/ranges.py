@@ -26,6 +26,8 @@ class Kind(StrEnum):
 
 # Black and white of each kind; of the others each file's own values decide.
 Ranges = Mapping[Kind, tuple[float, float]]
+# What 16 bits mean where nothing else was said.
+FULL = 0.0, 65535.0
 
 # A dot has digits on both sides, so that `0...1` is nothing, and not 0 to 0.1.
 _NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -74,6 +76,14 @@ def format_ranges(ranges: Ranges) -> str:
     if len(ranges) == len(Kind) and len({*ranges.values()}) == 1:
         return format_range(*ranges[Kind.UINT16])
     return ", ".join(f"{kind} {format_range(*ranges[kind])}" for kind in sorted(ranges))
+
+
+def leave_out_usual(text: str) -> str:
+    """Returns ranges without the one that 16 bits have where nothing is said."""
+    ranges = parse_ranges(text)
+    if ranges.get(Kind.UINT16) != FULL or len({*ranges.values()}) < len(ranges) == len(Kind):
+        return text
+    return format_ranges({kind: ends for kind, ends in ranges.items() if kind is not Kind.UINT16})
 
 
 def format_range(low: float, high: float) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from topwork.core import warm_up
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
@@ -34,6 +35,7 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
         except ImageError as error:
             return error
 
+    warm_up.decoding()
     bad: dict[int, str] = {}
     hashes, traits = [""] * len(dataset), np.zeros(len(dataset), np.uint8)
     for index, result in enumerate(in_threads(look, dataset.sources, together=TOGETHER)):

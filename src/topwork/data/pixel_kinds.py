@@ -21,7 +21,6 @@ from topwork.core.ranges import Kind, format_range, format_ranges, parse_ranges
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
-from topwork.images.depth import FULL
 from topwork.images.pixel_range import choose_range
 from topwork.images.traits import Trait, find_paper, find_values
 
@@ -36,8 +35,8 @@ class PixelFindings:
     """How pixels are read.
 
     Attributes:
-        ranges: which values are black and white; empty where each file says it, or none has more
-            than 8 bits. See `core.ranges`.
+        ranges: which values are black and white; empty where no image has more than 8 bits. See
+            `core.ranges`.
         said: what was guessed, or is doubtful, a sentence each.
     """
 
@@ -88,6 +87,17 @@ def look_at_pixels(dataset: Dataset, given: str) -> PixelFindings:
     return PixelFindings(ranges, tuple(said))
 
 
+def say_unscaled(names: Sequence[str]) -> str:
+    """Says that images have more than 8 bits a channel, which a model has no range for."""
+    more = ", …" if len(names) > SHOWN else ""
+    have = "image has" if len(names) == 1 else "images have"
+    return (
+        f"{len(names)} {have} more than 8 bits a channel, and the model has no range for them: "
+        "each is scaled by a guess of its own; train with --range LOW..HIGH: "
+        f"{', '.join(names[:SHOWN])}{more}"
+    )
+
+
 def _settle_ranges(dataset: Dataset, deep: NDArray[np.intp], given: str) -> tuple[str, list[str]]:
     known, said = dict(parse_ranges(given)), list[str]()
     if not len(deep):
@@ -103,8 +113,7 @@ def _settle_ranges(dataset: Dataset, deep: NDArray[np.intp], given: str) -> tupl
         chosen = choose_range(kind, together)
         if chosen is None:
             continue
-        if not (kind is Kind.UINT16 and chosen == FULL):
-            known[kind] = chosen
+        known[kind] = chosen
         said.append(
             f"{kind} pixels are read as {format_range(*chosen)}, black to white, by the values of "
             f"{counted(len(parts), 'image')} ({together.min():.6g}..{together.max():.6g}); "

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.core.errors import ImageError
-from topwork.core.ranges import Kind, Ranges
+from topwork.core.ranges import FULL, Kind, Ranges
 
-# What 16 bits mean where nothing else was said.
-FULL = 0.0, 65535.0
 # Source: TIFF 6.0, sections 3 and 19; GDAL, "GTiff", tag 42113.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _NO_DATA = 258, 262, 339, 42113
 _UNSIGNED, _SIGNED = 1, 2

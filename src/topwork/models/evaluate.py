@@ -16,8 +16,10 @@ from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped, Split
+from topwork.data.pixel_kinds import PixelFindings, say_unscaled
 from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
+from topwork.images.traits import Trait
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite
@@ -132,6 +134,7 @@ def evaluate(
     extractors = model.extractors(store)
     dataset, vectors = embed_images(dataset, extractors, strict=strict, callback=callback)
     callback.on_embedded(dataset, vectors)
+    _tell_unscaled(model, dataset, callback)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
     values, chosen = vectors.values, np.ones(len(origin), bool)
@@ -151,6 +154,14 @@ def evaluate(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
     )
+
+
+def _tell_unscaled(model: Model, dataset: Dataset, callback: Callback) -> None:
+    if model.knows_range or dataset.traits is None:
+        return
+    rows = np.flatnonzero(dataset.traits & Trait.DEEP)
+    if len(rows):
+        callback.on_pixels(PixelFindings("", (say_unscaled([dataset.names[n] for n in rows]),)))
 
 
 def _judge(

@@ -38,7 +38,8 @@ from topwork.core.parallel import in_threads
 from topwork.core.ranges import parse_ranges
 from topwork.core.task import Task
 from topwork.heads.dense import Head, probabilities
-from topwork.images.decode import Source, read_pixels
+from topwork.images.decode import Source, decode, read_bytes
+from topwork.images.traits import Trait, find_traits
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
@@ -188,12 +189,15 @@ class Predictions:
             themselves for numbers.
         indices: (N,) int64, which of the given images each row belongs to.
         failed: reason by index, for the others.
+        unscaled: which have more than 8 bits a channel, where the model has no range for them:
+            each was scaled by a guess of its own.
     """
 
     logits: Floats32
     probabilities: Floats32
     indices: NDArray[np.int64]
     failed: dict[int, str]
+    unscaled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -288,6 +292,11 @@ class Model:
         return self.bases[0].space.ranges
 
     @property
+    def knows_range(self) -> bool:
+        """Whether it was trained on pictures of more than 8 bits, or told how they are read."""
+        return bool(self.ranges or self.settings.range)
+
+    @property
     def precision(self) -> Precision:
         """The arithmetic that the vectors were trained in."""
         return Precision(self.bases[0].space.precision)
@@ -345,15 +354,17 @@ class Model:
         """
         warm_up.running_networks()
         failed: dict[int, str] = {}
+        unscaled: set[int] = set()
         engines = self.engines_for(len(sources))
         parts = [
-            self._run(base, engine, sources, failed)
+            self._run(base, engine, sources, failed, unscaled)
             for base, engine in zip(self.bases, engines, strict=True)
         ]
         indices = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
         vectors = np.concatenate([part[indices] for part in parts], axis=1)
         logits = self.head.logits(vectors)
-        return Predictions(logits, probabilities(self.task, logits), indices, failed)
+        shown = probabilities(self.task, logits)
+        return Predictions(logits, shown, indices, failed, tuple(sorted(unscaled)))
 
     def _run(
         self,
@@ -361,17 +372,21 @@ class Model:
         engine: OpenVINOEngine,
         sources: Sequence[Source],
         failed: dict[int, str],
+        unscaled: set[int],
     ) -> Floats32:
         """Returns a base's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
 
-        def load(source: Source) -> Pixels | ImageError:
+        def load(index: int) -> Pixels | ImageError:
             try:
-                return read_pixels(source, engine.image_size, self.interpolation, self.ranges)
+                data = read_bytes(sources[index])
+                if not self.knows_range and Trait.DEEP & find_traits(data):
+                    unscaled.add(index)
+                return decode(data, engine.image_size, self.interpolation, ranges=self.ranges)
             except ImageError as error:
                 return error
 
         def pixels() -> Iterator[tuple[int, Pixels]]:
-            for index, image in enumerate(in_threads(load, sources)):
+            for index, image in enumerate(in_threads(load, range(len(sources)))):
                 if isinstance(image, ImageError):
                     failed[index] = str(image)
                 else:

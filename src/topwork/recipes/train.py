@@ -29,7 +29,7 @@ from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
 from topwork.models.model import find_networks
 from topwork.recipes.build_model import build_result, describe_bases
-from topwork.recipes.prepare import Prepared, prepare_examples
+from topwork.recipes.prepare import Prepared, check_usable, prepare_examples
 from topwork.recipes.result import TrainResult
 from topwork.vectors.extractors import prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
@@ -197,7 +197,9 @@ def _prepare(
     _warm_up(dataset, heads)
     stack = prepare_networks(settings, store)
     callback.on_shapes(stack, settings, dataset.outputs)
+    given = dataset
     dataset, settings, pixels = settle_pixels(dataset, settings, callback)
+    check_usable(given, dataset)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
     opening = checking = None
