@@ -132,9 +132,9 @@ def _say_contrast(measures: ImageStats, index: int) -> str:
         measures.modes[index],
     )
     if mode.startswith("I") or mode == "F":
-        said += f"; its contrast may be lost on the way from {mode} to 8 bits, see --range"
+        said += "; see --range"
     elif mode in _CLEAR:
-        said += "; it may be transparent"
+        said += "; transparent"
     return said
 
 
