@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pictures import COLOURS, encode, fill, picture
+from pictures import COLOURS, encode, encode_tiff, fill, picture
 
 from topwork import cli
 from topwork.core.config import Preset, Search, Settings
@@ -158,10 +159,13 @@ def pile(here):
 
 
 def test_predict_takes_files_folders_and_globs_each_image_once(run, saved, pile):
+    (pile / "deep" / "IMG_7").write_bytes(encode(picture()))
     code, out, err = run("predict", saved, "pile", "pile/*.png", "pile/a.png", "--json")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ("pile: left out 1 file that is no image by its name or first bytes: notes.txt\n")
     answers = [json.loads(line) for line in out.splitlines()]
-    assert [answer["path"] for answer in answers] == ["pile/a.png", "pile/b.PNG", "pile/deep/c.png"]
+    names = ["pile/a.png", "pile/b.PNG", "pile/deep/IMG_7", "pile/deep/c.png"]
+    assert [answer["path"] for answer in answers] == names
     for answer in answers:
         found = answer["predictions"]
         assert {entry["label"] for entry in found} == {*COLOURS}
@@ -170,6 +174,18 @@ def test_predict_takes_files_folders_and_globs_each_image_once(run, saved, pile)
         assert sum(shares) == pytest.approx(1, abs=1e-5)
     deep = run("predict", saved, "pile/**/*.png", "--json")[1].splitlines()
     assert [json.loads(line)["path"] for line in deep] == ["pile/a.png", "pile/deep/c.png"]
+
+
+def test_predict_says_that_a_model_of_8_bits_has_no_range(run, saved, here):
+    kelvin = np.linspace(250, 320, 900).reshape(30, 30).astype(np.float32)
+    Path("warm.tif").write_bytes(encode_tiff(kelvin))
+    Path("plain.png").write_bytes(encode(picture()))
+    code, _, err = run("predict", saved, "warm.tif", "plain.png")
+    assert code == 0
+    said = " ".join(err.split())
+    assert said.startswith("1 image has more than 8 bits a channel, and the model has no range")
+    assert said.endswith("train with --range LOW..HIGH: warm.tif")
+    assert run("predict", saved, "plain.png")[2] == ""
 
 
 def test_predict_shows_as_many_classes_as_asked_for(run, saved, pile):
@@ -184,7 +200,7 @@ def test_a_bad_image_does_not_stop_a_prediction_and_is_not_silent(run, saved, pi
     code, out, err = run("predict", saved, "pile")
     assert code == 0
     assert len(out.splitlines()) == 3
-    assert err == "pile/broken.jpg: the file is empty (0 bytes)\n"
+    assert err.endswith("notes.txt\npile/broken.jpg: the file is empty (0 bytes)\n")
     lines = [json.loads(line) for line in run("predict", saved, "pile", "--json")[1].splitlines()]
     assert lines[2] == {"path": "pile/broken.jpg", "error": "the file is empty (0 bytes)"}
     code, _, err = run("predict", saved, "pile", "--strict")
@@ -363,7 +379,7 @@ def test_an_image_that_cannot_be_read_is_named_whatever_is_asked(run, saved, pil
     (pile / "broken.jpg").write_bytes(b"")
     code, out, err = run("predict", saved, "pile", *options)
     assert (code, len(out.splitlines())) == (0, 3)
-    assert err == "pile/broken.jpg: the file is empty (0 bytes)\n"
+    assert err.endswith("notes.txt\npile/broken.jpg: the file is empty (0 bytes)\n")
     code, out, err = run("predict", saved, "pile/broken.jpg", *options)
     assert (code, out) == (1, "")
     assert err.splitlines() == [

@@ -268,7 +268,36 @@ def test_the_order_of_listing_changes_nothing(tmp_path, monkeypatch):
 
 def test_images_in_a_folder_are_listed_sorted(tmp_path):
     make(tmp_path, "b.png", "a/c.JPG", "notes.txt", ".hidden.png")
-    assert list_images(tmp_path) == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
+    assert list_images(tmp_path)[0] == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
+
+
+NAMES = ("p.mpo", "p.jps", "p.pnm", "p.pbm", "p.apng", "p.pjpeg", "p.JPG", "p.jfif", "p.pgm")
+
+
+def test_more_suffixes_and_files_without_any_are_images(tmp_path):
+    content = encode(picture())
+    make(tmp_path, *(f"{folder}/{name}" for folder in "ab" for name in NAMES))
+    for folder in "ab":
+        (tmp_path / folder / "IMG_0001").write_bytes(content)
+        (tmp_path / folder / "README").write_bytes(b"no image")
+        (tmp_path / folder / "empty").write_bytes(b"")
+        (tmp_path / folder / "photo.v2").write_bytes(content)
+    dataset = Dataset.from_folder(tmp_path)
+    wanted = sorted(f"{folder}/{name}" for folder in "ab" for name in (*NAMES, "IMG_0001"))
+    assert sorted(dataset.names) == wanted
+    left = {item.path for item in dataset.skipped}
+    assert left == {
+        f"{folder}/{name}" for folder in "ab" for name in ("README", "empty", "photo.v2")
+    }
+    images, others = list_images(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in images) == wanted
+    assert {str(path.relative_to(tmp_path)) for path in others} == left
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_without_a_suffix_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert list_images(tmp_path) == ([], [tmp_path / "pipe"])
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.9])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pictures import encode, picture
+from pictures import encode, encode_tiff, picture
 from PIL import Image, ImageFilter
 from recorder import Recorder
 
@@ -262,6 +262,38 @@ def test_what_most_are_like_is_not_odd(column, value, kind):
     measures = table()
     same = (value,) * 60 if column == "modes" else np.full(60, value)
     assert found(ImageStats(**{**measures.__dict__, column: same})) == []
+
+
+@pytest.mark.parametrize(("mode", "said"), [("F", "--range"), ("I;16", "--range"), ("RGB", "")])
+def test_pictures_of_one_colour_are_odd_even_if_all_are(mode, said):
+    plain = ImageStats(
+        **{
+            **table().__dict__,
+            "contrast": np.full(60, 0.002, np.float32),
+            "modes": (mode,) * 60,
+        }
+    )
+    issues = find_image_issues(plain)
+    assert [(issue.index, issue.kind) for issue in issues] == [(n, "uniform") for n in range(60)]
+    assert all(said in issue.detail for issue in issues)
+    # Those of little contrast are what the data is.
+    faint = ImageStats(**{**plain.__dict__, "contrast": np.full(60, 0.01, np.float32)})
+    assert find_image_issues(faint) == []
+
+
+def test_a_picture_that_is_transparent_may_be_of_one_colour_by_that():
+    (issue, *_) = find_image_issues(table(contrast=(4, 0.0), modes=(4, "RGBA")))
+    assert "transparent" in issue.detail
+
+
+def test_figures_are_those_of_the_range(tmp_path):
+    values = np.linspace(250, 320, 900).reshape(30, 30).astype(np.float32)
+    files = [encode_tiff(values)]
+    lost = measure_all(files, tmp_path)
+    found_ = measure_all(files, tmp_path, ranges="float32 250..320")
+    assert lost.contrast[0] < 0.01
+    assert found_.contrast[0] == pytest.approx(12**-0.5, abs=0.01)
+    assert [issue.kind for issue in find_image_issues(lost)] == ["uniform"]
 
 
 def test_a_huge_picture_is_odd_among_ordinary_ones():

@@ -354,6 +354,29 @@ def test_every_array_of_the_head_is_compared_with_what_it_should_be(copy, arrays
         load_model(copy)
 
 
+def test_a_model_from_before_ranges_were_recorded_is_loaded(copy, images):
+    card = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    wanted = load_model(copy).predict(images).logits
+    for base in card["members"]:
+        del base["space"]["ranges"]
+    del card["settings"]["range"]
+    change(copy / "model.json", **card)
+    found = load_model(copy)
+    assert found.ranges == ""
+    assert found.settings.range is None
+    assert np.array_equal(found.predict(images).logits, wanted)
+
+
+@pytest.mark.parametrize("text", ["1..0", "rubbish", "0..1e999", "uint9 0..1"])
+def test_a_range_that_was_edited_badly_is_refused(copy, text):
+    card = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    for base in card["members"]:
+        base["space"]["ranges"] = text
+    change(copy / "model.json", members=card["members"])
+    with pytest.raises(ModelError, match="LOW"):
+        load_model(copy)
+
+
 def test_what_is_no_model_says_so(tmp_path):
     with pytest.raises(ModelError, match="there is no such folder"):
         load_model(tmp_path / "none")

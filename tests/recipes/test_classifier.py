@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -434,6 +435,39 @@ def test_bad_images_are_left_out_of_fit_with_a_warning_that_names_them(images, t
 
 
 FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """Grey pictures of 12 bits in 16: dark ones and bright ones."""
+    generator = np.random.default_rng(0)
+    labels = ["dark", "bright"] * 8
+    levels = [1000 if label == "dark" else 3000 for label in labels]
+    values = [generator.normal(level, 300, (32, 32)).clip(0, 4095) for level in levels]
+    return [encode(Image.fromarray(array.astype(np.uint16))) for array in values], labels
+
+
+def test_the_range_of_16_bits_is_guessed_once_said_and_kept(deep, store, tmp_path):
+    files, _ = deep
+    with pytest.warns(UserWarning, match=r"uint16 pixels are read as 0\.\.4095.*--range"):
+        classifier = make(store=store).fit(*deep)
+    model = classifier.model_
+    assert model.ranges == model.settings.range == "uint16 0..4095"
+    classifier.save(tmp_path / "deep.model")
+    loaded = topwork.load(tmp_path / "deep.model")
+    assert loaded.model_.ranges == "uint16 0..4095"
+    # One picture alone has another range, and many come from the store.
+    for count in (1, len(files), 3 * len(files)):
+        asked = (3 * files)[:count]
+        assert loaded.predict(asked).tolist() == classifier.predict(asked).tolist()
+        assert np.allclose(loaded.predict_proba(asked), classifier.predict_proba(asked))
+    opened = [Image.open(io.BytesIO(data)) for data in files]
+    assert np.array_equal(classifier.predict_proba(opened), classifier.predict_proba(files))
+
+
+def test_a_range_that_is_said_is_not_guessed(deep, store):
+    model = make(store=store, range="0..3500").fit(*deep).model_
+    assert model.ranges == model.settings.range == "0..3500"
 
 
 def test_it_is_cross_validated(images):

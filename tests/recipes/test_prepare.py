@@ -145,10 +145,10 @@ def test_an_image_without_a_view_stands_in_for_it(
 ):
     bad = dataset.sources[3].read_bytes()
 
-    def fail(data, size_px, interpolation, view="original"):
+    def fail(data, size_px, interpolation, view="original", ranges=""):
         if data == bad and view == "augmented-1-2":
             raise ImageError("no such view")
-        return decode(data, size_px, interpolation, view)
+        return decode(data, size_px, interpolation, view, ranges)
 
     monkeypatch.setattr(image_tasks, "decode", fail)
     found = prepare_examples(dataset, stack, with_views, tmp_path)

@@ -1,10 +1,12 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encode, encode_png, picture
+from pictures import encode, encode_png, encode_tiff, picture
 from PIL import Image, ImageOps
 
 from topwork.core.config import Interpolation
@@ -15,6 +17,13 @@ from topwork.serve.limits import Limits
 from topwork.serve.uploads import Upload
 
 LIMITS = Limits.create(image_pixels=10_000)
+
+
+def insert_chunk(png, name, content):
+    """A PNG with a chunk more after its header."""
+    body = name + content
+    chunk = struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:33] + chunk + png[33:]
 
 
 def decode_one(data, sizes=(8,), limits=LIMITS):
@@ -29,6 +38,30 @@ def test_every_format_is_measured_and_decoded(kind):
     for size in (8, 16):
         wanted = decode(data, size, Interpolation.BILINEAR)
         np.testing.assert_array_equal(found.pixels[size], wanted)
+
+
+def test_an_upload_is_read_in_the_range_of_the_model():
+    data = encode_tiff(np.linspace(250, 320, 900).reshape(30, 30).astype(np.float32))
+    upload = Upload(data=bytearray(data))
+    found = decode_upload(upload, (8,), Interpolation.BILINEAR, LIMITS, "float32 250..320")
+    wanted = decode(data, 8, Interpolation.BILINEAR, ranges="float32 250..320")
+    np.testing.assert_array_equal(found.pixels[8], wanted)
+    assert found.pixels[8].std() > 60
+
+
+def test_broken_metadata_does_not_cost_an_upload():
+    found = decode_one(encode(picture()))
+    broken = insert_chunk(encode(picture()), b"gAMA", b"\0")
+    again = decode_one(broken)
+    assert (again.width, again.height) == (40, 30)
+    np.testing.assert_array_equal(again.pixels[8], found.pixels[8])
+
+
+def test_bands_are_named_in_the_answer(caplog):
+    with pytest.raises(UploadError, match="7 channels of uint8") as raised:
+        decode_one(encode_tiff(np.ones((8, 8, 7), np.uint8), 1))
+    assert raised.value.status in (415, 422)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -20,6 +20,8 @@ from topwork.vectors import parquet as parts_module
 from topwork.vectors.index import parse_digests
 from topwork.vectors.store import DamagedPartError, Space, VectorStore
 
+# As it was before ranges were part of it: vectors of ordinary images are found again.
+NAMED = "efficientnet-lite0-224-be20e6605119e732"
 SPACE = Space(
     base="efficientnet-lite0",
     weights_sha256="9f2c",
@@ -509,3 +511,11 @@ def test_a_damaged_part_that_cannot_be_set_aside_is_an_error(tmp_path, part, mon
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(StoreError, match="cannot be set aside: Permission denied"):
         open_store(tmp_path)
+
+
+def test_the_range_is_part_of_the_name_only_where_there_is_one():
+    plain = Space("efficientnet-lite0", "ab" * 32, 224, "1", "2", "sampled", "bf16")
+    assert plain.name == NAMED
+    assert replace(plain, ranges="").name == NAMED
+    others = {replace(plain, ranges=text).name for text in ("0..1", "0..2", "uint16 0..1")}
+    assert len(others | {NAMED}) == 4

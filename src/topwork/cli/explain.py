@@ -75,7 +75,9 @@ def explain(
         try:
             found = explainer.explain(path)
             predictions = asked or explaining.rank_answers(found, top)
-            explaining.draw(found, path, loaded.classes, predictions, picture, path.name)
+            explaining.draw(
+                found, path, loaded.classes, predictions, picture, path.name, loaded.ranges
+            )
         except ImageError as error:
             if strict:
                 raise DatasetError(f"{path}: {error}; mend it, or leave out --strict") from error

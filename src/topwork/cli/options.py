@@ -17,7 +17,7 @@ import typer
 
 from topwork.core.config import AUTO, Search, Settings, VectorSettings
 from topwork.core.data_settings import DataSettings
-from topwork.core.errors import SettingsError, printable
+from topwork.core.errors import SettingsError, counted, printable
 from topwork.core.leftovers import sweep
 from topwork.data.remote.urls import show, show_text
 from topwork.vectors.backends import find_store
@@ -32,6 +32,7 @@ ALL_SETTINGS = ("preset", *(n for n in Settings.model_fields if n not in ("prese
 METAVARS = {
     "base": "NAME",
     "weights": "FILE",
+    "range": "LOW..HIGH",
     "learning_rate": "RATE",
     "penalty": "PENALTY",
     "budget": "BUDGET",
@@ -252,6 +253,20 @@ def _find_file(text: str) -> Path:
     return Path(text)
 
 
+def _say_left_out(folder: Path, others: list[Path]) -> None:
+    from topwork.data.listing import SHOWN
+
+    names = ", ".join(str(path.relative_to(folder)) for path in others[:SHOWN])
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    are = "is no image by its name or first bytes"
+    if len(others) > 1:
+        are = "are no images by their names or first bytes"
+    typer.echo(
+        printable(f"{folder}: left out {counted(len(others), 'file')} that {are}: {names}{more}"),
+        err=True,
+    )
+
+
 def find_images(patterns: list[str]) -> list[Path]:
     """Returns the files that are meant by files, folders and globs, each once."""
     import glob
@@ -268,7 +283,9 @@ def find_images(patterns: list[str]) -> list[Path]:
             continue
         path = _find_file(pattern)
         if path.is_dir():
-            matches = list_images(path)
+            matches, others = list_images(path)
+            if others:
+                _say_left_out(path, others)
         elif path.exists() or not glob.has_magic(pattern):
             matches = [path]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from topwork.cli.options import (
     find_images,
     print_json,
 )
-from topwork.core.errors import DatasetError
+from topwork.core.errors import DatasetError, printable
 
 
 @app.command()
@@ -44,16 +45,18 @@ def predict(
         # Networks are compiled without Python, which goes on to import what has no libraries.
         compiling = pool.submit(loaded.engines_for, len(paths))
         from topwork.cli.show_results import show_prediction
+        from topwork.data.pixel_kinds import say_unscaled
         from topwork.models import evaluate as evaluation
         from topwork.recipes.progress import make_console
     compiling.result()
     evaluation.check_abstain(loaded, abstain_below)
     threshold = evaluation.find_threshold(loaded, coverage)
     console, errors = make_console(stderr=False), make_console(stderr=True)
-    good = 0
+    good, unscaled = 0, list[Path]()
     for start, found in evaluation.predict(loaded, paths):
         predictions = dict(evaluation.answer(loaded, found, top, abstain_below, threshold))
         good += len(predictions)
+        unscaled += [paths[start + row] for row in found.unscaled]
         for row, path in enumerate(paths[start : start + len(predictions) + len(found.failed)]):
             reason = found.failed.get(row)
             if reason is not None and strict:
@@ -63,5 +66,7 @@ def predict(
                 print_json({"path": str(path)} | answer)
             else:
                 show_prediction(errors if reason else console, path, answer)
+    if unscaled:
+        errors.print(printable(say_unscaled(list(map(str, unscaled)))), style="yellow")
     if not good:
         raise DatasetError(f"none of the {len(paths)} images could be read")

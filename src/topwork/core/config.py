@@ -12,9 +12,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from topwork.core.ranges import format_ranges, parse_ranges
 from topwork.core.validated import create_validated
 
 
@@ -145,6 +154,11 @@ class VectorSettings(BaseModel):
         Interpolation.SAMPLED,
         description="Filter that brings an image to the input size; nearest is Keras' load_img.",
     )
+    range: str | None = Field(
+        None,
+        description="Values of black and white, LOW..HIGH, in pictures of more than 8 bits "
+        "[guessed once for all images].",
+    )
     precision: Precision = Field(
         Precision.AUTO,
         description="Arithmetic of the base; auto: bf16 where the CPU has it; int8, fitted to the "
@@ -163,6 +177,14 @@ class VectorSettings(BaseModel):
         description="File with the base's weights, instead of the published ones; for several "
         "bases NAME=FILE,NAME=FILE.",
     )
+
+    @field_validator("range")
+    @classmethod
+    def _check_range(cls, text: str | None) -> str | None:
+        try:
+            return text and format_ranges(parse_ranges(text))
+        except ValueError as error:
+            raise PydanticCustomError("range", "{reason}", {"reason": str(error)}) from None
 
 
 class HeadSettings(BaseModel):

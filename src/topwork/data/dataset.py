@@ -59,10 +59,10 @@ class Dataset:
         split_made: how the validation split was made; None if it was in the data.
         divided: whether the data itself is divided into splits.
         task: what the labels mean.
-        groups: (N,) int64, equal for images that must not be divided between splits; None
-            where there are no groups.
+        groups: (N,) int64, equal for images that must not be divided; None without groups.
         weights: (N,) float32, how much each counts in training; None where all count the same.
         hashes: SHA-256 of each image's bytes, hex; None until they were read.
+        traits: (N,) uint8, of each image's pixels, see `images.traits`; None likewise.
         read_as: how a table was read, and what its labels mean; None where nothing was said.
         class_labels: the classes as Python was given them; None where that is by their names.
     """
@@ -80,6 +80,7 @@ class Dataset:
     groups: NDArray[np.int64] | None = None
     weights: NDArray[np.float32] | None = None
     hashes: tuple[str, ...] | None = None
+    traits: NDArray[np.uint8] | None = None
     read_as: DataSettings | None = None
     class_labels: ClassLabels | None = None
 
@@ -251,7 +252,7 @@ class Dataset:
         """Makes a dataset of images given one by one; all of them are for training.
 
         Args:
-            sources: N paths, encoded images as bytes, or uint8 arrays (H, W) or (H, W, 3).
+            sources: N paths, bytes, images of Pillow, or arrays (H, W) or (H, W, 3) RGB, uint8.
             labels: N texts or numbers, or a column of them (N, 1); sorted, as text, they become
                 the classes. N lists of texts, or an array or a frame (N, C) of 0 and 1, for many
                 labels at once. None for images without labels, which can only be predicted: no
@@ -339,6 +340,7 @@ class Dataset:
             groups=None if self.groups is None else self.groups[indices],
             weights=None if self.weights is None else self.weights[indices],
             hashes=None if self.hashes is None else tuple(self.hashes[i] for i in indices),
+            traits=None if self.traits is None else self.traits[indices],
         )
 
     def drop(self, reasons: Mapping[int, str]) -> Dataset:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from topwork.core import warm_up
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped, check_strict
 from topwork.images.decode import Source, image_hash, read_bytes
+from topwork.images.traits import Trait, find_traits
 
 # How many images a thread hashes at a time.
 TOGETHER = 8
 
 
 def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> Dataset:
-    """Returns the dataset with the hash of every image's bytes, without those that are unreadable.
+    """Returns the dataset with each image's hash and traits, without those that are unreadable.
 
     Raises:
         DatasetError: no image could be read, or `strict` and one could not.
@@ -24,21 +28,24 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
     if dataset.hashes is not None:
         return dataset
 
-    def hash_source(source: Source) -> str | ImageError:
+    def look(source: Source) -> tuple[str, Trait] | ImageError:
         try:
-            return image_hash(read_bytes(source))
+            data = read_bytes(source)
+            return image_hash(data), find_traits(data)
         except ImageError as error:
             return error
 
+    warm_up.decoding()
     bad: dict[int, str] = {}
-    hashes: list[str] = []
-    for index, result in enumerate(in_threads(hash_source, dataset.sources, together=TOGETHER)):
+    hashes, traits = [""] * len(dataset), np.zeros(len(dataset), np.uint8)
+    for index, result in enumerate(in_threads(look, dataset.sources, together=TOGETHER)):
         if isinstance(result, ImageError):
             bad[index] = str(result)
             check_strict([Skipped(dataset.names[index], str(result))], strict)
-        hashes.append(str(result))
+        else:
+            hashes[index], traits[index] = result
         callback.on_read(index + 1, len(dataset))
-    dataset, hashes = leave_out(dataset, hashes, bad)
+    dataset, hashes = leave_out(replace(dataset, traits=traits), hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
 
 

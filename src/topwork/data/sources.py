@@ -1,4 +1,4 @@
-"""Images that are given one by one, as paths, encoded bytes or arrays, to sources."""
+"""Images that are given one by one, as paths, bytes, arrays or Pillow's own, to sources."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from topwork.images.decode import Source, encode_array
+from topwork.images.encode import encode_image
 
 
 def as_source(image: Any) -> Source:
     """Returns an image as a path or as encoded bytes.
 
     Args:
-        image: a path (`str` or `Path`), encoded bytes, or a uint8 array (H, W) or (H, W, 3).
+        image: a path (`str` or `Path`), encoded bytes, an image of Pillow, which is read as its
+            file would be, or an array (H, W) or (H, W, 3) of gray or RGB, uint8 in 0..255.
 
     Raises:
-        SettingsError: an array of another shape or dtype.
+        SettingsError: an array of another shape or dtype, or an image that cannot be read.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
         return Path(image)
+    if isinstance(image, Image.Image):
+        return encode_image(image)
     return encode_array(np.asarray(image))
 
 

@@ -1,9 +1,10 @@
 """From bytes to pixels, in one way for training, prediction and every check.
 
 The format is told by the content, the first frame is taken, the EXIF orientation applied, more
-than 8 bits are scaled to 8, transparent pixels put on white, colors converted to RGB, and the
-whole image, or the part that an augmented view takes of it, is stretched to a square. An image
-that cannot be decoded completely raises an `ImageError`.
+than 8 bits are scaled to 8 (see `depth`), transparent pixels put on paper (see `transparency`),
+colors converted to RGB, and the whole image, or the part that an augmented view takes of it, is
+stretched to a square. An image that cannot be decoded completely raises an `ImageError`;
+metadata that cannot be read is passed over (see `repair`).
 
 HEIC is read where the package pillow-heif is installed, the extra `heic`.
 """
@@ -15,7 +16,7 @@ import io
 import math
 import stat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,14 @@ from PIL import Image, ImageStat, UnidentifiedImageError
 
 from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError, SettingsError
+from topwork.core.ranges import Ranges, parse_ranges
 from topwork.images.augment import ORIGINAL, View, draw, view_number
+from topwork.images.depth import find_kind, is_gray, scale_colors, scale_gray
 from topwork.images.jpeg import read_jpeg, read_plain, sample
 from topwork.images.orientation import read_orientation, turn_upright
+from topwork.images.repair import retry_repaired
+from topwork.images.tiff import describe_tiff, refuse_channels
+from topwork.images.transparency import lay_on_paper
 
 Pixels = NDArray[np.uint8]
 
@@ -49,7 +55,8 @@ DECODER_VERSION = "2"
 SUFFIXES = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif",
-        ".tiff", ".ppm", ".pgm", ".heic", ".heif", ".hif",
+        ".tiff", ".ppm", ".pgm", ".pnm", ".pbm", ".pfm", ".heic", ".heif", ".hif", ".mpo", ".jps",
+        ".pjpeg", ".pjp", ".apng", ".dib",
     )
 )  # fmt: skip
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
@@ -69,10 +76,6 @@ _FILTERS = {
 # A view samples between four pixels. That is closest to one resize by the filter, and as sharp,
 # if the picture has this many times the pixels of the result along each side.
 _MARGIN = 1.5
-# Source: TIFF 6.0, sections 3 and 19.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_UNSIGNED, _SIGNED = 1, 2
-_WHITE_IS_ZERO = 0
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")
 
 
@@ -115,7 +118,13 @@ def image_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = ORIGINAL) -> Pixels:
+def decode(
+    data: bytes,
+    size_px: int,
+    interpolation: Interpolation,
+    view: str = ORIGINAL,
+    ranges: str = "",
+) -> Pixels:
     """Decodes an image and stretches it, or what a view takes from it, to a square.
 
     Nearest gives the pixels of `keras.utils.load_img(..., target_size)`; for the other filters
@@ -126,6 +135,8 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
         size_px: S, the side of the square.
         interpolation: filter of the resize.
         view: name of the view; see `view_name`.
+        ranges: which values are black and white in a picture of more than 8 bits, see
+            `core.ranges`; where it says nothing, each file's own values decide.
 
     Returns:
         (S, S, 3) uint8 RGB, C-contiguous.
@@ -142,6 +153,22 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
         plain = read_plain(data, 2 * size_px)
         if plain is not None:
             return sample(plain, size_px)
+
+    def decode_once(data: bytes) -> Pixels:
+        return _decode(data, size_px, interpolation, drawn, parse_ranges(ranges))
+
+    return retry_repaired(decode_once, data)
+
+
+def _decode(
+    data: bytes, size_px: int, interpolation: Interpolation, drawn: View | None, ranges: Ranges
+) -> Pixels:
+    """Decodes an image as it is, and resizes it.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    refuse_channels(data)
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
             if image.format == "JPEG" and interpolation is not Interpolation.NEAREST:
@@ -150,9 +177,8 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
             pixels = _decode_fast(data, image, size_px, interpolation) if drawn is None else None
             if pixels is not None:
                 return pixels
-            image.load()
             # Inside the `try`: Pillow reads frames, palettes and profiles only now.
-            rgb = turn_upright(_to_rgb(image, data), read_orientation(image))
+            rgb = turn_upright(_to_rgb(image, data, ranges), read_orientation(image))
             if drawn is None:
                 return np.asarray(_resize(rgb, size_px, interpolation))
             return np.asarray(_change(rgb, drawn, size_px, interpolation))
@@ -170,13 +196,15 @@ def decode(data: bytes, size_px: int, interpolation: Interpolation, view: str = 
         raise ImageError(f"damaged or cut off ({error})") from None
 
 
-def read_pixels(source: Source, size_px: int, interpolation: Interpolation) -> Pixels:
-    """Reads, decodes and resizes one image to (S, S, 3) uint8.
+def read_pixels(
+    source: Source, size_px: int, interpolation: Interpolation, ranges: str = ""
+) -> Pixels:
+    """Reads, decodes and resizes one image to (S, S, 3) uint8; arguments as for `decode`.
 
     Raises:
         ImageError: with the reason.
     """
-    return decode(read_bytes(source), size_px, interpolation)
+    return decode(read_bytes(source), size_px, interpolation, ranges=ranges)
 
 
 def _decode_fast(
@@ -197,7 +225,7 @@ def encode_array(array: NDArray[np.uint8]) -> bytes:
     """Encodes pixels losslessly, so that arrays go the same way as files.
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, uint8.
 
     Raises:
         SettingsError: another shape or dtype.
@@ -299,19 +327,18 @@ def _is_heic(data: bytes) -> bool:
     return bool(brands & _HEVC_BRANDS) and not brands & _AV1_BRANDS
 
 
-def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+def _to_rgb(image: Image.Image, data: bytes, ranges: Ranges) -> Image.Image:
+    colors = scale_colors(image, data, ranges)
+    kind = find_kind(image)
+    image.load()
+    image = colors or image
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_to_8_bits(image).convert("RGB")
+    if is_gray(image):
+        return scale_gray(image, kind, ranges).convert("RGB")
     if image.has_transparency_data:
         _scale_transparency(image, data)
-        if image.mode == "La":
-            image = image.convert("LA")
-        rgba = image.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, "white")
-        paper.alpha_composite(rgba)
-        return paper.convert("RGB")
+        return lay_on_paper(image)
     return image.convert("RGB")
 
 
@@ -328,40 +355,6 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = tuple(value >> (depth - 8) for value in transparent)
 
 
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scales more than 8 bits to 8, from black to white."""
-    values = np.asarray(image)
-    if not np.isfinite(values).all():
-        raise ImageError("it holds numbers that are not finite")
-    tags = getattr(image, "tag_v2", {})
-    bits, kind = tags.get(_BITS_PER_SAMPLE, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
-    if tags and image.mode == "I" and kind == _UNSIGNED:
-        # Pillow has no mode for uint32, and takes the upper half of its values for negative.
-        values = values.view(np.uint32)
-    if image.mode.startswith("I;16"):
-        low, top = 0.0, 2.0**bits - 1
-    elif image.format == "PPM" and image.mode == "I":
-        low, top = 0.0, 65535.0
-    elif tags and (bits, kind) == (16, _SIGNED):
-        low, top = (-32768.0 if values.min() < 0 else 0.0), 32767.0
-    else:
-        low, top = _guess_range(values)
-    scaled = np.clip((values.astype(np.float64) - low) / (top - low) * 255, 0, 255)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        scaled = 255 - scaled
-    if "transparency" in image.info:
-        scaled[values == image.info["transparency"]] = 255
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
-
-
-def _guess_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Returns the values of black and white, for pixels whose file does not tell them."""
-    low, high = min(float(values.min()), 0.0), float(values.max())
-    if values.dtype.kind == "f" and high <= 1:
-        return low, 1.0
-    return low, 255.0 if high <= 255 else max(65535.0, high)
-
-
 def _describe_unknown(data: bytes) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith(_MARKUP):
@@ -370,4 +363,4 @@ def _describe_unknown(data: bytes) -> str:
         return "a JPEG that is damaged or cut off"
     if _is_heic(data):
         return "a HEIC that is damaged or cut off, or of a kind that is not supported"
-    return "not an image, or of a format that is not supported"
+    return describe_tiff(data) or "not an image, or of a format that is not supported"

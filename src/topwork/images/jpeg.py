@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topwork.core.runtime import import_jpeg_packages
+from topwork.images.repair import find_exif
 
 Pixels = NDArray[np.uint8]
 
-# First bytes of a JPEG, and of an EXIF segment, which lies within the first `_HEADERS` bytes.
-_START, _EXIF, _HEADERS = b"\xff\xd8\xff", b"Exif\0\0", 1 << 18
+# First bytes of a JPEG.
+_START = b"\xff\xd8\xff"
 
 
 def read_plain(data: bytes, least_px: int) -> Pixels | None:
@@ -34,7 +35,7 @@ def read_plain(data: bytes, least_px: int) -> Pixels | None:
         still be twice as long as needed.
     """
     packages = import_jpeg_packages()
-    if packages is None or not data.startswith(_START) or data.find(_EXIF, 0, _HEADERS) >= 0:
+    if packages is None or not data.startswith(_START) or find_exif(data) >= 0:
         return None
     try:
         height, width, colors, _ = packages[0].decode_jpeg_header(data)

@@ -25,7 +25,7 @@ _LATE_EXIF = ("TIFF", "PNG", "WEBP", "AVIF")
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Returns the orientation of an image, 1 to 8; 1 (upright) where it has none.
+    """Returns the orientation of an image, 1 to 8; 1 (upright) where none can be read.
 
     HEIC counts as upright: its decoder turns the pixels, and its EXIF only records that. So does
     TIFF once it is loaded, since Pillow turns it then.
@@ -37,7 +37,14 @@ def read_orientation(image: Image.Image) -> int:
         return UPRIGHT
     if not image.info.get("exif") and image.format not in _LATE_EXIF:
         return UPRIGHT
-    orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except MemoryError:
+        raise
+    except Exception:
+        # Pillow raises whatever rubbish leads it to. A PNG that is damaged elsewhere, and loaded
+        # by this, is told by its pixels.
+        return UPRIGHT
     return orientation if orientation in _TRANSPOSES else UPRIGHT
 
 

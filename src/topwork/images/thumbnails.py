@@ -16,6 +16,8 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.decode import Source, decode, find_formats, read_bytes
 from topwork.images.orientation import read_orientation, upright_size
+from topwork.images.repair import retry_repaired
+from topwork.images.tiff import refuse_channels
 
 THUMBNAIL_PX = 160
 THREADS = 4
@@ -49,6 +51,11 @@ def read_header(data: bytes) -> Header:
     Raises:
         ImageError: it cannot be read.
     """
+    return retry_repaired(_read_header, data)
+
+
+def _read_header(data: bytes) -> Header:
+    refuse_channels(data)
     try:
         with Image.open(io.BytesIO(data), formats=find_formats(data)) as image:
             orientation = read_orientation(image)
@@ -68,33 +75,35 @@ def fit(width: int, height: int, side_px: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def open_upright(source: Source, side_px: int) -> Image.Image:
+def open_upright(source: Source, side_px: int, ranges: str = "") -> Image.Image:
     """Returns a photograph in its own proportions, upright as its EXIF says.
 
     Args:
         source: the image.
         side_px: its longer side.
+        ranges: as for `decode`.
 
     Raises:
         ImageError: it cannot be read or decoded.
     """
     data = read_bytes(source)
-    square = Image.fromarray(decode(data, side_px, Interpolation.BILINEAR))
+    square = Image.fromarray(decode(data, side_px, Interpolation.BILINEAR, ranges=ranges))
     header = read_header(data)
     return square.resize(fit(header.width, header.height, side_px), Image.Resampling.BILINEAR)
 
 
-def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX) -> bytes:
+def make_thumbnail(source: Source, side_px: int = THUMBNAIL_PX, ranges: str = "") -> bytes:
     """Makes a small upright WebP of a picture, with the colors that the base gets.
 
     Args:
         source: the image.
         side_px: its longer side.
+        ranges: as for `decode`.
 
     Raises:
         ImageError: it cannot be read or decoded.
     """
-    return encode_webp(open_upright(source, side_px))
+    return encode_webp(open_upright(source, side_px, ranges))
 
 
 def encode_webp(image: Image.Image) -> bytes:

@@ -20,9 +20,9 @@ _TURNED = {
 }  # fmt: skip
 _HOW_READ = {
     "CMYK": "turned into RGB without its colour profile",
-    "RGBA": "transparency laid on white",
-    "LA": "transparency laid on white",
-    "PA": "transparency laid on white",
+    "RGBA": "transparency laid on paper",
+    "LA": "transparency laid on paper",
+    "PA": "transparency laid on paper",
     "L": "grey",
     "1": "black and white",
     "P": "a palette",
@@ -31,6 +31,9 @@ _MOVING = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 
 # Rare: one image, or this share of them.
 RARE = 0.05
+# One level of 255: a picture shows nothing, even among others that do not either.
+NO_CONTRAST = 1 / 255
+_CLEAR = ("RGBA", "LA", "PA", "La", "RGBa")
 # Ratios end here, so that black is not infinitely dark.
 _LEAST = 1e-3
 
@@ -40,7 +43,8 @@ def find_image_issues(measures: ImageStats) -> list[ImageIssue]:
 
     A bound holds for all data (20 pixels show little), yet where most of the data is beyond it,
     that is what the data is: each rule asks that an image is beyond the bound and far from the
-    median. Modes, moving pictures and turned ones are odd where they are rare.
+    median; a picture without any contrast is odd in any company. Modes, moving pictures and turned
+    ones are odd where they are rare.
 
     Returns:
         First those furthest beyond their bounds, then the rare ones. An image may be there more
@@ -80,12 +84,17 @@ class _Rule:
     of_light: bool = False
 
 
-def _below(values: NDArray[Any], look: Bools, bound: float, share: float) -> Floats32:
-    """Returns by how many doublings values are below a bound and a share of the median."""
+def _below(
+    values: NDArray[Any], look: Bools, bound: float, share: float, always: float = 0
+) -> Floats32:
+    """Returns by how many doublings values are below a bound and a share of the median.
+
+    What is below `always` is odd even if all others are too.
+    """
     known = look & np.isfinite(values)
     if not known.any():
         return np.zeros(len(values), np.float32)
-    limit = min(bound, share * float(np.median(values[known])))
+    limit = max(min(bound, share * float(np.median(values[known]))), always)
     beyond = np.log2(max(limit, _LEAST) / np.maximum(values, _LEAST))
     return np.where(known, beyond, 0).astype(np.float32)
 
@@ -117,6 +126,18 @@ def _say_size(measures: ImageStats, index: int) -> str:
     return f"{measures.width[index]} x {measures.height[index]} pixels"
 
 
+def _say_contrast(measures: ImageStats, index: int) -> str:
+    said, mode = (
+        f"nearly one colour: contrast {measures.contrast[index]:.3f}",
+        measures.modes[index],
+    )
+    if mode.startswith("I") or mode == "F":
+        said += "; see --range"
+    elif mode in _CLEAR:
+        said += "; transparent"
+    return said
+
+
 def _say_sharpness(measures: ImageStats, index: int) -> str:
     median = np.nanmedian(measures.sharpness)
     return f"sharpness {measures.sharpness[index]:.2f}, the median is {median:.2f}"
@@ -125,8 +146,8 @@ def _say_sharpness(measures: ImageStats, index: int) -> str:
 _RULES = (
     _Rule(
         "uniform",
-        lambda m, look: _below(m.contrast, look, bound=0.02, share=1 / 3),
-        lambda m, n: f"nearly one colour: contrast {m.contrast[n]:.3f}",
+        lambda m, look: _below(m.contrast, look, bound=0.02, share=1 / 3, always=NO_CONTRAST),
+        _say_contrast,
     ),
     _Rule(
         "dark",

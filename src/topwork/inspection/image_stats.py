@@ -99,6 +99,7 @@ def measure(
     hashes: Sequence[str],
     store: Path,
     *,
+    ranges: str = "",
     callback: Callback = SILENT,
 ) -> ImageStats:
     """Measures images, or finds their figures in the store.
@@ -107,6 +108,7 @@ def measure(
         sources: N images.
         hashes: N, SHA-256 of each image's bytes, hex.
         store: the store's folder.
+        ranges: as for `images.decode.decode`.
         callback: hears, in the caller's thread after every image that was read, how many were
             and how many have to be.
 
@@ -124,6 +126,7 @@ def measure(
         decoder=DECODER_VERSION,
         interpolation=str(Interpolation.LANCZOS),
         precision="f32",
+        ranges=ranges,
     )
     kept = VectorStore(store, space, len(FIGURES))
     failed: dict[str, str] = {}
@@ -145,8 +148,12 @@ def measure(
     )
 
 
-def measure_image(data: bytes) -> Floats32:
+def measure_image(data: bytes, ranges: str = "") -> Floats32:
     """Measures one encoded image.
+
+    Args:
+        data: the image.
+        ranges: as for `images.decode.decode`.
 
     Returns:
         (12,) float32, in the order of `FIGURES`; a sharpness of 0 says that there are no edges.
@@ -154,7 +161,7 @@ def measure_image(data: bytes) -> Floats32:
     Raises:
         ImageError: it cannot be decoded.
     """
-    rgb = Image.fromarray(decode(data, SIDE_PX, Interpolation.LANCZOS))
+    rgb = Image.fromarray(decode(data, SIDE_PX, Interpolation.LANCZOS, ranges=ranges))
     luma = np.asarray(rgb.convert("L"), np.float32) / np.float32(255)
     header = read_header(data)
     light = (luma.mean(), luma.std(), *np.quantile(luma, (0.05, 0.95)))
@@ -213,7 +220,7 @@ def _complete(
     finished: list[tuple[str, Floats32]] = []
 
     def look(item: tuple[str, list[int]]) -> Floats32 | ImageError:
-        return _measure_any([sources[index] for index in item[1]], item[0])
+        return _measure_any([sources[index] for index in item[1]], item[0], kept.space.ranges)
 
     try:
         for done, (result, (image, _)) in enumerate(
@@ -238,12 +245,12 @@ def _write(kept: VectorStore, finished: list[tuple[str, Floats32]]) -> None:
     kept.write(images, np.stack(figures))
 
 
-def _measure_any(sources: Sequence[Source], image: str) -> Floats32 | ImageError:
+def _measure_any(sources: Sequence[Source], image: str, ranges: str) -> Floats32 | ImageError:
     """Measures the first of equal images that is still there."""
     problem = ImageError("there is no such file")
     for source in sources:
         try:
-            return measure_image(read_unchanged(source, image))
+            return measure_image(read_unchanged(source, image), ranges)
         except ImageError as error:
             problem = error
     return problem

@@ -21,8 +21,8 @@ from topwork.data.apply_fixes import correct
 from topwork.data.checks import count_unlabelled
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import FixListRow, Verdicts
-from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
+from topwork.data.pixel_kinds import settle_pixels
 from topwork.images.thumbnails import make_thumbnail
 from topwork.inspection.cache import remember
 from topwork.inspection.image_issues import find_image_issues
@@ -63,6 +63,7 @@ class Inspection:
         class_overlaps: classes that cannot be told apart.
         shifts: what differs between the splits.
         divided_groups: how many groups the data itself divides between splits.
+        ranges: which values are black and white in images of more than 8 bits; see `core.ranges`.
     """
 
     dataset: Dataset
@@ -76,6 +77,7 @@ class Inspection:
     class_overlaps: tuple[ClassOverlap, ...]
     shifts: tuple[Shift, ...]
     divided_groups: int
+    ranges: str = ""
 
     @cached_property
     def label_texts(self) -> tuple[str, ...]:
@@ -178,8 +180,12 @@ class Inspection:
         """Returns one page that needs nothing else, with small pictures of what is named."""
         sources = self.dataset.sources
         content = self.to_json()
+
+        def draw(index: int) -> bytes:
+            return make_thumbnail(sources[index], ranges=self.ranges)
+
         title = f"Inspection of {Path(content['data']).name}"
-        return render_page(content, lambda index: make_thumbnail(sources[index]), title)
+        return render_page(content, draw, title)
 
     def fix_list(self) -> list[FixListRow]:
         """Returns the images that need a person's verdict, as `verdict_rows` lists them."""
@@ -214,10 +220,10 @@ def inspect(
     callback.on_found(dataset)
     callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
+    dataset, settings, _ = settle_pixels(dataset, settings, callback)
     fitted = fit_networks(stack, dataset, settings, store, callback)
-    dataset = hash_images(fitted.dataset, settings.strict, callback)
     dataset, vectors = embed_images(
-        dataset,
+        fitted.dataset,
         make_extractors(fitted.stack, fitted.settings, store),
         strict=settings.strict,
         # Neighbours and held-out heads look at all of them, again and again.
@@ -225,7 +231,7 @@ def inspect(
         callback=callback,
     )
     callback.on_embedded(dataset, vectors)
-    found = _look_at(dataset, vectors.hashes, vectors.values[:], settings.seed, store, callback)
+    found = _look_at(dataset, vectors.hashes, vectors.values[:], settings, store, callback)
     hashes = zip(found.hashes, found.dataset.splits, strict=True)
     remember(store, (image for image, split in hashes if split != Split.TEST), found.summary())
     return found
@@ -235,19 +241,21 @@ def _look_at(
     dataset: Dataset,
     hashes: tuple[str, ...],
     vectors: Floats32,
-    seed: int,
+    settings: Settings,
     store: Path,
     callback: Callback,
 ) -> Inspection:
     """Finds all that is wrong with images whose vectors are known."""
-    divided = dataset.divided_groups()
-    measures = measure(dataset.sources, hashes, store, callback=callback)
+    divided, ranges = dataset.divided_groups(), settings.range or ""
+    measures = measure(dataset.sources, hashes, store, ranges=ranges, callback=callback)
     callback.on_wait("looking for copies")
-    pairs = find_duplicates_cached(hashes, vectors, dataset.sources, store, callback=callback)
+    pairs = find_duplicates_cached(
+        hashes, vectors, dataset.sources, store, ranges=ranges, callback=callback
+    )
     if pairs:
         dataset = dataset.together(group_duplicates(pairs, len(dataset)))
     callback.on_wait("comparing labels with vectors")
-    chances = _predict(dataset, vectors, seed)
+    chances = _predict(dataset, vectors, settings.seed)
     picks_one, labels = dataset.task.picks_one, dataset.labels
     overlaps = find_class_overlaps(chances, labels, dataset.classes) if picks_one else []
     outliers = find_outliers(vectors, labels if picks_one else None, count=MOST_OUTLIERS)
@@ -255,6 +263,7 @@ def _look_at(
         dataset=dataset,
         hashes=hashes,
         measures=measures,
+        ranges=ranges,
         image_issues=tuple(find_image_issues(measures)),
         pairs=tuple(pairs),
         label_issues=tuple(_rank(dataset, chances)),

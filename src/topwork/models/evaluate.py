@@ -18,8 +18,10 @@ from topwork.core.files import open_scratch
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped, Split
+from topwork.data.pixel_kinds import PixelFindings, say_unscaled
 from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
+from topwork.images.traits import Trait
 from topwork.metrics.calibration import calibration_error, chance_error, selective
 from topwork.metrics.conformal import Residuals, coverage_of, label_sets
 from topwork.metrics.scores import Report, describe_report, finite
@@ -133,6 +135,7 @@ def evaluate(
     check_abstain(model, abstain_below)
     dataset, vectors = _embed(model, dataset, store, strict, callback)
     callback.on_embedded(dataset, vectors)
+    _tell_unscaled(model, dataset, callback)
     remembered = dict(zip(model.images.hashes, model.images.splits, strict=True))
     origin = np.array([remembered.get(image, str(Split.TEST)) for image in vectors.hashes])
     values, chosen = vectors.values, np.ones(len(origin), bool)
@@ -163,6 +166,14 @@ def _embed(
     except StoreError:
         with open_scratch() as folder:
             return embed_images(dataset, model.extractors(folder), strict=strict, callback=callback)
+
+
+def _tell_unscaled(model: Model, dataset: Dataset, callback: Callback) -> None:
+    if model.knows_range or dataset.traits is None:
+        return
+    rows = np.flatnonzero(dataset.traits & Trait.DEEP)
+    if len(rows):
+        callback.on_pixels(PixelFindings("", (say_unscaled([dataset.names[n] for n in rows]),)))
 
 
 def _judge(

@@ -179,8 +179,10 @@ class Explainer:
         """
         data = read_bytes(source)
         sizes = {base.space.image_size for base in self.model.bases}
-        interpolation = self.model.interpolation
-        return self.explain_pixels({size: decode(data, size, interpolation) for size in sizes})
+        interpolation, ranges = self.model.interpolation, self.model.ranges
+        return self.explain_pixels(
+            {size: decode(data, size, interpolation, ranges=ranges) for size in sizes}
+        )
 
     def explain_pixels(self, pixels: dict[int, Pixels]) -> Explanation:
         """Runs the networks over an image that is decoded.
@@ -256,6 +258,7 @@ def draw(
     answers: Iterable[int],
     path: Path,
     name: str = "",
+    ranges: str = "",
 ) -> None:
     """Writes a PNG: the photograph, upright, and beside it maps laid over it.
 
@@ -266,12 +269,13 @@ def draw(
         answers: indices of those to show, at least one.
         path: the file.
         name: of the image.
+        ranges: as for `images.decode.decode`.
 
     Raises:
         ImageError: the image cannot be read or decoded.
         OSError: the file cannot be written.
     """
-    photo = open_upright(source, PHOTO_PX)
+    photo = open_upright(source, PHOTO_PX, ranges)
     chances = explanation.predictions.probabilities[0]
     number = explanation.task is Task.NUMBER
     panels = []

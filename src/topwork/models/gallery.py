@@ -107,6 +107,7 @@ def write_gallery(
     callback: Callback = SILENT,
     *,
     most: int = MOST,
+    ranges: str = "",
 ) -> tuple[Skipped, ...]:
     """Writes small pictures of images, and their vectors.
 
@@ -118,6 +119,7 @@ def write_gallery(
         vectors: (N, D) float32, finite.
         callback: hears how many pictures are made, and of how many.
         most: how many images the file may hold, at least 1; chosen evenly over the labels.
+        ranges: as for `images.decode.decode`.
 
     Returns:
         Images that can no longer be read, with the reasons; the file is without them.
@@ -134,7 +136,7 @@ def write_gallery(
         )
     if most < 1:
         raise SettingsError(f"gallery: must hold at least 1 image, received {most}")
-    thumbnails, lost = _make_thumbnails(sources, choose_evenly(labels, most), callback)
+    thumbnails, lost = _make_thumbnails(sources, choose_evenly(labels, most), ranges, callback)
     kept = [*thumbnails]
     try:
         _write(
@@ -150,14 +152,14 @@ def write_gallery(
 
 
 def _make_thumbnails(
-    sources: Sequence[Source], rows: Sequence[int], callback: Callback
+    sources: Sequence[Source], rows: Sequence[int], ranges: str, callback: Callback
 ) -> tuple[dict[int, bytes], dict[int, str]]:
     """Returns the small picture of each row, and why there is none of the others."""
     warm_up.decoding()
 
     def load(row: int) -> bytes | ImageError:
         try:
-            return make_thumbnail(sources[row], SIDE_PX)
+            return make_thumbnail(sources[row], SIDE_PX, ranges)
         except ImageError as error:
             return error
 

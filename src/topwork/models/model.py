@@ -26,7 +26,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from topwork.bases import Stack, name_inputs
 from topwork.bases.engines import OpenVINOEngine, resolve_precision
@@ -35,10 +35,12 @@ from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision, Settings
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
+from topwork.core.ranges import parse_ranges
 from topwork.core.task import Task
 from topwork.data.class_labels import ClassLabels
 from topwork.heads.dense import Head, probabilities
-from topwork.images.decode import Source, read_pixels
+from topwork.images.decode import Source, decode, read_bytes
+from topwork.images.traits import Trait, find_traits
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
@@ -77,6 +79,12 @@ class BaseInfo(BaseModel):
         if not 1 <= size_px <= MOST_PX:
             raise ValueError(f"image_size must be 1 to {MOST_PX} pixels, received {size_px}")
         return self
+
+    @field_validator("space")
+    @classmethod
+    def _check_ranges(cls, space: Space) -> Space:
+        parse_ranges(space.ranges)
+        return space
 
     @property
     def local_space(self) -> Space:
@@ -194,12 +202,15 @@ class Predictions:
             themselves for numbers.
         indices: (N,) int64, which of the given images each row belongs to.
         failed: reason by index, for the others.
+        unscaled: which have more than 8 bits a channel, where the model has no range for them:
+            each was scaled by a guess of its own.
     """
 
     logits: Floats32
     probabilities: Floats32
     indices: NDArray[np.int64]
     failed: dict[int, str]
+    unscaled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -296,6 +307,16 @@ class Model:
         return Interpolation(self.bases[0].space.interpolation)
 
     @property
+    def ranges(self) -> str:
+        """Which values are black and white in pictures of more than 8 bits; see `core.ranges`."""
+        return self.bases[0].space.ranges
+
+    @property
+    def knows_range(self) -> bool:
+        """Whether it was trained on pictures of more than 8 bits, or told how they are read."""
+        return bool(self.ranges or self.settings.range)
+
+    @property
     def precision(self) -> Precision:
         """The arithmetic that the vectors were trained in."""
         return Precision(self.bases[0].space.precision)
@@ -353,15 +374,17 @@ class Model:
         """
         warm_up.running_networks()
         failed: dict[int, str] = {}
+        unscaled: set[int] = set()
         engines = self.engines_for(len(sources))
         parts = [
-            self._run(base, engine, sources, failed)
+            self._run(base, engine, sources, failed, unscaled)
             for base, engine in zip(self.bases, engines, strict=True)
         ]
         indices = np.array([n for n in range(len(sources)) if n not in failed], np.int64)
         vectors = np.concatenate([part[indices] for part in parts], axis=1)
         logits = self.head.logits(vectors)
-        return Predictions(logits, probabilities(self.task, logits), indices, failed)
+        shown = probabilities(self.task, logits)
+        return Predictions(logits, shown, indices, failed, tuple(sorted(unscaled)))
 
     def _run(
         self,
@@ -369,17 +392,21 @@ class Model:
         engine: OpenVINOEngine,
         sources: Sequence[Source],
         failed: dict[int, str],
+        unscaled: set[int],
     ) -> Floats32:
         """Returns a base's vectors (N, D) of N images; rows of those in `failed` hold nothing."""
 
-        def load(source: Source) -> Pixels | ImageError:
+        def load(index: int) -> Pixels | ImageError:
             try:
-                return read_pixels(source, engine.image_size, self.interpolation)
+                data = read_bytes(sources[index])
+                if not self.knows_range and Trait.DEEP & find_traits(data):
+                    unscaled.add(index)
+                return decode(data, engine.image_size, self.interpolation, ranges=self.ranges)
             except ImageError as error:
                 return error
 
         def pixels() -> Iterator[tuple[int, Pixels]]:
-            for index, image in enumerate(in_threads(load, sources)):
+            for index, image in enumerate(in_threads(load, range(len(sources)))):
                 if isinstance(image, ImageError):
                     failed[index] = str(image)
                 else:

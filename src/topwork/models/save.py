@@ -183,7 +183,9 @@ def _write_openvino(
 ) -> SavedModel:
     """Writes a model's OpenVINO file, and compares it with the stored vectors."""
     write_openvino_file(stack, model.head.layers, path)
-    checker = ModelChecker(stack, model.head, model.task, images, model.interpolation, trained_in)
+    checker = ModelChecker(
+        stack, model.head, model.task, images, model.interpolation, model.ranges, trained_in
+    )
     precision = Precision(model.bases[0].local_space.precision)
     agreement = checker.compare_openvino(path, precision, stop)
     return SavedModel(model, stack, agreement, tuple(checker.warnings))

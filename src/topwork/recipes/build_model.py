@@ -104,6 +104,7 @@ def build_result(
         trials=tuple(choice[0].trials) if choice else (),
         images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped),
         seconds=seconds,
+        pixels=prepared.pixels,
         quantization=prepared.quantization,
         checks=_collect_checks(prepared, chosen),
         extras=Extras(

@@ -29,7 +29,13 @@ from topwork.models.folder import load_model
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import document_settings
-from topwork.recipes.estimator import Estimator, check_labels_given, mask_rows, warn_of
+from topwork.recipes.estimator import (
+    Estimator,
+    check_labels_given,
+    mask_rows,
+    warn_of,
+    warn_of_pixels,
+)
 from topwork.recipes.progress import Screen, make_console
 from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
@@ -284,6 +290,7 @@ def tune(
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained.model, trained)
     warn_of(trained.images.skipped, "see skipped_")
+    warn_of_pixels(trained)
     return estimator
 
 

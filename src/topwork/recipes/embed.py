@@ -16,6 +16,7 @@ from topwork.core.files import write_file
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import make_writable
+from topwork.data.pixel_kinds import settle_pixels
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
@@ -62,6 +63,7 @@ def embed(
     """
     callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
+    dataset, settings, _ = settle_pixels(dataset, settings, callback)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset, extractors = fitted.dataset, make_extractors(fitted.stack, fitted.settings, store)
     dataset, vectors = embed_images(

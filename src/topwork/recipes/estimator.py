@@ -81,8 +81,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         """Trains a head on labelled images.
 
         Args:
-            X: a `Dataset`, or N images: paths, encoded bytes, or uint8 arrays (H, W) or
-                (H, W, 3) in 0..255.
+            X: a `Dataset`, or N images: paths, encoded bytes, images of Pillow, or arrays (H, W)
+                or (H, W, 3), gray or RGB, uint8 in 0..255. Images of Pillow are read as their
+                files would be, with EXIF, transparency and all bits.
             y: N labels, see the class; none for a `Dataset`.
             sample_weight: (N,) how much each image counts in training, 0 or more; not for a
                 `Dataset` with weights of its own.
@@ -94,8 +95,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             TopworkError: any of its kinds; see `topwork.core.errors`.
 
         Warns:
-            UserWarning: images were left out; `skipped_` says which and why. Or int8 was asked
-                for, and another precision took its place.
+            UserWarning: images were left out; `skipped_` says which and why. Or it was guessed
+                which values are black and white, transparent images show nothing, or int8 was
+                asked for and another precision took its place.
         """
         settings = Settings.create(**self._settings())
         store = self._store
@@ -107,6 +109,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
+        warn_of_pixels(trained)
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "
@@ -275,6 +278,12 @@ def warn_of(skipped: Sequence[Skipped], advice: str, stacklevel: int = 3) -> Non
             UserWarning,
             stacklevel=stacklevel,
         )
+
+
+def warn_of_pixels(trained: TrainResult) -> None:
+    """Warns the caller of the caller of what was guessed of pixels, or is doubtful."""
+    for line in trained.pixels.said:
+        warnings.warn(line, UserWarning, stacklevel=3)
 
 
 def _choose_keras_backend() -> None:

@@ -15,6 +15,7 @@ from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
 from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Split
+from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.examples import Ints, LabeledVectors, RowSplit
 from topwork.images.augment import view_name
 from topwork.models.explain import See
@@ -57,6 +58,7 @@ class Prepared:
         stack: the networks.
         settings: as they are after int8 was tried.
         data: what heads are trained on.
+        pixels: how the pixels of images are read.
         quantization: what int8 costs; None for another precision.
         opening: the networks, being compiled for the report's maps, if that was begun.
         checking: the check that stock Keras opens the networks, if that was begun.
@@ -65,6 +67,7 @@ class Prepared:
     stack: Stack
     settings: Settings
     data: TrainingData
+    pixels: PixelFindings
     quantization: Quantization | None
     opening: Future[list[See]] | None
     checking: Future[float] | None
@@ -144,6 +147,7 @@ def _set_aside(
         store,
         least_cosine=QUICK_COSINE if given else LEAST_COSINE,
         most=MOST_COMPARED,
+        ranges=settings.range or "",
         callback=callback,
     )
     if pairs:

@@ -11,6 +11,7 @@ from topwork.bases import Stack
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.data.listing import Skipped
+from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
@@ -95,6 +96,7 @@ class TrainResult:
         images: how many were used, and which were not.
         seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
             `total`.
+        pixels: how the pixels of images are read.
         quantization: what int8 costs; None for another precision.
         checks: what the saved model is checked with.
         extras: what is saved beside the model.
@@ -107,6 +109,7 @@ class TrainResult:
     trials: tuple[Trial, ...]
     images: ImageCounts
     seconds: dict[str, float]
+    pixels: PixelFindings
     quantization: Quantization | None
     checks: Checks
     extras: Extras
@@ -131,6 +134,7 @@ class TrainResult:
             "validation": describe_report(report),
             "search": chosen.model_dump(mode="json") if chosen else None,
             "calibration": self.model.calibration.to_json(),
+            "pixels": list(self.pixels.said),
             "quantization": self.quantization.to_json() if self.quantization else None,
             "images": {
                 "embedded": self.images.embedded,

@@ -105,7 +105,13 @@ def _check_files(
     model, checks = saved.model, result.checks
     trained_in = result.model.precision
     checker = ModelChecker(
-        saved.stack, model.head, model.task, checks.images, model.interpolation, trained_in
+        saved.stack,
+        model.head,
+        model.task,
+        checks.images,
+        model.interpolation,
+        model.ranges,
+        trained_in,
     )
     parity = {}
     if saved.agreement is not None:
@@ -175,7 +181,9 @@ class _Drawing:
     def _write_gallery(self, path: Path) -> None:
         images = self._result.extras.gallery
         if images is not None:
-            self.lost += write_gallery(path, *images, most=len(images.names))
+            self.lost += write_gallery(
+                path, *images, most=len(images.names), ranges=self._result.model.ranges
+            )
 
     def _write_report(self, model: Model, explainer: Future[Explainer], path: Path) -> None:
         plot = self.folder / TRIALS_PLOT

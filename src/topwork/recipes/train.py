@@ -17,6 +17,7 @@ from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
+from topwork.data.pixel_kinds import settle_pixels
 from topwork.data.splits import assign_strata
 from topwork.heads.dense import init_head
 from topwork.heads.train import check_vectors
@@ -28,7 +29,7 @@ from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
 from topwork.models.model import find_networks
 from topwork.recipes.build_model import build_result, describe_bases
-from topwork.recipes.prepare import Prepared, prepare_examples
+from topwork.recipes.prepare import Prepared, check_usable, prepare_examples
 from topwork.recipes.result import TrainResult
 from topwork.vectors.extractors import prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
@@ -196,6 +197,9 @@ def _prepare(
     _warm_up(dataset, heads)
     stack = prepare_networks(settings, store)
     callback.on_shapes(stack, settings, dataset.outputs)
+    given = dataset
+    dataset, settings, pixels = settle_pixels(dataset, settings, callback)
+    check_usable(given, dataset)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
     opening = checking = None
@@ -205,7 +209,7 @@ def _prepare(
     data = prepare_examples(dataset, stack, settings, store, callback)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(data.vectors.values, data.split.held_out), "validation")
-    return Prepared(stack, settings, data, fitted.quantization, opening, checking)
+    return Prepared(stack, settings, data, pixels, fitted.quantization, opening, checking)
 
 
 def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
@@ -266,4 +270,6 @@ def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
 def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[float] | None:
     head = init_head(stack.vector_length, dataset.outputs, settings.seed, settings.inner_units)
     some = dataset.sources[:KERAS_IMAGES]
-    return begin_keras_check(stack, head, some, Interpolation(settings.interpolation))
+    return begin_keras_check(
+        stack, head, some, Interpolation(settings.interpolation), settings.range or ""
+    )

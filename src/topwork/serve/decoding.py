@@ -14,6 +14,8 @@ from topwork.core.config import Interpolation
 from topwork.core.errors import ImageError
 from topwork.images.decode import decode, find_formats
 from topwork.images.orientation import read_orientation, upright_size
+from topwork.images.repair import retry_repaired
+from topwork.images.tiff import refuse_channels
 from topwork.serve.http_errors import UploadError
 from topwork.serve.limits import Limits
 from topwork.serve.uploads import Upload
@@ -43,7 +45,11 @@ class DecodedImage:
 
 
 def decode_upload(
-    upload: Upload, sizes: Iterable[int], interpolation: Interpolation, limits: Limits
+    upload: Upload,
+    sizes: Iterable[int],
+    interpolation: Interpolation,
+    limits: Limits,
+    ranges: str = "",
 ) -> DecodedImage:
     """Decodes an image.
 
@@ -52,6 +58,7 @@ def decode_upload(
         sizes: sides S of the squares that the networks take.
         interpolation: filter of the resize.
         limits: how large it may be.
+        ranges: as for `images.decode.decode`.
 
     Raises:
         UploadError: with the status and the reason.
@@ -63,11 +70,10 @@ def decode_upload(
     data = bytes(upload.data)
     if not data:
         raise UploadError(422, "the file is empty (0 bytes)")
-    width, height = _measure(data, limits)
+    width, height = retry_repaired(lambda data: _measure(data, limits), data)
     try:
-        return DecodedImage(
-            width, height, {size: decode(data, size, interpolation) for size in sizes}
-        )
+        pixels = {size: decode(data, size, interpolation, ranges=ranges) for size in sizes}
+        return DecodedImage(width, height, pixels)
     except ImageError as error:
         raise UploadError(422, str(error)) from None
 
@@ -75,6 +81,7 @@ def decode_upload(
 def _measure(data: bytes, limits: Limits) -> tuple[int, int]:
     """Returns width and height of an image, upright."""
     try:
+        refuse_channels(data)
         formats = find_formats(data)
     except ImageError as error:
         raise UploadError(415, str(error)) from None

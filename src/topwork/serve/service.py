@@ -184,6 +184,7 @@ class Service:
             served.batcher.sizes,
             served.model.interpolation,
             self.limits,
+            served.model.ranges,
         )
 
     async def _in_time(self, work: Awaitable[Answer]) -> Answer:

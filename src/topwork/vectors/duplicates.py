@@ -94,6 +94,7 @@ def find_duplicates(
     least_cosine: float = LEAST_COSINE,
     fine_batch: int = _FINE_BATCH,
     most: int | None = None,
+    ranges: str = "",
     callback: Callback = SILENT,
 ) -> list[Pair]:
     """Finds images that show one picture.
@@ -110,6 +111,7 @@ def find_duplicates(
         fine_batch: pairs whose fine pictures are compared at once.
         most: of more images than this, only those with the same bytes are found; None for any
             number.
+        ranges: as for `images.decode.decode`.
         callback: told, in the caller's thread, how many small pictures were made and how many
             may be needed at most, and which images cannot be read or decoded any more or have
             changed; these are compared only by their bytes.
@@ -128,7 +130,7 @@ def find_duplicates(
     same, firsts = _pair_same(hashes)
     if most is not None and len(firsts) > most:
         return sorted(same, key=lambda pair: (pair.first, pair.second))
-    comparison = _Comparison(firsts, hashes, sources, callback)
+    comparison = _Comparison(firsts, hashes, sources, ranges, callback)
     if len(firsts) > 1:
         chosen = vectors if len(firsts) == len(vectors) else select(vectors, firsts)
         for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
@@ -145,6 +147,7 @@ def find_duplicates_cached(
     *,
     least_cosine: float = LEAST_COSINE,
     most: int | None = None,
+    ranges: str = "",
     callback: Callback = SILENT,
 ) -> list[Pair]:
     """Does what `find_duplicates` does, and keeps the result in the store for the next time.
@@ -156,6 +159,7 @@ def find_duplicates_cached(
         store: the store's folder.
         least_cosine: as for `find_duplicates`.
         most: as for `find_duplicates`.
+        ranges: as for `find_duplicates`.
         callback: as for `find_duplicates`; not called for a result that was kept.
 
     Raises:
@@ -163,7 +167,7 @@ def find_duplicates_cached(
     """
     compared = most is None or len(hashes) <= most
     facts = DECODER_VERSION, VERSION, least_cosine, compared, vectors.shape, key_of(vectors)
-    digest = hashlib.sha256(" ".join(map(str, facts)).encode())
+    digest = hashlib.sha256(" ".join([*map(str, facts), *([ranges] if ranges else [])]).encode())
     digest.update("".join(hashes).encode())
     path = store / "copies" / f"{digest.hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -178,6 +182,7 @@ def find_duplicates_cached(
         sources,
         least_cosine=least_cosine,
         most=most,
+        ranges=ranges,
         callback=recorder,
     )
     if not recorder.lost:
@@ -272,9 +277,11 @@ class _Comparison:
         indices: Indices,
         hashes: Sequence[str],
         sources: Sequence[Source],
+        ranges: str,
         callback: Callback,
     ) -> None:
         self.indices, self.hashes, self.sources = indices, hashes, sources
+        self.ranges = ranges
         self.callback = callback
         self.pairs: list[Pair] = []
         self.groups = np.arange(len(indices))
@@ -351,13 +358,13 @@ class _Comparison:
 
     def _make_coarse(self, number: int) -> Pixels | ImageError:
         try:
-            return make_coarse(self._read(number))
+            return make_coarse(self._read(number), self.ranges)
         except ImageError as error:
             return error
 
     def _make_fine(self, number: int) -> Floats32 | ImageError:
         try:
-            return make_fine(self._read(number))
+            return make_fine(self._read(number), self.ranges)
         except ImageError as error:
             return error
 

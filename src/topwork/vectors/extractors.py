@@ -16,6 +16,7 @@ from topwork.bases.engines import (
     resolve_precision,
 )
 from topwork.core.config import EngineKind, Precision, Settings
+from topwork.core.ranges import leave_out_usual
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.cluster import join_cluster
@@ -54,7 +55,7 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
 
     Args:
         network: the base.
-        settings: filter, precision, and whether an image is flipped.
+        settings: filter, range, precision, and whether an image is flipped.
         view: which view; None for the one that a prediction sees.
     """
     return Space(
@@ -67,6 +68,7 @@ def make_space(network: Network, settings: Settings, view: str | None = None) ->
         precision=str(choose_precision(settings)),
         view=view or (FLIP if settings.flip else ORIGINAL),
         calibration=network.int8.calibration if network.int8 else "",
+        ranges=leave_out_usual(settings.range or ""),
     )
 
 

@@ -43,7 +43,7 @@ def load(space: Space, task: ImageTask) -> tuple[ImageTask, Pixels | ImageError]
     """Reads and decodes an image, if its bytes are still the same.
 
     Args:
-        space: what its vector is to be; decides size, interpolation and view.
+        space: what its vector is to be; decides size, interpolation, view and ranges.
         task: the image.
 
     Returns:
@@ -56,7 +56,8 @@ def load(space: Space, task: ImageTask) -> tuple[ImageTask, Pixels | ImageError]
     # The mirror image is made from the pixels, by the engine.
     view = ORIGINAL if space.view == FLIP else space.view
     try:
-        return task, decode(data, space.image_size, Interpolation(space.interpolation), view)
+        filter_ = Interpolation(space.interpolation)
+        return task, decode(data, space.image_size, filter_, view, space.ranges)
     except ImageError as error:
         return task, error
 

@@ -247,7 +247,9 @@ def _fit(network: Network, sample: Dataset, dataset: Dataset, settings: Settings
 
     def load(index: int) -> Pixels | None:
         try:
-            return read_pixels(sample.sources[index], network.image_size, interpolation)
+            return read_pixels(
+                sample.sources[index], network.image_size, interpolation, settings.range or ""
+            )
         except ImageError:
             return None  # it is left out, and named, when the sample is embedded
 

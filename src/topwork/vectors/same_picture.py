@@ -38,23 +38,23 @@ _DECODED_PX = 256
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def make_coarse(data: bytes) -> Pixels:
+def make_coarse(data: bytes, ranges: str = "") -> Pixels:
     """Returns a small grey picture (32, 32) uint8 of an encoded image, fast.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    pixels = decode(data, 2 * COARSE, Interpolation.BILINEAR)
+    pixels = decode(data, 2 * COARSE, Interpolation.BILINEAR, ranges=ranges)
     return np.rint(average(pixels @ _GREY, COARSE)).astype(np.uint8)
 
 
-def make_fine(data: bytes) -> Floats32:
+def make_fine(data: bytes, ranges: str = "") -> Floats32:
     """Returns a small picture (64, 64, 3) float32, 0..255, of an encoded image.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    pixels = decode(data, _DECODED_PX, Interpolation.BILINEAR)
+    pixels = decode(data, _DECODED_PX, Interpolation.BILINEAR, ranges=ranges)
     return average(pixels.astype(np.float32), FINE)
 
 

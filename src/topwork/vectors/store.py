@@ -63,6 +63,8 @@ class Space:
             over it and its mirror, `augmented-…` see `augment`.
         precision: `f32`, `bf16` or `int8`.
         calibration: for int8, names what the network was fitted to; else empty.
+        ranges: which values are black and white in pictures of more than 8 bits, see
+            `core.ranges`; what it does not say, each file's own values decide.
     """
 
     base: str
@@ -74,6 +76,7 @@ class Space:
     precision: str
     view: str = "original"
     calibration: str = ""
+    ranges: str = ""
 
     @property
     def name(self) -> str:

@@ -189,3 +189,10 @@ def test_names_give_the_same_listing_as_the_same_files_on_a_disk(names, strict):
                 images = {n for n in written if is_image_name(n) and not is_litter(n)}
                 # Every image is there or named.
                 assert images <= listed
+
+
+def test_a_file_without_a_suffix_in_an_archive_is_named():
+    tree = NameTree("a.zip", ["cat/1.jpg", "cat/2", "dog/1.mpo", "dog/README"], lambda name: b"")
+    found = read_tree(tree, strict=False)
+    assert found.names == ["cat/1.jpg", "dog/1.mpo"]
+    assert [item.path for item in found.skipped] == ["cat/2", "dog/README"]

@@ -341,7 +341,7 @@ def begin(found, sources=None):
     model = found.model
     head = init_head(model.vector_length, 2, 0)
     sources = found.checks.images.sources if sources is None else sources
-    return begin_keras_check(found.stack, head, sources, model.interpolation)
+    return begin_keras_check(found.stack, head, sources, model.interpolation, model.ranges)
 
 
 def test_keras_may_be_asked_early(unknown, tmp_path, runs):

@@ -9,6 +9,7 @@ from pathlib import Path
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
 from topwork.data.readers.tree import is_image_name, is_litter, read_tree
+from topwork.images.traits import FIRST_BYTES, looks_like_image
 
 
 class DiskTree:
@@ -30,6 +31,10 @@ class DiskTree:
     def walk(self, folder: str) -> Iterator[str]:
         """Yields the paths of all files in a folder and below."""
         return _walk(Path(self.root, folder), f"{folder}/" if folder else "")
+
+    def is_image(self, name: str) -> bool:
+        """Whether a file is an image: by its name, or by its content if that has no suffix."""
+        return _is_image(Path(self.root), name)
 
     def source(self, name: str) -> Path:
         """Returns the path of a file."""
@@ -54,9 +59,29 @@ def read_folder(root: Path, strict: bool, *, labelled: bool = True) -> Listing:
     return read_tree(DiskTree(root), strict, labelled=labelled)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Returns the images in a folder and below, sorted, told by their suffixes."""
-    return sorted(folder / name for name in _walk(folder, "") if is_image_name(name))
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the images in a folder and below, and the other files, each sorted.
+
+    Images are told by their suffixes; those without one by their first bytes.
+    """
+    images, others = list[Path](), list[Path]()
+    for name in _walk(folder, ""):
+        (images if _is_image(folder, name) else others).append(folder / name)
+    return sorted(images), sorted(others)
+
+
+def _is_image(root: Path, name: str) -> bool:
+    if "." in name.rpartition("/")[2]:
+        return is_image_name(name)
+    try:
+        # To open a pipe may wait for ever.
+        path = root / name
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return looks_like_image(file.read(FIRST_BYTES))
+    except OSError:
+        return False
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Labelled images in a tree of folders: which files, of which class, for which split.
 
-Only names are looked at; no file is opened. The tree may lie on a disk, in an archive or on
-another machine.
+Only names are looked at, and on a disk the first bytes of files without a suffix. The tree may lie
+on a disk, in an archive or on another machine.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ class Tree(Protocol):
 
     def walk(self, folder: str) -> Iterator[str]:
         """Yields the paths of all files in a folder and below."""
+
+    def is_image(self, name: str) -> bool:
+        """Whether a file is an image, as far as that is told without reading it."""
 
     def source(self, name: str) -> Source:
         """Returns the source of a file."""
@@ -63,6 +66,10 @@ class NameTree:
             _, files = self._add_folder("/".join(above[:litter]))
             if litter is None and last and not is_litter(last):
                 files.append(last)
+
+    def is_image(self, name: str) -> bool:
+        """Whether a file's name ends like an image's."""
+        return is_image_name(name)
 
     def _add_folder(self, path: str) -> tuple[set[str], list[str]]:
         if path not in self._folders:
@@ -189,7 +196,7 @@ def _read_class(tree: Tree, folder: str) -> tuple[list[str], list[Skipped]]:
     """Lists the images of one class; `folder` is its path within the root."""
     images, skipped = list[str](), list[Skipped]()
     for name in sorted(tree.walk(folder)):
-        if is_image_name(name):
+        if tree.is_image(name):
             images.append(name)
         else:
             skipped.append(Skipped(name, "its name does not end like an image's"))
@@ -200,8 +207,10 @@ def _read_class(tree: Tree, folder: str) -> tuple[list[str], list[Skipped]]:
 
 def _list_top(tree: Tree, folder: str) -> tuple[set[str], list[str]]:
     """Returns the names of the folders and of the images in a folder; other files are ignored."""
-    folders, files = tree.top(folder.rstrip("/"))
-    return folders, sorted(name for name in files if is_image_name(name))
+    folder = folder.rstrip("/")
+    folders, files = tree.top(folder)
+    prefix = f"{folder}/" if folder else ""
+    return folders, sorted(name for name in files if tree.is_image(prefix + name))
 
 
 def is_image_name(name: str) -> bool:

@@ -56,6 +56,7 @@ def decode_images(
     rows: NDArray[np.int64],
     sizes: dict[str, int],
     interpolation: Interpolation,
+    ranges: str,
     *,
     changed: str,
     callback: Callback = SILENT,
@@ -68,6 +69,7 @@ def decode_images(
         rows: which of them to decode.
         sizes: in pixels, by the name of each input.
         interpolation: how images are brought to size.
+        ranges: as for `images.decode.decode`.
         changed: what is said of an image with other bytes.
         callback: hears how many are read, and of how many.
     """
@@ -78,7 +80,7 @@ def decode_images(
             return "not in the data any more"
         try:
             data = read_unchanged(source, hashes[row], changed)
-            return decode_sizes(data, sizes, interpolation)
+            return decode_sizes(data, sizes, interpolation, ranges)
         except ImageError as error:
             return str(error)
 
@@ -97,14 +99,14 @@ def decode_images(
 
 
 def decode_sizes(
-    data: bytes, sizes: dict[str, int], interpolation: Interpolation
+    data: bytes, sizes: dict[str, int], interpolation: Interpolation, ranges: str
 ) -> dict[str, Pixels]:
     """Decodes an encoded image at each of some sizes, by the name of the input.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    return {name: decode(data, size, interpolation) for name, size in sizes.items()}
+    return {name: decode(data, size, interpolation, ranges=ranges) for name, size in sizes.items()}
 
 
 def stack_images(images: Sequence[dict[str, Pixels]]) -> dict[str, Pixels]:

@@ -56,7 +56,7 @@ def check_keras(stack: Stack, head: Head, pixels: dict[str, Pixels]) -> float:
 
 
 def begin_keras_check(
-    stack: Stack, head: Head, sources: Sequence[Source], interpolation: Interpolation
+    stack: Stack, head: Head, sources: Sequence[Source], interpolation: Interpolation, ranges: str
 ) -> Future[float] | None:
     """Begins `check_keras` in a thread, so that nobody has to wait for it later.
 
@@ -65,6 +65,7 @@ def begin_keras_check(
         head: any head with as many layers as the one to come.
         sources: images; nothing is begun if one of them cannot be read.
         interpolation: how images are brought to size.
+        ranges: as for `images.decode.decode`.
 
     Returns:
         What `check_keras` returns or raises; None if nothing is begun.
@@ -73,7 +74,8 @@ def begin_keras_check(
         return None
     try:
         images = [
-            decode_sizes(read_bytes(source), stack.inputs, interpolation) for source in sources
+            decode_sizes(read_bytes(source), stack.inputs, interpolation, ranges)
+            for source in sources
         ]
     except ImageError:
         return None  # whoever makes the vectors names it; there is time to check later

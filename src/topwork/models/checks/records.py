@@ -7,6 +7,7 @@ difference of the Keras file, and an `.npz` with vectors as the OpenVINO file co
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Sequence
 from zipfile import BadZipFile
@@ -50,11 +51,17 @@ class VectorRecord:
     """The vectors of images as a saved OpenVINO file with these networks computed them."""
 
     def __init__(
-        self, stack: Stack, head: Head, precision: Precision, interpolation: Interpolation
+        self,
+        stack: Stack,
+        head: Head,
+        precision: Precision,
+        interpolation: Interpolation,
+        ranges: str,
     ) -> None:
         int8 = [network.int8.calibration for network in stack.networks if network.int8]
         runtime = ["openvino", find_version("openvino"), precision]
-        run = "-".join([*runtime, *int8, interpolation, DECODER_VERSION])
+        read_as = [hashlib.sha256(ranges.encode()).hexdigest()[:8]] if ranges else []
+        run = "-".join([*runtime, *int8, interpolation, DECODER_VERSION, *read_as])
         self._path = stack.folder / f"parity-{len(head.layers)}-{run}.npz"
         self._length = stack.vector_length
 

@@ -53,6 +53,7 @@ class ModelChecker:
         task: what its logits mean.
         images: real images and their vectors.
         interpolation: how images are brought to size.
+        ranges: as for `images.decode.decode`.
         trained_in: what the stored vectors were computed in.
 
     Attributes:
@@ -66,11 +67,12 @@ class ModelChecker:
         task: Task,
         images: CheckImages,
         interpolation: Interpolation,
+        ranges: str,
         trained_in: Precision,
     ) -> None:
         self._stack, self._head, self._task = stack, head, task
         self._trained_in = trained_in
-        self._images, self._interpolation = images, interpolation
+        self._images, self._interpolation, self._ranges = images, interpolation, ranges
         self.warnings: list[str] = []
 
     def compare_openvino(
@@ -171,7 +173,7 @@ class ModelChecker:
         self, path: Path, precision: Precision, stop: Callable[[], bool]
     ) -> tuple[NDArray[np.int64], Floats32] | None:
         """Returns which images were run, and their vectors as the file computes them."""
-        record = VectorRecord(self._stack, self._head, precision, self._interpolation)
+        record = VectorRecord(self._stack, self._head, precision, self._interpolation, self._ranges)
         known = record.read(self._images.hashes)
         if known is not None:
             return np.arange(len(known)), known
@@ -205,6 +207,7 @@ class ModelChecker:
             rows,
             self._stack.inputs,
             self._interpolation,
+            self._ranges,
             changed="it has changed since its vector was made",
         )
         if images.lost:

@@ -53,6 +53,7 @@ def describe_export(model: Model, folder: Path, request: Request) -> dict[str, A
             "resize": f"stretch to a square with the filter {first.interpolation}",
             "interpolation": first.interpolation,
             "decoder": first.decoder,
+            "ranges": first.ranges or None,
             "scaling": "inside the file",
         },
         "bases": [

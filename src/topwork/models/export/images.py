@@ -127,6 +127,7 @@ def _read(
             rows,
             model.inputs,
             model.interpolation,
+            model.ranges,
             changed="changed since the model was trained",
             callback=callback,
         )

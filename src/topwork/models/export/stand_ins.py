@@ -131,7 +131,9 @@ def _decode(model: Model, sources: Sequence[Source], most: int) -> DecodedImages
 
     def load(row: int) -> dict[str, Pixels] | None:
         try:
-            return decode_sizes(read_bytes(sources[row]), model.inputs, model.interpolation)
+            return decode_sizes(
+                read_bytes(sources[row]), model.inputs, model.interpolation, model.ranges
+            )
         except ImageError:
             return None
 

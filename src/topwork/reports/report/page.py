@@ -105,7 +105,7 @@ def render_report(
         groups = list(behind.values())
         content |= _list_answers(found, behind, limits.rows)
         pictures = _draw_pictures(
-            found.predictions, worst, unsure, groups, limits.pictures, callback
+            found.predictions, worst, unsure, groups, limits.pictures, model.ranges, callback
         )
         if explainer is not None:
             _add_maps(explainer, found.predictions, worst.rows)
@@ -171,6 +171,7 @@ def _draw_pictures(
     unsure: Cases | None,
     groups: Sequence[Group],
     most: int,
+    ranges: str,
     callback: Callback,
 ) -> ThumbnailSet:
     """Makes the pictures of all cases that have an image, the worst first, up to the limit."""
@@ -179,7 +180,7 @@ def _draw_pictures(
         source = predictions.sources[index]
         if source is None:
             raise ImageError("it is not at hand")
-        return make_thumbnail(source)
+        return make_thumbnail(source, ranges=ranges)
 
     pictures = ThumbnailSet(make, most)
     lists = (worst, unsure, *(group.cases for group in groups))
