@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from topwork.core.config import Settings
     from topwork.data.apply_fixes import Correction
     from topwork.data.dataset import Dataset
+    from topwork.data.listing import Note
     from topwork.heads.tuning.trials import Record, Trial
     from topwork.heads.tuning.tuner import Tuner
     from topwork.metrics.history import History
@@ -32,6 +33,9 @@ class Callback:
 
     def on_received(self, count: int) -> None:
         """So many bytes have come from other machines by now; heard from any thread."""
+
+    def on_notes(self, notes: Sequence[Note]) -> None:
+        """The data was read, and this was guessed of it."""
 
     def on_corrected(self, correction: Correction) -> None:
         """The user's verdicts were applied."""

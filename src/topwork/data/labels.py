@@ -175,10 +175,6 @@ def number_labels(given: Any, task: Task | None) -> tuple[Task, tuple[str, ...],
     if task is Task.LABELS:
         raise DatasetError("for many labels at once, every image needs a list of them")
     names, numbers = _number(given)
-    if len(names) < 2:
-        raise DatasetError(
-            f"at least 2 classes are needed, received one in the labels: {', '.join(names)}"
-        )
     return _choose_task(task, names), tuple(names), numbers.astype(np.int32)
 
 

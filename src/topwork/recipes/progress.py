@@ -18,10 +18,12 @@ from topwork.core.config import Settings
 from topwork.core.errors import counted, printable
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
+from topwork.data.listing import Note
 from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.history import History
 from topwork.recipes.show_training import (
+    show_contradictions,
     show_dataset,
     show_division,
     show_history,
@@ -88,6 +90,13 @@ class Screen(Callback):
         if self._spinner is not None:
             self._spinner.update(f"{self._waiting}, {_say_bytes(count)} received")
 
+    def on_notes(self, notes: Sequence[Note]) -> None:
+        """Prints what was guessed of the data."""
+        self._stop()
+        for note in notes:
+            style = "yellow" if note.doubtful else "dim"
+            self.console.print(Text(f"{printable(note.text)}."), style=style)
+
     def on_found(self, dataset: Dataset) -> None:
         """Prints how many images each class has in each split."""
         show_dataset(self.console, dataset)
@@ -141,6 +150,7 @@ class Screen(Callback):
         """Prints how the validation images were chosen, or what leaks into them."""
         self._stop()
         show_division(self.console, dataset, pairs)
+        show_contradictions(self.console, dataset, pairs)
 
     def on_measured(self, done: int, total: int) -> None:
         """Shows how many images were measured."""
