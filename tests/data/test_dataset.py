@@ -208,9 +208,9 @@ def test_two_links_to_one_folder_count_its_images_once(tmp_path):
         (("cat/", "dog/notes.txt"), "holds no images"),
         (("1.png", "2.png"), "such as {root}/cat/1.png"),
         (("train/1.png", "test/2.png"), "such as {root}/t.*/cat/"),
-        (("cat/1.png",), "At least 2 classes are needed, received one in {root}: cat"),
-        (("train/cat/1.png", "test/cat/2.png"), "At least 2 classes"),
-        (("cat/1.png", "dog/2.txt"), "^2 files or rows were left out: dog/2.txt: .*At least 2"),
+        (("cat/1.png",), "at least 2 classes are needed, received one in {root}: cat"),
+        (("train/cat/1.png", "test/cat/2.png"), "at least 2 classes"),
+        (("cat/1.png", "dog/2.txt"), "^2 files or rows were left out .dog/2.txt: .*; at least 2"),
     ],
 )
 def test_a_folder_without_two_classes_of_images_is_refused(tmp_path, names, reason):
@@ -589,7 +589,7 @@ def test_a_label_that_no_image_has_is_refused_before_the_work():
 )
 def test_too_few_classes_are_refused_with_advice(labels, task, splits):
     dataset = listed(labels, task=task, splits=splits)
-    with pytest.raises(DatasetError, match=r"At least 2 classes .* t.csv: .* every image a label"):
+    with pytest.raises(DatasetError, match=r"at least 2 classes .* t.csv: .* every image a label"):
         dataset.check_training()
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from topwork.core.data_settings import DataSettings
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.data.label_doubts import doubt_labels, find_alike, simplify_label
+from topwork.data.label_doubts import doubt_copies, doubt_labels, find_alike, simplify_label
 from topwork.data.listing import Listing
 
 
@@ -56,3 +56,14 @@ def test_many_numbers_may_be_amounts(classes, said):
 def test_what_is_simple_stays_so(name):
     assert simplify_label(simplify_label(name)) in (simplify_label(name), name)
     assert find_alike([name]) == []
+
+
+def test_a_picture_under_two_labels_is_named():
+    names, labels = ["a", "b", "c", "d"], ["hat", "cap", "hat", ""]
+    assert doubt_copies(names, labels, []) == ()
+    assert doubt_copies(names, labels, [(0, 2)]) == ()
+    (note,) = doubt_copies(names, labels, [(0, 2), (0, 1), (2, 3)])
+    assert note.doubtful
+    assert note.text.startswith("Two labels: 2 pairs of one picture with different labels, such as")
+    assert "a (hat) and b (cap)" in note.text
+    assert "c (hat) and d (none)" in doubt_copies(names, labels, [(2, 3)])[0].text

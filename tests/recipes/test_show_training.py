@@ -18,7 +18,6 @@ from topwork.metrics.scores import report_classes, report_labels, report_numbers
 from topwork.recipes import progress, show_training
 from topwork.recipes.show_training import (
     next_command,
-    show_contradictions,
     show_dataset,
     show_division,
     show_history,
@@ -307,23 +306,6 @@ def test_the_division_says_what_stays_together_and_what_leaks():
         "Leakage: 1 pair of one picture, one to train and one to validate, such as one.png and "
         "odd\\nname.png: "
     )
-
-
-def test_a_picture_under_two_labels_is_said():
-    data = Dataset.from_sources([b"x"] * 4, ["hat", "cap", "hat", "boot"])
-    pairs = [Pair(0, 2, Likeness.NEAR, 1.0)]
-    assert printed(show_contradictions, data, []) == []
-    assert printed(show_contradictions, data, pairs) == []
-    pairs += [Pair(0, 1, Likeness.NEAR, 1.0), Pair(2, 3, Likeness.NEAR, 1.0)]
-    assert words(printed(show_contradictions, data, pairs)).startswith(
-        "Two labels: 2 pairs of one picture with different labels, such as image 0 (hat) and image "
-        "1 (cap): "
-    )
-    many = Dataset.from_sources([b"x"] * 2, [["hat", "cap"], []])
-    said = words(printed(show_contradictions, many, [Pair(0, 1, Likeness.NEAR, 1.0)]))
-    assert "image 0 (cap|hat) and image 1 (none)" in said
-    numbers = Dataset.from_sources([b"x"] * 2, [1.0, 2.0], task="number")
-    assert printed(show_contradictions, numbers, [Pair(0, 1, Likeness.NEAR, 1.0)]) == []
 
 
 def test_ranges_are_said_as_wide_as_they_are():

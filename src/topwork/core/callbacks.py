@@ -35,7 +35,7 @@ class Callback:
         """So many bytes have come from other machines by now; heard from any thread."""
 
     def on_notes(self, notes: Sequence[Note]) -> None:
-        """The data was read, and this was guessed of it."""
+        """Something was guessed of the data, or is doubtful about it."""
 
     def on_corrected(self, correction: Correction) -> None:
         """The user's verdicts were applied."""

@@ -26,7 +26,7 @@ def check_training(dataset: Dataset) -> None:
     if not training.any():
         where = f" in {dataset.root}" if dataset.root else ""
         raise DatasetError(
-            f"{say_left_out(dataset.skipped)}There are no training images{where}; add a folder "
+            f"{say_left_out(dataset.skipped)}there are no training images{where}; add a folder "
             "train/, or rows of that split"
         )
     _check_labels(dataset)
@@ -54,7 +54,7 @@ def _check_class_count(dataset: Dataset) -> None:
     if dataset.task is Task.NUMBER or len(classes) >= (1 if dataset.task is Task.LABELS else 2):
         return
     raise DatasetError(
-        f"{say_left_out(dataset.skipped)}At least 2 classes are needed, received "
+        f"{say_left_out(dataset.skipped)}at least 2 classes are needed, received "
         f"{'one' if classes else 'none'} in {dataset.root or 'the labels'}: "
         f"{classes[0] if classes else 'none'}. Give every image a label; in a folder, each class "
         "is a folder with its images in it"
@@ -84,7 +84,7 @@ def _check_split_classes(dataset: Dataset, training: NDArray[np.bool_]) -> None:
     if dataset.task is not Task.LABELS and len(known) < 2:
         only = dataset.classes[known.pop()]
         raise DatasetError(
-            f"{say_left_out(dataset.skipped)}Training needs at least 2 classes, received images "
+            f"{say_left_out(dataset.skipped)}training needs at least 2 classes, received images "
             f"of {only} alone"
         )
     if len(known) < len(dataset.classes):

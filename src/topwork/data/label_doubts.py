@@ -6,6 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from topwork.core.errors import counted
 from topwork.core.task import Task
 from topwork.data.listing import SHOWN, Note
 
@@ -40,6 +41,27 @@ def doubt_labels(task: Task, classes: Sequence[str], *, guessed: bool) -> tuple[
         )
         notes.append(Note(text, doubtful=True))
     return tuple(notes)
+
+
+def doubt_copies(
+    names: Sequence[str], labels: Sequence[str], pairs: Iterable[tuple[int, int]]
+) -> tuple[Note, ...]:
+    """Returns a note on pictures that are there twice, under different labels.
+
+    Args:
+        names: of N images.
+        labels: N texts.
+        pairs: indices of images that show the same picture.
+    """
+    found = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
+    if not found:
+        return ()
+    first, second = (f"{names[n]} ({labels[n] or 'none'})" for n in found[0])
+    text = (
+        f"Two labels: {counted(len(found), 'pair')} of one picture with different labels, such as "
+        f"{first} and {second}: one of them teaches, or tests, what is wrong. See topwork inspect"
+    )
+    return (Note(text, doubtful=True),)
 
 
 def find_alike(classes: Iterable[str]) -> list[tuple[str, ...]]:

@@ -105,14 +105,19 @@ def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:
         )
 
 
+def name_some(skipped: Sequence[Skipped]) -> str:
+    """Returns the first few things that were left out, with the reasons, and how many more."""
+    some = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:_REASONS])
+    more = len(skipped) - _REASONS
+    return f"{some}; and {more} more" if more > 0 else some
+
+
 def say_left_out(skipped: Sequence[Skipped]) -> str:
-    """Returns a sentence, and a space, about what was left out; nothing where nothing was."""
+    """Returns what was left out as the start of a sentence; nothing where nothing was."""
     if not skipped:
         return ""
-    some = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:_REASONS])
-    more = f"; and {len(skipped) - _REASONS} more" if len(skipped) > _REASONS else ""
-    left_out = "1 file or row was" if len(skipped) == 1 else f"{len(skipped):,} files or rows were"
-    return f"{left_out} left out: {some}{more}. "
+    what = "1 file or row was" if len(skipped) == 1 else f"{len(skipped):,} files or rows were"
+    return f"{what} left out ({name_some(skipped)}); "
 
 
 def make_writable(name: str) -> str:

@@ -140,6 +140,7 @@ class Inspection:
             "alike": [_finite(asdict(found)) for found in self.class_overlaps],
             "shifts": [_finite(asdict(found)) for found in self.shifts],
             "skipped": [asdict(item) for item in dataset.skipped],
+            "notes": [note.text for note in dataset.notes],
         }
 
     def summary(self) -> dict[str, Any]:

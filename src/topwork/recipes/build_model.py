@@ -101,7 +101,7 @@ def build_result(
         report=report,
         predictions=_collect_predictions(data, logits),
         trials=tuple(choice[0].trials) if choice else (),
-        images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped),
+        images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped, dataset.notes),
         seconds=seconds,
         quantization=prepared.quantization,
         checks=_collect_checks(prepared, chosen),

@@ -88,8 +88,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             TopworkError: any of its kinds; see `topwork.core.errors`.
 
         Warns:
-            UserWarning: images were left out; `skipped_` says which and why. Or int8 was asked
-                for, and another precision took its place.
+            UserWarning: images were left out; `skipped_` says which and why. Or something about
+                the data is doubtful. Or int8 was asked for, and another precision took its place.
         """
         settings = Settings.create(**self._settings())
         store = self._store
@@ -99,6 +99,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained, dataset, y)
         warn_of(trained.images.skipped, "see skipped_")
+        for note in trained.images.notes:
+            if note.doubtful:
+                warnings.warn(note.text, UserWarning, stacklevel=2)
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "

@@ -23,7 +23,6 @@ from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.history import History
 from topwork.recipes.show_training import (
-    show_contradictions,
     show_dataset,
     show_division,
     show_history,
@@ -150,7 +149,6 @@ class Screen(Callback):
         """Prints how the validation images were chosen, or what leaks into them."""
         self._stop()
         show_division(self.console, dataset, pairs)
-        show_contradictions(self.console, dataset, pairs)
 
     def on_measured(self, done: int, total: int) -> None:
         """Shows how many images were measured."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from topwork.bases import Stack
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
-from topwork.data.listing import Skipped
+from topwork.data.listing import Note, Skipped
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
@@ -47,11 +47,13 @@ class ImageCounts:
         embedded: vectors that were made now.
         reused: vectors that were there already.
         skipped: files that were left out, with the reasons.
+        notes: what was guessed of the data, or is doubtful about it.
     """
 
     embedded: int
     reused: int
     skipped: tuple[Skipped, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,5 +140,6 @@ class TrainResult:
                 "skipped": len(self.images.skipped),
             },
             "skipped": [asdict(item) for item in self.images.skipped],
+            "notes": [note.text for note in self.images.notes],
             "seconds": self.seconds,
         }

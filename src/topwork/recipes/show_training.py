@@ -126,26 +126,6 @@ def show_division(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> 
         )
 
 
-def show_contradictions(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> None:
-    """Says which pictures are there twice, under different labels."""
-    texts = dataset.label_texts
-    found = [p for p in pairs if texts[p.first] != texts[p.second]]
-    if not found or dataset.task is Task.NUMBER:
-        return
-    first, second = (
-        f"{printable(dataset.names[n])} ({printable(texts[n]) or 'none'})"
-        for n in (found[0].first, found[0].second)
-    )
-    console.print(
-        Text(
-            f"Two labels: {counted(len(found), 'pair')} of one picture with different labels, such "
-            f"as {first} and {second}: one of them teaches, or tests, what is wrong. See topwork "
-            "inspect."
-        ),
-        style="bold yellow",
-    )
-
-
 def show_skipped(console: Console, skipped: Iterable[Skipped]) -> None:
     """Prints the files that were left out, with the reasons."""
     skipped = list(skipped)

@@ -61,6 +61,11 @@ def test_weights_that_can_hardly_be_meant_are_not_used_unasked(weights, why):
     assert why in said
 
 
+def test_weights_of_numbers_have_no_classes():
+    found = weighed(1, 0, 1, 0, task="number")
+    assert found.weights == [1, 0, 1, 0]
+
+
 def test_groups_that_are_the_classes_are_named():
     rows = [(f"{n}.png", "xyz"[n % 3], f"g{n % 3}") for n in range(9)]
     found = read("path,label,group", rows)

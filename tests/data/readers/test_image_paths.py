@@ -85,9 +85,7 @@ def test_an_index_finds_what_ends_so(parts):
 def test_a_folder_of_images_is_named_beside_the_table(photos, tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("id,species\na,x\nb.v1,y\nd,x\nphotos/deep/c,y\n")
-    with pytest.raises(
-        DatasetError, match=r"^3 files or rows were left out: .*a: there is no such"
-    ):
+    with pytest.raises(DatasetError, match=r"^3 files or rows were left out .*a: there is no such"):
         Dataset.open(path, cache=tmp_path).check_training()
     (tmp_path / "none.csv").write_text("id,species\na,x\nb.v1,y\n")
     with pytest.raises(DatasetError, match="say with --images where else they lie"):

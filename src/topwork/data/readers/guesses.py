@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from topwork.core.data_settings import DataSettings
+from topwork.core.task import Task
 from topwork.data.listing import SHOWN, Listing, Note, Split, make_writable
 from topwork.data.readers.columns import ColumnRoles
 
@@ -37,7 +38,7 @@ def judge_columns(
         return make_writable(names[index].strip())
 
     doubts = list[Note]()
-    if roles.weight is not None and (why := _doubt_weights(listing)):
+    if roles.weight is not None and (why := _doubt_weights(listing, columns.task)):
         listing, note = _doubt(
             listing, "weights", "weight", name(roles.weight), why, columns.weight_column
         )
@@ -78,12 +79,14 @@ def _doubt(
     return dropped, Note(text, doubtful=True)
 
 
-def _doubt_weights(listing: Listing) -> str:
+def _doubt_weights(listing: Listing, task: Task | None) -> str:
     """Returns why weights can hardly be meant as such; nothing where they can."""
     weights = listing.weights or []
     positive = [weight for weight in weights if weight > 0]
     if positive and max(positive) > MOST_RATIO * min(positive):
         return f"it goes from {min(positive):g} to {max(positive):g}"
+    if task is Task.NUMBER:
+        return ""
     most = defaultdict[object, float](float)
     for weight, label, split in zip(
         weights, listing.labels, listing.splits or [Split.TRAIN] * len(weights), strict=True

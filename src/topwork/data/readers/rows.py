@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError, ImageError, first_line
-from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable, say_left_out
+from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable, name_some
 from topwork.data.readers.columns import ColumnRoles
 from topwork.data.readers.guesses import judge_columns
 from topwork.data.split_names import Part, parse_part
@@ -193,9 +193,8 @@ class ListingBuilder:
             return f"{self._root} has no rows; it needs one per image"
         base = ""
         if self._base:
-            base = f"Paths are relative to {self._base}; say with --images where else they lie"
-        left_out = say_left_out(self.skipped)
-        return f"{self._root}: none of its rows can be used. {left_out}{base}".strip()
+            base = f". Paths are relative to {self._base}; say with --images where else they lie"
+        return f"{self._root}: none of its rows can be used: {name_some(self.skipped)}{base}"
 
     def _read_labels(self, cells: Sequence[Any]) -> str | tuple[str, ...] | None:
         if not self._label_columns:
