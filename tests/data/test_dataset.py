@@ -210,11 +210,12 @@ def test_two_links_to_one_folder_count_its_images_once(tmp_path):
         (("train/1.png", "test/2.png"), "such as {root}/t.*/cat/"),
         (("cat/1.png",), "at least 2 classes are needed, received one in {root}: cat"),
         (("train/cat/1.png", "test/cat/2.png"), "at least 2 classes"),
+        (("cat/1.png", "dog/2.txt"), "^2 files or rows were left out .dog/2.txt: .*; at least 2"),
     ],
 )
 def test_a_folder_without_two_classes_of_images_is_refused(tmp_path, names, reason):
     with pytest.raises(DatasetError, match=reason.format(root=tmp_path)):
-        index(tmp_path, *names)
+        index(tmp_path, *names).check_training()
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,6 @@ NAN = float("nan")
         ([[1, 2], [0, 1], [1, 0]], "an array .N, C. of 0 and 1"),
         ([[1], [1, 2], [3]], "received lists"),
         ("abc", "received 0-d"),
-        (["a", "a", "a"], "at least 2 classes are needed, received one in the labels: a"),
     ],
 )
 def test_other_labels_are_refused(labels, reason):
@@ -501,12 +501,11 @@ def test_a_validation_split_moves_training_images_only_or_says_why_not(dataset, 
 
 def listed(labels, **kept):
     """A dataset as a reader of tables makes it; fields of `DataSettings` choose the task."""
-    settings = {name: kept.pop(name) for name in ("task", "labelled") if name in kept}
-    labelled = settings.pop("labelled", True)
+    settings = {name: kept.pop(name) for name in ("task",) if name in kept}
     names = [f"{n}.png" for n in range(len(labels))]
     lines = range(2, len(labels) + 2)
     listing = Listing("t.csv", names, [b"x"] * len(labels), labels, lines=lines, **kept)
-    return Dataset.from_listing(listing, DataSettings.create(**settings), labelled=labelled)
+    return Dataset.from_listing(listing, DataSettings.create(**settings))
 
 
 FULL = {
@@ -593,10 +592,10 @@ def test_weights_of_zero_alone_and_beyond_single_precision_are_refused():
     "dataset",
     [
         Dataset.from_sources([b"x"] * 3),
-        listed(["a", "b", None], labelled=False),
-        listed([None, None], labelled=False),
-        listed(["1", None, "2"], task="number", labelled=False),
-        listed([None, None], task="labels", labelled=False),
+        listed(["a", "b", None]),
+        listed([None, None]),
+        listed(["1", None, "2"], task="number"),
+        listed([None, None], task="labels"),
     ],
 )
 def test_images_without_labels_cannot_be_trained_on(dataset):
@@ -614,19 +613,19 @@ def test_a_label_that_no_image_has_is_refused_before_the_work():
     ("labels", "task", "splits"),
     [
         (["a"] * 3, None, None),
-        (["", ""], "labels", None),
         (["a"] * 3, None, [Split.TRAIN, Split.TEST, Split.TEST]),
     ],
 )
 def test_too_few_classes_are_refused_with_advice(labels, task, splits):
+    dataset = listed(labels, task=task, splits=splits)
     with pytest.raises(DatasetError, match=r"at least 2 classes .* t.csv: .* every image a label"):
-        listed(labels, task=task, splits=splits)
+        dataset.check_training()
 
 
 def test_one_label_of_many_and_one_class_for_the_test_alone_are_enough():
     assert listed(["a", ""], task="labels").classes == ("a",)
     assert listed(["a", "a"], splits=[Split.TEST] * 2).classes == ("a",)
-    assert listed(["a", "a"], labelled=False).classes == ("a",)
+    assert listed(["a", "a"]).classes == ("a",)
 
 
 def test_images_without_splits_are_for_training():

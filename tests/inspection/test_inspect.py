@@ -250,6 +250,14 @@ class TestTasks:
         found = inspect(dataset, small, store)
         assert (found.judged, found.label_issues) == (12, ())
 
+    def test_a_single_class_has_no_labels_to_compare(self, small, store):
+        sources = [encode(scene(COLOURS["blue"], 420 + n)) for n in range(5)]
+        found = inspect(Dataset.from_sources([*sources, sources[0]], ["blue"] * 6), small, store)
+        assert (found.judged, found.label_issues, found.class_overlaps) == (0, (), ())
+        assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 5)]
+        json.dumps(found.to_json(), allow_nan=False)
+        assert "6 images" in found.to_html()
+
     def test_two_images_are_too_few_to_judge(self, small, store):
         sources = [encode(scene(COLOURS[name], 440)) for name in ("blue", "red")]
         found = inspect(Dataset.from_sources(sources, ["blue", "red"]), small, store)

@@ -8,6 +8,7 @@ import pytest
 from pictures import COLOURS, encode, fill, make_photos, picture
 from scipy.special import expit, softmax
 
+from topwork.core.callbacks import SILENT
 from topwork.core.config import Precision
 from topwork.core.errors import DatasetError, NetworkError, SettingsError
 from topwork.core.task import Task
@@ -19,6 +20,7 @@ from topwork.metrics.conformal import find_residuals
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import load_model
 from topwork.models.model import QUICK
+from topwork.recipes.open_data import open_model_data
 
 
 def test_evaluate_finds_the_images_of_a_split_that_was_made(flat, flat_trained, store, tmp_path):
@@ -62,6 +64,29 @@ def test_evaluate_wants_classes_that_the_model_knows(trained, store, tmp_path):
     fill(data / "test" / "pink", 1, (250, 100, 200))
     with pytest.raises(DatasetError, match=r"knows the classes blue, green, red; .* has pink"):
         evaluation.evaluate(trained.model, Dataset.from_folder(data), "test", store)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "table", "sources"])
+def test_images_of_one_class_are_evaluated(trained, store, tmp_path, kind, divided):
+    folder = tmp_path / "p" / ("test/red" if divided else "red")
+    fill(folder, 4, COLOURS["red"], start=700)
+    if kind == "table":
+        rows = "".join(f"{path.relative_to(tmp_path)},red\n" for path in folder.iterdir())
+        (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+    place = tmp_path / ("t.csv" if kind == "table" else "p")
+    images = sorted(folder.iterdir())
+    dataset = (
+        Dataset.from_sources(images, ["red"] * 4)
+        if kind == "sources"
+        else open_model_data(trained.model, str(place), {}, store, SILENT, strict=True)
+    )
+    found = evaluation.evaluate(trained.model, dataset, "test", store)
+    assert found.report.support.tolist() == [0, 0, 4]
+    answers = trained.model.predict(images).logits.argmax(axis=1)
+    assert found.report.accuracy == pytest.approx(np.mean(answers == 2))
+    with pytest.raises(DatasetError, match=r"2 classes|no training images"):
+        dataset.check_training()
 
 
 def test_evaluate_names_the_splits_there_are(trained, flat_trained, flat, photos, store, tmp_path):

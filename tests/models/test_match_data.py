@@ -20,3 +20,11 @@ def test_labels_are_found_by_name_and_those_that_the_data_lacks_are_absent(train
     assert found.labels.tolist() == [[False, False, True]] * 6 + [[True, False, False]] * 6
     with pytest.raises(DatasetError, match="the data also has pink"):
         match_classes(model, replace(dataset, classes=("pink", "red")))
+
+
+@pytest.mark.parametrize("name", ["Red", "red\u200b", "r ed"])
+def test_a_class_that_is_written_otherwise_is_pointed_out(trained, photos, name):
+    dataset = Dataset.from_folder(photos)
+    dataset = replace(dataset, classes=("blue", "green", name))
+    with pytest.raises(DatasetError, match="may be meant as 'red'"):
+        match_classes(trained.model, dataset)

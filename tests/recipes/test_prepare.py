@@ -105,6 +105,20 @@ def test_the_vector_of_a_view_is_that_of_its_picture(dataset, engine, whole):
         assert np.abs(wanted).max() > 0.1
 
 
+@pytest.mark.parametrize("second", ["red", "blue"])
+def test_a_picture_under_two_labels_is_said(dataset, stack, small, store, second):
+    red, other = (int(np.flatnonzero(dataset.labels == n)[0]) for n in (2, 0))
+    sources, labels = list(dataset.sources), dataset.labels.copy()
+    sources[other] = sources[red]
+    labels[other] = dataset.classes.index(second)
+    told = Recorder()
+    twice = replace(dataset, sources=tuple(sources), labels=labels)
+    found = prepare_examples(twice, stack, small, store, told)
+    assert found.dataset.notes == sum((n for (n,) in told.told["on_notes"]), ())
+    said = [note.text for note in found.dataset.notes if note.text.startswith("Two labels: 1 pair")]
+    assert bool(said) is (second == "blue")
+
+
 def test_the_second_run_needs_no_base_and_more_views_only_the_new_ones(
     dataset, stack, with_views, whole, tmp_path, monkeypatch
 ):

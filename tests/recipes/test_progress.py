@@ -8,6 +8,7 @@ from rich.console import Console
 
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
+from topwork.data.listing import Note
 from topwork.data.pixel_kinds import PixelFindings
 from topwork.recipes.progress import Screen, shape_lines
 from topwork.vectors.embed import Embedding
@@ -130,6 +131,13 @@ def test_what_verdicts_changed_is_said(missing, said):
     assert words(file.getvalue().splitlines()) == (
         f"Verdicts: 3 images dropped, 4 relabelled{said}"
     )
+
+
+def test_what_was_guessed_is_said_as_one_line_each():
+    file = io.StringIO()
+    notes = [Note("Guessed [this] of a\nname"), Note("Odd", doubtful=True)]
+    Screen(Console(file=file, width=80)).on_notes(notes)
+    assert file.getvalue() == "Guessed [this] of a\\nname.\nOdd.\n"
 
 
 def test_what_came_from_other_machines_is_said_with_the_vectors():

@@ -42,7 +42,11 @@ METAVARS = {
     "split_column": "NAME",
     "group_column": "NAME",
     "weight_column": "NAME",
+    "image_folder": "DIR",
+    "encoding": "NAME",
 }
+# Where an option's name is not the setting's.
+FLAGS = {"image_folder": "--images"}
 
 Data = Annotated[
     str,
@@ -166,7 +170,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = field.annotation
-    flag = f"--{name.replace('_', '-')}"
+    flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=field.description,

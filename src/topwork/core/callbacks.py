@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from topwork.core.config import Settings
     from topwork.data.apply_fixes import Correction
     from topwork.data.dataset import Dataset
+    from topwork.data.listing import Note
     from topwork.data.pixel_kinds import PixelFindings
     from topwork.heads.tuning.trials import Record, Trial
     from topwork.heads.tuning.tuner import Tuner
@@ -33,6 +34,9 @@ class Callback:
 
     def on_received(self, count: int) -> None:
         """So many bytes have come from other machines by now; heard from any thread."""
+
+    def on_notes(self, notes: Sequence[Note]) -> None:
+        """Something was guessed of the data, or is doubtful about it."""
 
     def on_corrected(self, correction: Correction) -> None:
         """The user's verdicts were applied."""

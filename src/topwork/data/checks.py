@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,37 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.labels import LARGEST
-from topwork.data.listing import SHOWN, Listing, Split
+from topwork.data.listing import SHOWN, Split, say_left_out
 
 if TYPE_CHECKING:
     from topwork.data.dataset import Dataset
 
 
-def check_class_count(listing: Listing, task: Task, classes: Sequence[str]) -> None:
-    """Refuses labels that leave nothing to choose between.
-
-    Args:
-        listing: where they come from, for the message.
-        task: what they mean.
-        classes: names of the classes or labels.
-
-    Raises:
-        DatasetError: fewer than two classes, or than one where an image may have many labels.
-    """
-    if task is Task.NUMBER or len(classes) >= (1 if task is Task.LABELS else 2):
-        return
-    found = classes[0] if classes else "none"
-    advice = "Give every image a label"
-    if listing.lines is None:
-        advice = "Each class is a folder with its images in it"
-    raise DatasetError(
-        f"at least 2 classes are needed, received {'one' if classes else 'none'} in "
-        f"{listing.root}: {found}. {advice}"
-    )
-
-
 def check_training(dataset: Dataset) -> None:
-    """Refuses a dataset that nothing can be trained on.
+    """Refuses a dataset that nothing can be trained on; says first what was left out of it.
 
     Raises:
         DatasetError: no training images, some images without a label, training weights of 0
@@ -52,9 +28,11 @@ def check_training(dataset: Dataset) -> None:
     if not training.any():
         where = f" in {dataset.root}" if dataset.root else ""
         raise DatasetError(
-            f"there are no training images{where}; add a folder train/, or rows of that split"
+            f"{say_left_out(dataset.skipped)}there are no training images{where}; add a folder "
+            "train/, or rows of that split"
         )
     _check_labels(dataset)
+    _check_class_count(dataset)
     if dataset.weights is not None and not dataset.weights[training].any():
         raise DatasetError("every training image has weight 0; at least one must count")
     if dataset.task is not Task.NUMBER:
@@ -100,6 +78,19 @@ def count_unlabelled(dataset: Dataset) -> int:
             return int((dataset.labels < 0).sum())
 
 
+def _check_class_count(dataset: Dataset) -> None:
+    """Refuses labels that leave nothing to choose between."""
+    classes = dataset.classes
+    if dataset.task is Task.NUMBER or len(classes) >= (1 if dataset.task is Task.LABELS else 2):
+        return
+    raise DatasetError(
+        f"{say_left_out(dataset.skipped)}at least 2 classes are needed, received "
+        f"{'one' if classes else 'none'} in {dataset.root or 'the labels'}: "
+        f"{classes[0] if classes else 'none'}. Give every image a label; in a folder, each class "
+        "is a folder with its images in it"
+    )
+
+
 def _check_labels(dataset: Dataset) -> None:
     unlabelled = count_unlabelled(dataset)
     if unlabelled:
@@ -122,7 +113,10 @@ def _check_split_classes(dataset: Dataset, training: NDArray[np.bool_]) -> None:
             )
     if dataset.task is not Task.LABELS and len(known) < 2:
         only = dataset.classes[known.pop()]
-        raise DatasetError(f"training needs at least 2 classes, received images of {only} alone")
+        raise DatasetError(
+            f"{say_left_out(dataset.skipped)}training needs at least 2 classes, received images "
+            f"of {only} alone"
+        )
     if len(known) < len(dataset.classes):
         lost = [name for n, name in enumerate(dataset.classes) if n not in known]
         raise DatasetError(

@@ -20,11 +20,12 @@ from topwork.core.config import default_store
 from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
-from topwork.data.checks import check_class_count, check_training
+from topwork.data.checks import check_training
 from topwork.data.class_labels import ClassLabels
 from topwork.data.given_images import take_images
+from topwork.data.label_doubts import doubt_labels
 from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
-from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable
+from topwork.data.listing import Listing, Note, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.folder import read_folder
 from topwork.data.splits import assign_strata, hold_out, join_groups, merge_rare, number_groups
 from topwork.images.decode import Source
@@ -65,6 +66,7 @@ class Dataset:
         traits: (N,) uint8, of each image's pixels, see `images.traits`; None likewise.
         read_as: how a table was read, and what its labels mean; None where nothing was said.
         class_labels: the classes as Python was given them; None where that is by their names.
+        notes: what was guessed of the data.
     """
 
     root: Path | str | None
@@ -83,6 +85,7 @@ class Dataset:
     traits: NDArray[np.uint8] | None = None
     read_as: DataSettings | None = None
     class_labels: ClassLabels | None = None
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -172,13 +175,13 @@ class Dataset:
             labelled=labelled,
             callback=callback,
         )
-        return cls.from_listing(listing, settings, strict=strict, labelled=labelled)
+        return cls.from_listing(listing, settings, strict=strict)
 
     @classmethod
     def from_folder(cls, path: Path | str, *, strict: bool = False) -> Dataset:
         """Indexes a folder with one folder per class, or with split folders that hold those.
 
-        Split folders are `train`, `validation` (or `val`, `valid`) and `test`, in any case.
+        Split folders are named like `train`, `validation` and `test`; see `split_names`.
         Images may lie any number of folders deep within their class. Folders whose names look
         the same, whichever way their accents are encoded, are one class.
 
@@ -187,8 +190,8 @@ class Dataset:
             strict: raise at the first file that is not an image, instead of leaving it out.
 
         Raises:
-            DatasetError: there is no such folder, it holds no images or only one class, or its
-                splits contradict each other.
+            DatasetError: there is no such folder, it holds no images, its splits contradict
+                each other, or its folders may be classes as well as splits.
         """
         listing = read_folder(Path(path), strict)
         return replace(cls.from_listing(listing, DataSettings.create()), root=Path(path))
@@ -200,7 +203,6 @@ class Dataset:
         settings: DataSettings,
         *,
         strict: bool = False,
-        labelled: bool = True,
     ) -> Dataset:
         """Turns the labels that a reader found into classes, sets of labels or numbers.
 
@@ -208,10 +210,9 @@ class Dataset:
             listing: at least one image.
             settings: what the labels mean.
             strict: raise at the first label that cannot be used.
-            labelled: whether the training images must have at least two classes.
 
         Raises:
-            DatasetError: only one class, or labels of which none fits.
+            DatasetError: labels of which none fits.
         """
         task, classes, labels, bad = read_labels(listing, settings)
         for n, weight in enumerate(listing.weights or ()):
@@ -233,12 +234,11 @@ class Dataset:
             task=task,
             read_as=settings,
             groups=None if listing.groups is None else number_groups(listing.groups),
+            notes=listing.notes + doubt_labels(task, classes, guessed=settings.task is None),
             weights=None
             if listing.weights is None
             else np.minimum(listing.weights, LARGEST).astype(np.float32),
         )
-        if labelled and (dataset.splits == Split.TRAIN).any():
-            check_class_count(listing, task, classes)
         if not bad:
             return dataset
         kept = np.ones(len(dataset), bool)
@@ -261,8 +261,8 @@ class Dataset:
                 (N, C) that are to be estimated.
 
         Raises:
-            DatasetError: no images, lengths that differ, labels that are missing or neither
-                all texts nor all numbers, or fewer than two classes.
+            DatasetError: no images, lengths that differ, or labels that are missing or neither
+                all texts nor all numbers.
             SettingsError: an array of another shape or dtype, or there is no such task.
         """
         read = take_images(sources)
@@ -279,6 +279,7 @@ class Dataset:
             splits=np.full(len(read), str(Split.TRAIN)),
             task=found.task,
             class_labels=found.class_labels,
+            notes=doubt_labels(found.task, found.classes, guessed=False),
         )
 
     @classmethod

@@ -215,10 +215,6 @@ def number_labels(given: Any, task: Task | None, count: int | None = None) -> Py
     if task is Task.LABELS:
         raise DatasetError("for many labels at once, every image needs a list of them")
     names, numbers, class_labels = _number(given)
-    if len(names) < 2:
-        raise DatasetError(
-            f"at least 2 classes are needed, received one in the labels: {', '.join(names)}"
-        )
     return PythonLabels(
         _choose_task(task, names), tuple(names), numbers.astype(np.int32), class_labels
     )

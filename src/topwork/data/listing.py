@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from topwork.core.errors import DatasetError
 from topwork.images.decode import Source
 
 # How many names a message lists.
 SHOWN = 10
+# How many reasons it lists.
+_REASONS = 3
 
 
 class Split(StrEnum):
@@ -24,21 +27,24 @@ class Split(StrEnum):
     TEST = "test"
 
 
-SPLIT_NAMES = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "valid": Split.VALIDATION,
-    "test": Split.TEST,
-}
-
-
 @dataclass(frozen=True)
 class Skipped:
     """A file, row or class that was left out, and why."""
 
     path: str
     reason: str
+
+
+class Note(NamedTuple):
+    """A sentence about what was guessed of somebody's data, with the option that changes it.
+
+    Attributes:
+        text: the sentence.
+        doubtful: whether figures are wrong if the guess is.
+    """
+
+    text: str
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,10 @@ class Listing:
         weights: how much each counts in training, 0 or more; None if all count the same.
         lines: the line or row, counted from 1, that each comes from; None for folders.
         unit: what `lines` counts, `line` or `row`.
+        label_name: name of the label column where there is one; empty for folders.
         separator: between the labels of an image that came as a list; None if none did.
         skipped: what was left out.
+        notes: what was guessed.
     """
 
     root: str
@@ -72,8 +80,10 @@ class Listing:
     weights: Sequence[float] | None = None
     lines: Sequence[int] | None = None
     unit: str = "line"
+    label_name: str = ""
     separator: str | None = None
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def where(self, index: int) -> str:
         """Returns the location of an image for messages: its path, or its line and name."""
@@ -93,6 +103,21 @@ def check_strict(skipped: Sequence[Skipped], strict: bool) -> None:
         raise DatasetError(
             f"{first.path}: {first.reason}; mend or remove it, or leave out --strict"
         )
+
+
+def name_some(skipped: Sequence[Skipped]) -> str:
+    """Returns the first few things that were left out, with the reasons, and how many more."""
+    some = "; ".join(f"{item.path}: {item.reason}" for item in skipped[:_REASONS])
+    more = len(skipped) - _REASONS
+    return f"{some}; and {more} more" if more > 0 else some
+
+
+def say_left_out(skipped: Sequence[Skipped]) -> str:
+    """Returns what was left out as the start of a sentence; nothing where nothing was."""
+    if not skipped:
+        return ""
+    what = "1 file or row was" if len(skipped) == 1 else f"{len(skipped):,} files or rows were"
+    return f"{what} left out ({name_some(skipped)}); "
 
 
 def make_writable(name: str) -> str:

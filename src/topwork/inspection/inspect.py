@@ -142,6 +142,7 @@ class Inspection:
             "alike": [_finite(asdict(found)) for found in self.class_overlaps],
             "shifts": [_finite(asdict(found)) for found in self.shifts],
             "skipped": [asdict(item) for item in dataset.skipped],
+            "notes": [note.text for note in dataset.notes],
         }
 
     def summary(self) -> dict[str, Any]:
@@ -257,7 +258,8 @@ def _look_at(
     callback.on_wait("comparing labels with vectors")
     chances = _predict(dataset, vectors, settings.seed)
     picks_one, labels = dataset.task.picks_one, dataset.labels
-    overlaps = find_class_overlaps(chances, labels, dataset.classes) if picks_one else []
+    compared = picks_one and not _has_one_class(dataset)
+    overlaps = find_class_overlaps(chances, labels, dataset.classes) if compared else []
     outliers = find_outliers(vectors, labels if picks_one else None, count=MOST_OUTLIERS)
     return Inspection(
         dataset=dataset,
@@ -266,7 +268,7 @@ def _look_at(
         ranges=ranges,
         image_issues=tuple(find_image_issues(measures)),
         pairs=tuple(pairs),
-        label_issues=tuple(_rank(dataset, chances)),
+        label_issues=() if _has_one_class(dataset) else tuple(_rank(dataset, chances)),
         judged=int(np.isfinite(chances).any(axis=1).sum()),
         outliers=tuple(outliers),
         class_overlaps=tuple(overlaps),
@@ -317,7 +319,12 @@ def _finite(value: Any) -> Any:
 
 
 def _predict(dataset: Dataset, vectors: Floats32, seed: int) -> Floats32:
-    """Returns held-out probabilities of all images, groups and copies kept on one side."""
+    """Returns held-out probabilities of all images, groups and copies kept on one side.
+
+    With a single class there is nothing to compare: NaN.
+    """
+    if _has_one_class(dataset):
+        return np.full((len(dataset), len(dataset.classes)), np.nan, np.float32)
     return cross_predict(
         vectors,
         dataset.targets,
@@ -327,6 +334,10 @@ def _predict(dataset: Dataset, vectors: Floats32, seed: int) -> Floats32:
         seed=seed,
         groups=dataset.groups,
     )
+
+
+def _has_one_class(dataset: Dataset) -> bool:
+    return dataset.task.picks_one and len(dataset.classes) < 2
 
 
 def _rank(dataset: Dataset, chances: Floats32) -> Sequence[LabelIssue]:

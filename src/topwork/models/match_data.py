@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from topwork.core.task import Task
 from topwork.data.apply_fixes import correct
 from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
+from topwork.data.label_doubts import simplify_label
 from topwork.data.listing import SHOWN, Split
 from topwork.models.model import Model
 
@@ -71,9 +73,18 @@ def match_classes(model: Model, dataset: Dataset) -> Dataset:
     if unknown:
         raise DatasetError(
             f"the model knows the classes {', '.join(model.classes)}; the data also has "
-            f"{', '.join(unknown[:SHOWN])}. Move or rename those folders, or train with them"
+            f"{', '.join(unknown[:SHOWN])}{_say_alike(unknown, model.classes)}. Move or rename "
+            "those folders, or train with them"
         )
     return replace(_renumber(dataset, model.classes), task=model.task)
+
+
+def _say_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """Returns which unknown classes differ from known ones in what the eye passes over."""
+    known = {simplify_label(name): name for name in classes}
+    alike = [(name, known.get(simplify_label(name))) for name in unknown]
+    some = [f"{name!r} may be meant as {other!r}" for name, other in alike if other]
+    return f" ({', '.join(some[:SHOWN])})" if some else ""
 
 
 def _add_classes(model: Model, dataset: Dataset) -> Dataset:

@@ -102,7 +102,7 @@ def build_result(
         report=report,
         predictions=_collect_predictions(data, logits),
         trials=tuple(choice[0].trials) if choice else (),
-        images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped),
+        images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped, dataset.notes),
         seconds=seconds,
         pixels=prepared.pixels,
         quantization=prepared.quantization,
@@ -229,9 +229,7 @@ def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
         fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),
         counts=dataset.counts(),
         skipped=len(dataset.skipped),
-        columns={}
-        if dataset.read_as is None
-        else dataset.read_as.model_dump(mode="json", exclude_none=True),
+        columns={} if dataset.read_as is None else dataset.read_as.to_remember(),
         split={"made_by": "data"}
         if made is None
         else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},

@@ -95,9 +95,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             TopworkError: any of its kinds; see `topwork.core.errors`.
 
         Warns:
-            UserWarning: images were left out; `skipped_` says which and why. Or it was guessed
-                which values are black and white, transparent images show nothing, or int8 was
-                asked for and another precision took its place.
+            UserWarning: images were left out; `skipped_` says which and why. Or something about
+                the data is doubtful. Or int8 was asked for, and another precision took its place.
         """
         settings = Settings.create(**self._settings())
         store = self._store
@@ -110,6 +109,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
         warn_of_pixels(trained)
+        for note in trained.images.notes:
+            if note.doubtful:
+                warnings.warn(note.text, UserWarning, stacklevel=2)
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "

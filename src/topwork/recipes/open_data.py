@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork.core.callbacks import Callback
+from topwork.core.data_settings import OF_ONE_PLACE
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.models.model import Model
@@ -35,9 +36,12 @@ def open_data(
         SettingsError: an option does not fit it.
     """
     callback.on_wait(f"reading {data}")
-    return Dataset.open(
+    dataset = Dataset.open(
         data, strict=strict, labelled=labelled, cache=store, callback=callback, **columns
     )
+    if dataset.notes:
+        callback.on_notes(dataset.notes)
+    return dataset
 
 
 def open_model_data(
@@ -55,5 +59,8 @@ def open_model_data(
     """
     # Data of which class it may be need not have both of two.
     task = Task.CLASSES if model.task is Task.BINARY else model.task
-    asked = model.data.columns | {"task": task} | columns
+    known = model.provenance and model.provenance.data
+    same = known is not None and known in (data, str(Path(data).absolute()))
+    said = {n: v for n, v in model.data.columns.items() if same or n not in OF_ONE_PLACE}
+    asked = said | {"task": task} | columns
     return open_data(data, asked, store, callback, strict=strict)

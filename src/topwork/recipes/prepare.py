@@ -13,7 +13,9 @@ from topwork.bases import Stack
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Settings
 from topwork.core.errors import DatasetError
+from topwork.core.task import Task
 from topwork.data.dataset import Dataset
+from topwork.data.label_doubts import doubt_copies
 from topwork.data.listing import SHOWN, Split
 from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.examples import Ints, LabeledVectors, RowSplit
@@ -131,6 +133,12 @@ def prepare_examples(
     )
     callback.on_embedded(dataset, vectors)
     callback.on_split(dataset, pairs)
+    if dataset.task is not Task.NUMBER:
+        twice = ((pair.first, pair.second) for pair in pairs)
+        notes = doubt_copies(dataset.names, dataset.label_texts, twice)
+        if notes:
+            callback.on_notes(notes)
+            dataset = replace(dataset, notes=dataset.notes + notes)
     return TrainingData(dataset, vectors, examples, split)
 
 

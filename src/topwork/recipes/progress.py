@@ -18,6 +18,7 @@ from topwork.core.config import Settings
 from topwork.core.errors import counted, printable
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
+from topwork.data.listing import Note
 from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
@@ -88,6 +89,13 @@ class Screen(Callback):
         self._received = count
         if self._spinner is not None:
             self._spinner.update(f"{self._waiting}, {_say_bytes(count)} received")
+
+    def on_notes(self, notes: Sequence[Note]) -> None:
+        """Prints what was guessed of the data."""
+        self._stop()
+        for note in notes:
+            style = "yellow" if note.doubtful else "dim"
+            self.console.print(Text(f"{printable(note.text)}."), style=style)
 
     def on_found(self, dataset: Dataset) -> None:
         """Prints how many images each class has in each split."""

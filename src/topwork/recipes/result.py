@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from topwork.bases import Stack
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
-from topwork.data.listing import Skipped
+from topwork.data.listing import Note, Skipped
 from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
@@ -48,11 +48,13 @@ class ImageCounts:
         embedded: vectors that were made now.
         reused: vectors that were there already.
         skipped: files that were left out, with the reasons.
+        notes: what was guessed of the data, or is doubtful about it.
     """
 
     embedded: int
     reused: int
     skipped: tuple[Skipped, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,5 +144,6 @@ class TrainResult:
                 "skipped": len(self.images.skipped),
             },
             "skipped": [asdict(item) for item in self.images.skipped],
+            "notes": [note.text for note in self.images.notes],
             "seconds": self.seconds,
         }

@@ -18,8 +18,9 @@ from servers import FileServer
 from topwork.core.errors import DatasetError, ImageError, SettingsError
 from topwork.data.dataset import Dataset
 from topwork.data.readers.folder import DiskTree
+from topwork.data.readers.layout import descend
 from topwork.data.readers.table import is_table
-from topwork.data.readers.tree import descend, is_image_name
+from topwork.data.readers.tree import is_image_name
 from topwork.images.decode import read_bytes
 
 CLASSES = {"cat/1.png": b"one", "cat/deep/2.png": b"two", "dog/3.png": b"three"}
@@ -182,7 +183,7 @@ def test_what_is_no_table_of_images_changes_nothing(tmp_path, name):
 
 
 def test_two_tables_and_no_class_folders_are_refused(tmp_path):
-    write(tmp_path / "p", TABLE | {"more.csv": b"path,label\n"})
+    write(tmp_path / "p", TABLE | {"more.csv": b"path,label\n1.png,cat\n"})
     with pytest.raises(DatasetError, match=r"several tables: labels.csv, more.csv; keep the one"):
         Dataset.open(tmp_path / "p", cache=tmp_path)
 

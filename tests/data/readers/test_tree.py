@@ -7,16 +7,11 @@ from hypothesis import strategies as st
 
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Split
+from topwork.data.readers.class_folders import read_tree
 from topwork.data.readers.folder import DiskTree
+from topwork.data.readers.layout import descend, has_classes
 from topwork.data.readers.table import is_table
-from topwork.data.readers.tree import (
-    NameTree,
-    descend,
-    has_classes,
-    is_image_name,
-    is_litter,
-    read_tree,
-)
+from topwork.data.readers.tree import NameTree, is_image_name, is_litter
 
 FLAT = ["cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg"]
 DIVIDED = ["train/cat/1.jpg", "train/dog/2.jpg", "Val/cat/3.jpg", "TEST/dog/4.jpg"]

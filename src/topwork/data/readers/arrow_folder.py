@@ -26,7 +26,8 @@ from topwork.data.readers.arrow_rows import (
     may_hold_images,
 )
 from topwork.data.readers.columns import ColumnRoles
-from topwork.data.readers.rows import ListingBuilder, Resolve, parse_split
+from topwork.data.readers.rows import ListingBuilder, Resolve
+from topwork.data.split_names import parse_split
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 # How many rows with images in them are read at a time.

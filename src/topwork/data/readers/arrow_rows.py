@@ -18,10 +18,10 @@ from threading import Lock
 from typing import Any
 
 from topwork.core.data_settings import DataSettings
-from topwork.core.errors import DatasetError, ImageError
+from topwork.core.errors import DatasetError, ImageError, first_line
 from topwork.data.listing import Split
 from topwork.data.readers.columns import IMAGE_NAMES, ColumnRoles, choose_columns, simplify
-from topwork.data.readers.rows import EmbeddedImage, ListingBuilder, pick
+from topwork.data.readers.rows import BadCell, EmbeddedImage, ListingBuilder, pick
 
 # How many rows are turned into Python objects at a time.
 BATCH = 4096
@@ -98,7 +98,7 @@ class ArrowRows:
         names = [self.names[index] for index in indices]
         classes = [self.class_names(name) for name in names]
         for table in self.tables(names):
-            columns = [table.column(name).to_pylist() for name in names]
+            columns = [to_python(table.column(name)) for name in names]
             named = map(_name_classes, columns, classes)
             for cells in zip(*named, strict=True):
                 yield dict(zip(indices, cells, strict=True))
@@ -201,7 +201,7 @@ class ParquetRows(ArrowRows):
             paths: list[str | None] = [None] * count
             if _has_path(self.schema.field(name).type):
                 table = self._file.read_row_group(group, columns=[f"{name}.path"])
-                paths = [cell and cell["path"] for cell in table.column(0).to_pylist()]
+                paths = list(_paths_in(table.column(0)))
             yield from zip(held, paths, strict=True)
 
     def _leaf(self, name: str) -> str:
@@ -216,9 +216,10 @@ class ParquetRows(ArrowRows):
         """Returns how many rows of a group hold no image, if the file says so."""
         meta = self._file.metadata.row_group(group)
         columns = (meta.column(n) for n in range(meta.num_columns))
-        found = next(each for each in columns if each.path_in_schema == self._leaf(name))
-        known = found.is_stats_set and found.statistics.has_null_count
-        return int(found.statistics.null_count) if known else None
+        leaves = (each for each in columns if each.path_in_schema == self._leaf(name))
+        found = next(leaves, None)
+        known = found is not None and found.is_stats_set and found.statistics.has_null_count
+        return int(found.statistics.null_count) if found is not None and known else None
 
 
 class ArrowTableRows(ArrowRows):
@@ -312,8 +313,46 @@ def _describe(column: Any) -> Iterator[tuple[bool, str | None]]:
         if not _is_binary(chunk.type):
             fields = [chunk.type.field(n).name for n in range(chunk.type.num_fields)]
             parts = dict(zip(fields, chunk.flatten(), strict=True))
-        paths = parts["path"].to_pylist() if "path" in parts else [None] * len(chunk)
+        paths = to_python(parts["path"]) if "path" in parts else [None] * len(chunk)
         yield from zip(parts["bytes"].is_valid().to_pylist(), paths, strict=True)
+
+
+def _paths_in(column: Any) -> Iterator[Any]:
+    """Yields the `path` of each cell of a column of structs."""
+    for chunk in column.chunks:
+        # In a missing cell it is missing too.
+        yield from to_python(chunk.flatten()[chunk.type.get_field_index("path")])
+
+
+def to_python(column: Any) -> list[Any]:
+    """Returns the cells of a column; a `BadCell` for each that Python has no value for."""
+    try:
+        cells: list[Any] = column.to_pylist()
+    except Exception:
+        # What is raised for one of them depends on its type, and on this machine's time zones.
+        return [_read_cell(cell) for cell in column]
+    return cells
+
+
+def _read_cell(cell: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return cell.as_py()
+    except Exception as error:
+        if pa.types.is_timestamp(cell.type) and cell.type.tz and not _knows_zone(cell.type.tz):
+            return BadCell(f"this machine does not know its time zone, {cell.type.tz}")
+        return BadCell(f"{cell.type}: {first_line(error)}")
+
+
+def _knows_zone(name: str) -> bool:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return False
+    return True
 
 
 def bytes_of(cell: Any) -> bytes | None:
@@ -329,6 +368,8 @@ def _name_classes(cells: list[Any], names: list[str] | None) -> list[Any]:
         return cells
 
     def name(cell: Any) -> Any:
+        if isinstance(cell, BadCell):
+            return cell
         if isinstance(cell, list):
             return [name(each) for each in cell]
         return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None

@@ -18,6 +18,8 @@ IMAGE_NAMES = (
     "file_path", "image_path", "image_file", "image_filename", "image_url", "url", "img",
     "img_path", "img_url",
 )  # fmt: skip
+# Of columns that hold images' names where no column has one of the names above.
+ID_NAMES = ("id", "image_id", "img_id", "id_code", "image_name", "img_name")
 LABEL_NAMES = (
     "label", "labels", "class", "classes", "category", "categories", "target", "targets", "tag",
     "tags", "y",
@@ -25,7 +27,9 @@ LABEL_NAMES = (
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 GROUP_NAMES = ("group", "group_id")
 WEIGHT_NAMES = ("weight", "sample_weight")
-KNOWN_NAMES = frozenset(IMAGE_NAMES + LABEL_NAMES + SPLIT_COLUMNS + GROUP_NAMES + WEIGHT_NAMES)
+KNOWN_NAMES = frozenset(
+    IMAGE_NAMES + ID_NAMES + LABEL_NAMES + SPLIT_COLUMNS + GROUP_NAMES + WEIGHT_NAMES
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ def choose_columns(
         image: int | None = table.find(columns.image_column, "image_column")
     else:
         image = table.guess(IMAGE_NAMES, "image_column", pictures)
+        if image is None:
+            image = table.guess(ID_NAMES, "image_column")
     if image is None:
         table.fail(IMAGE_NAMES, "image_column")
     return ColumnRoles(
@@ -176,7 +182,8 @@ class _Names:
 
     def left_over(self, pictures: Collection[int]) -> int | None:
         """Returns the only column without a known role, besides pictures; None if not one."""
-        told = {*IMAGE_NAMES, *SPLIT_COLUMNS, *GROUP_NAMES, *WEIGHT_NAMES, *self._asked}
+        ids = () if {*IMAGE_NAMES} & {*self._simple} or pictures else ID_NAMES
+        told = {*IMAGE_NAMES, *ids, *SPLIT_COLUMNS, *GROUP_NAMES, *WEIGHT_NAMES, *self._asked}
         rest = [n for n, name in enumerate(self._simple) if name not in told and n not in pictures]
         return rest[0] if len(rest) == 1 else None
 

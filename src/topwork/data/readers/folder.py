@@ -8,7 +8,9 @@ from pathlib import Path
 
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
-from topwork.data.readers.tree import is_image_name, is_litter, read_tree
+from topwork.data.readers.class_folders import read_tree
+from topwork.data.readers.layout import descend
+from topwork.data.readers.tree import is_image_name, is_litter
 from topwork.images.traits import FIRST_BYTES, looks_like_image
 
 
@@ -56,7 +58,8 @@ def read_folder(root: Path, strict: bool, *, labelled: bool = True) -> Listing:
     if not os.path.isdir(root):  # noqa: PTH112 (pathlib raises for some names)
         what = "it is a file" if os.path.exists(root) else "there is no such folder"  # noqa: PTH110
         raise DatasetError(f"{root} must be a folder with one folder per class: {what}")
-    return read_tree(DiskTree(root), strict, labelled=labelled)
+    tree = DiskTree(root)
+    return read_tree(tree, strict, descend(tree, lambda name: False), labelled=labelled)
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path]]:

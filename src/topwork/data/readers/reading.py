@@ -1,16 +1,15 @@
 """Chooses the reader for a location: a folder, table or archive, on this machine or another.
 
 A folder, also in an archive or on another machine, is read by its class folders if it has any,
-else by the one table that lies in it. If the settings name a column, the table has precedence.
+else by the one table that lies in it, or those of its splits. If the settings name a column, the
+table has precedence. A folder that holds nothing but another is passed.
 """
 
 from __future__ import annotations
 
 import os
-import posixpath
 import sys
-import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,14 +17,18 @@ from urllib.request import url2pathname
 
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.data_settings import DataSettings
-from topwork.core.errors import DatasetError, ImageError
-from topwork.data.listing import SHOWN, Listing
+from topwork.core.errors import DatasetError, SettingsError
+from topwork.data.listing import Listing
 from topwork.data.readers.archive import is_archive, open_archive
 from topwork.data.readers.arrow_folder import is_arrow_folder, read_arrow_folder
+from topwork.data.readers.class_folders import read_tree
 from topwork.data.readers.folder import DiskTree, read_folder
-from topwork.data.readers.rows import Resolve
+from topwork.data.readers.folder_tables import find_tables, judge_passed_over, read_tables
+from topwork.data.readers.image_paths import ArchiveFinder, DiskFinder, ImageFinder, UrlFinder
+from topwork.data.readers.layout import descend, has_classes
+from topwork.data.readers.path_splits import split_by_paths
 from topwork.data.readers.table import is_table, read_table
-from topwork.data.readers.tree import NameTree, Tree, descend, has_classes, read_tree
+from topwork.data.readers.tree import NameTree, Tree
 from topwork.data.remote import urls
 from topwork.data.remote.cache import Remote, is_url
 from topwork.images.decode import Source
@@ -85,10 +88,7 @@ class _Reader:
                 return read_arrow_folder(
                     path, self.settings, strict=self.strict, labelled=self.labelled
                 )
-            table = self._find_table(DiskTree(path))
-            if table is None:
-                return read_folder(path, self.strict, labelled=self.labelled)
-            return self.read_table(str(path / table), path / table, self.beside(path))
+            return self._read_disk(path)
         if is_archive(path.name):
             return self.read_archive(location, path)
         if is_table(path.name):
@@ -110,102 +110,109 @@ class _Reader:
             return self.read_table(name, self.remote.fetch(url), self._beside_url(above))
         files = self.remote.list_files(url)
         tree = NameTree(name, files, lambda path: self.remote.source(urls.join(url, path)))
-        table = self._find_table(tree)
-        if table is None:
-            return read_tree(tree, self.strict, labelled=self.labelled)
-        data = self.remote.fetch(urls.join(url, table))
-        return self.read_table(f"{name.rstrip('/')}/{table}", data, self._beside_url(url))
+
+        def read(table: str, reader: _Reader) -> Listing:
+            data = self.remote.fetch(urls.join(url, table))
+            above = urls.join(url, table).rpartition("/")[0]
+            return reader.read_table(f"{name.rstrip('/')}/{table}", data, self._beside_url(above))
+
+        return self._read_tree(tree, read)
 
     def read_archive(self, location: str, path: Path) -> Listing:
         archive = open_archive(path, self.cache / "archives", strict=self.strict)
         tree = NameTree(location, archive.names, archive.source)
-        base = descend(tree, is_table)
-        table = self._find_table(tree, base)
-        if table is None:
-            listing = read_tree(tree, self.strict, base, labelled=self.labelled)
-        else:
-            files = {name for name in archive.names if not name.endswith("/")}
-            data = archive.read(base + table, MOST_TABLE_BYTES)
-            listing = self.read_table(
-                f"{location}/{base}{table}", data, self._within(tree, files, base)
-            )
+        files = {name for name in archive.names if not name.endswith("/")}
+
+        def read(table: str, reader: _Reader) -> Listing:
+            data = archive.read(table, MOST_TABLE_BYTES)
+            base = table.rpartition("/")[0]
+            finder = self._within(tree, files, f"{base}/" if base else "")
+            return reader.read_table(f"{location}/{table}", data, finder)
+
+        listing = self._read_tree(tree, read)
         return replace(listing, skipped=listing.skipped + archive.skipped)
 
-    def read_table(self, location: str, data: Path | bytes, resolve: Resolve) -> Listing:
-        return read_table(
-            location, data, self.settings, resolve, strict=self.strict, labelled=self.labelled
+    def _read_disk(self, path: Path) -> Listing:
+        def read(table: str, reader: _Reader) -> Listing:
+            file = path / table
+            return reader.read_table(str(file), file, self.beside(file.parent, below=True))
+
+        return self._read_tree(DiskTree(path), read)
+
+    def _read_tree(self, tree: Tree, read: Callable[[str, _Reader], Listing]) -> Listing:
+        """Reads a tree by its folders, or by tables in it.
+
+        Args:
+            tree: the folders.
+            read: reads the table with a path within the tree, with some reader's settings.
+        """
+        meaning = self.settings.folders
+        base = "" if meaning else descend(tree, is_table)
+        top, inner = find_tables(tree, base)
+        by_folders = meaning is not None or has_classes(tree, base)
+        if (top or inner) and (not by_folders or self._names_columns()):
+            return read_tables(tree, base, top or inner, lambda path: read(path, self))
+        try:
+            listing = read_tree(tree, self.strict, base, labelled=self.labelled, meaning=meaning)
+        except DatasetError as error:
+            if not top:
+                raise
+            raise DatasetError(
+                f"{error}. Or read {top[0].path}, which lies there: say with --image-column and "
+                "--label-column which columns hold the pictures' names and the labels"
+            ) from None
+        lenient = replace(self, strict=False, labelled=True)
+        return judge_passed_over(
+            tree, base, listing, top + inner, lambda path: read(path, lenient), meaning is not None
         )
 
-    def beside(self, folder: Path) -> Resolve:
-        """Returns a function from URLs, and paths relative to a folder, to sources."""
+    def read_table(self, location: str, data: Path | bytes, finder: ImageFinder) -> Listing:
+        listing = read_table(
+            location, data, self.settings, finder, strict=self.strict, labelled=self.labelled
+        )
+        if listing.splits is None and self.settings.split_column is None:
+            listing = split_by_paths(listing)
+        return replace(listing, notes=(*listing.notes, *finder.notes()))
 
-        def resolve(text: str) -> Source:
-            if is_url(text):
-                return self._find_url(text)
-            path = folder / text
-            # A path that was written under Windows, unless a file here has such a name.
-            if "\\" in text and not os.path.exists(path):  # noqa: PTH110 (pathlib raises)
-                path = folder / text.replace("\\", "/")
-            return path
+    def beside(self, folder: Path, *, below: bool = False) -> ImageFinder:
+        """Returns what finds images by URLs, and by paths relative to a folder.
 
-        return resolve
+        Args:
+            folder: that of the table.
+            below: whether to look for them in all folders below it too.
+        """
+        asked = self.settings.image_folder
+        if asked is None:
+            return DiskFinder(folder, self._find_url, below=below)
+        if is_url(asked):
+            return self._beside_url(asked)
+        if not os.path.isdir(asked):  # noqa: PTH112 (pathlib raises for some names)
+            raise SettingsError(f"images: there is no such folder, received {asked!r}")
+        return DiskFinder(Path(asked), self._find_url, below=True, beside=Path(asked).parent)
 
-    def _beside_url(self, folder: str) -> Resolve:
-        def resolve(text: str) -> Source:
-            if is_url(text):
-                return self._find_url(text)
-            return self.remote.source(urls.join(folder, _tidy(text)))
+    def _beside_url(self, folder: str) -> ImageFinder:
+        asked = self.settings.image_folder
+        if asked is not None and not is_url(asked):
+            return self.beside(Path())
+        return UrlFinder(asked or folder, self._find_url)
 
-        return resolve
-
-    def _within(self, tree: Tree, files: Collection[str], base: str) -> Resolve:
-        # The program that made the archive may have encoded accents in another way.
-        known = {unicodedata.normalize("NFC", name): name for name in files}
-
-        def resolve(text: str) -> Source:
-            if is_url(text):
-                return self._find_url(text)
-            for name in (base + text, base + _tidy(text), _tidy(base + text)):
-                found = name if name in files else known.get(unicodedata.normalize("NFC", name))
-                if found is not None:
-                    return tree.source(found)
-            raise ImageError("there is no such file in the archive")
-
-        return resolve
+    def _within(self, tree: Tree, files: Collection[str], base: str) -> ImageFinder:
+        asked = self.settings.image_folder
+        if asked is not None:
+            inside = f"{base}{asked.strip('/')}/"
+            if not any(name.startswith(inside) for name in files):
+                return self.beside(Path())
+            base = inside
+        return ArchiveFinder(files, tree.source, base, self._find_url)
 
     def _find_url(self, url: str) -> Source:
         return _local_path(url) if urls.scheme(url) == "file" else self.remote.source(url)
 
-    def _find_table(self, tree: Tree, base: str = "") -> str | None:
-        """Returns the name of the table that lists the images of a folder, if there is one.
-
-        Raises:
-            DatasetError: there are several.
-        """
-        # JSON files beside images are mostly no tables.
-        names = [name for name in tree.top(base.rstrip("/"))[1] if is_table(name)]
-        tables = sorted(name for name in names if ".json" not in _suffixes(name))
-        if not tables or (has_classes(tree, base) and not self._names_columns()):
-            return None
-        if len(tables) > 1:
-            raise DatasetError(
-                f"{tree.root}/{base} holds no class folders and several tables: "
-                f"{', '.join(tables[:SHOWN])}; keep the one that is meant, or point at it"
-            )
-        return tables[0]
-
     def _names_columns(self) -> bool:
-        chosen = self.settings.model_dump(exclude={"task", "label_separator"})
+        chosen = self.settings.model_dump(
+            exclude={"task", "label_separator", "encoding", "folders"}
+        )
         return any(value for value in chosen.values())
-
-
-def _suffixes(name: str) -> list[str]:
-    return Path(name.lower()).suffixes[-2:]
-
-
-def _tidy(text: str) -> str:
-    """Returns a relative path without `.` and `..`, with `/` for the separator of Windows."""
-    return posixpath.normpath(text.replace("\\", "/"))
 
 
 def _local_path(url: str) -> Path:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from topwork.core.data_settings import DataSettings
-from topwork.core.errors import DatasetError, ImageError
-from topwork.data.listing import SPLIT_NAMES, Listing, Skipped, Split, check_strict, make_writable
+from topwork.core.errors import DatasetError, ImageError, first_line
+from topwork.data.listing import Listing, Skipped, Split, check_strict, make_writable, name_some
 from topwork.data.readers.columns import ColumnRoles
+from topwork.data.readers.guesses import judge_columns
+from topwork.data.split_names import Part, parse_part
 from topwork.images.decode import Source
 
 # A path or URL as it is written in a row -> where its bytes are.
@@ -26,13 +28,6 @@ Resolve = Callable[[str], Source]
 # Separates the labels of one image that came as a list, if no separator is set.
 LIST_SEPARATOR = "|"
 
-_SPLITS = SPLIT_NAMES | {
-    "training": Split.TRAIN,
-    "dev": Split.VALIDATION,
-    "testing": Split.TEST,
-}
-# How many reasons a message lists.
-_REASONS = 3
 # Up to this one, every whole number is exact in a float.
 _EXACT = 2**53
 
@@ -40,8 +35,14 @@ _EXACT = 2**53
 class EmbeddedImage(NamedTuple):
     """An image in the table itself, with the name that it has there, if any."""
 
-    name: str | None
+    name: Any
     source: Source
+
+
+class BadCell(NamedTuple):
+    """Stands for a cell that cannot be read, and costs its row."""
+
+    reason: str
 
 
 class TableRow(NamedTuple):
@@ -69,11 +70,6 @@ def pick(number: int, cells: Sequence[Any] | Mapping[int, Any], roles: ColumnRol
     return TableRow(
         number, cells[roles.image], labels, at(roles.split), at(roles.group), at(roles.weight)
     )
-
-
-def parse_split(text: str) -> Split | None:
-    """Returns the split that a text such as `Val` or `training` names, if it names one."""
-    return _SPLITS.get(text.strip().casefold())
 
 
 class ListingBuilder:
@@ -109,6 +105,7 @@ class ListingBuilder:
             divided: whether `add` is told the split of each row.
         """
         self._root = root
+        self._columns, self._roles, self._column_names = columns, roles, names
         self._resolve = resolve
         self._label_columns = tuple(names[index].strip() for index in roles.labels)
         self._labelled = labelled
@@ -138,12 +135,16 @@ class ListingBuilder:
         try:
             labels = self._read_labels(row.labels)
             if self._splits is not None and split is None:
-                split = _read_split(row.split)
+                split = _read_split(row.split, self._labelled)
             group = self._keep(_as_text(row.group, "the group")) if self._groups is not None else ""
             weight = _read_weight(row.weight) if self._weights is not None else 1.0
             name, source = self._find_image(row, where)
         except _BadRowError as bad:
             self.skipped.append(Skipped(where, str(bad)))
+            return
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            # Cells may be of any type, and libraries of many minds about them.
+            self.skipped.append(Skipped(where, f"it cannot be read: {first_line(error)}"))
             return
         self._names.append(prefix + name)
         self._sources.append(source)
@@ -170,12 +171,13 @@ class ListingBuilder:
         check_strict(self.skipped, strict)
         if not self._names:
             raise DatasetError(self._explain_empty())
-        return Listing(
+        listing = Listing(
             root=self._root,
             names=self._names,
             sources=self._sources,
             labels=self._labels,
             label_columns=self._label_columns if len(self._label_columns) > 1 else (),
+            label_name=self._label_columns[0] if len(self._label_columns) == 1 else "",
             splits=self._splits,
             groups=self._groups,
             weights=self._weights,
@@ -184,15 +186,15 @@ class ListingBuilder:
             separator=self._separator if self._lists else None,
             skipped=tuple(self.skipped),
         )
+        return judge_columns(listing, self._column_names, self._roles, self._columns)
 
     def _explain_empty(self) -> str:
         if not self.skipped:
             return f"{self._root} has no rows; it needs one per image"
-        first = "; ".join(f"{item.path}: {item.reason}" for item in self.skipped[:_REASONS])
-        more = len(self.skipped) - _REASONS
-        rest = f"; and {more} more" if more > 0 else ""
-        base = f". Paths are relative to {self._base}" if self._base else ""
-        return f"{self._root}: none of its rows can be used: {first}{rest}{base}"
+        base = ""
+        if self._base:
+            base = f". Paths are relative to {self._base}; say with --images where else they lie"
+        return f"{self._root}: none of its rows can be used: {name_some(self.skipped)}{base}"
 
     def _read_labels(self, cells: Sequence[Any]) -> str | tuple[str, ...] | None:
         if not self._label_columns:
@@ -230,7 +232,11 @@ class ListingBuilder:
 
     def _find_image(self, row: TableRow, where: str) -> tuple[str, Source]:
         if isinstance(row.image, EmbeddedImage):
-            return row.image.name or f"row {row.number}", row.image.source
+            try:
+                name = _as_text(row.image.name, "the path")
+            except _BadRowError:  # the picture is there, whatever it is called
+                name = ""
+            return name or f"row {row.number}", row.image.source
         text = _as_text(row.image, "the path")
         if not text:
             raise _BadRowError("there is no image")
@@ -262,6 +268,8 @@ class ListingBuilder:
 
 def _as_text(value: Any, what: str) -> str:
     """Returns a cell as text, empty if it is missing."""
+    if isinstance(value, BadCell):
+        raise _BadRowError(f"{what} cannot be read: {value.reason}")
     if isinstance(value, str):
         text = value.strip()
         if not text.isascii():
@@ -289,15 +297,17 @@ def _check_unicode(text: str, what: str) -> None:
         ) from None
 
 
-def _read_split(cell: Any) -> Split:
+def _read_split(cell: Any, labelled: bool) -> Split:
     text = _as_text(cell, "the split")
-    split = parse_split(text)
-    if split is None:
+    part = parse_part(text)
+    if part is Part.UNLABELED and labelled:
+        raise _BadRowError(f"its split {text!r} is of images without labels")
+    if part is None:
         raise _BadRowError(
             f"the split must be train, validation or test, received {text!r}; "
             "another column, or '' for none, is named with --split-column"
         )
-    return split
+    return part.as_split or Split.TEST
 
 
 def _read_weight(cell: Any) -> float:

@@ -1,10 +1,10 @@
 """Tables of images: CSV, JSON lines, JSON and Parquet files, one row for each image.
 
-In: a file, or its bytes. Out: a `Listing`. CSV is UTF-8 with commas, semicolons or tabs, told by
-the header; a file of one or two columns whose first line already names an image is read as paths,
-or as paths and labels. JSON lines have one object a line, in which a missing key is an empty
-cell; JSON is an array of such objects. Parquet may hold the images themselves. All but Parquet may
-be compressed with gzip.
+In: a file, or its bytes. Out: a `Listing`. CSV has commas, semicolons or tabs, told by the header
+or by a line `sep=;` above it, in UTF-8 or what `encodings` recognises; a file of one or two columns
+whose first line already names an image is read as paths, or as paths and labels. JSON lines have
+one object a line, in which a missing key is an empty cell; JSON is an array of such objects.
+Parquet may hold the images themselves. All but Parquet may be compressed with gzip.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ from topwork.core.data_settings import DataSettings
 from topwork.core.errors import DatasetError
 from topwork.data.listing import Listing
 from topwork.data.readers.columns import ColumnRoles, choose_columns, is_used
+from topwork.data.readers.encodings import as_utf8
 from topwork.data.readers.rows import ListingBuilder, Resolve, pick
 from topwork.images.decode import SUFFIXES
 
@@ -36,7 +39,8 @@ _KINDS = {
 }
 # A spreadsheet writes one of these, by the settings of its country.
 DELIMITERS = ",;\t"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Excel writes this above the names, and means it for itself alone.
+_SEPARATOR_LINE = re.compile('^"?sep=(.)"?\r?\n?$', re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -77,9 +81,11 @@ def read_table(
             if head == b"PAR1" or _kind_of(location) == "parquet":
                 return _read_parquet(location, data, columns, resolve, strict, labelled)
             text = _buffer(gzip.GzipFile(fileobj=file)) if head[:2] == b"\x1f\x8b" else file
+            text, note = as_utf8(location, text, columns.encoding)
             kind = _kind_of(location) or _kind_by_content(text)
             read = _read_csv if kind == "csv" else _read_json
-            return read(location, text, columns, resolve, labelled).finish(strict)
+            listing = read(location, text, columns, resolve, labelled).finish(strict)
+            return replace(listing, notes=((note,) if note else ()) + listing.notes)
     except (EOFError, zlib.error) as error:
         raise DatasetError(f"{location} is damaged or cut off: {error}") from None
     except OSError as error:
@@ -138,8 +144,6 @@ def _read_csv(
     resolve: Resolve,
     labelled: bool,
 ) -> ListingBuilder:
-    if file.peek(2)[:2] in _UTF_16:
-        raise DatasetError(f"{location} is UTF-16, a table must be UTF-8; save it as UTF-8")
     with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
         return _read_lines(location, _Lines(text), columns, resolve, labelled)
 
@@ -209,7 +213,12 @@ def _read_header(location: str, lines: _Lines, columns: DataSettings) -> tuple[s
     """Returns the delimiter and the names of the columns; a first row of images stays unread."""
     used = is_used(columns)
     best: tuple[tuple[int, int], str, list[str]] | None = None
-    for delimiter in DELIMITERS:
+    said = _SEPARATOR_LINE.match(next(lines, ""))
+    if said:
+        lines.keep()
+    else:
+        lines.take_back(after=0)
+    for delimiter in said[1] if said else DELIMITERS:
         try:
             cells = next((cells for cells in _make_reader(lines, delimiter) if cells), [])
         except csv.Error:
@@ -288,7 +297,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | str:
     try:
         found = json.loads(line.decode())
     except UnicodeDecodeError:
-        return "it is not UTF-8; save it as UTF-8"
+        return "it is not UTF-8; save it as UTF-8, or name its encoding with --encoding"
     except json.JSONDecodeError as error:
         return f"it is not JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:
