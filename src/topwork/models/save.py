@@ -23,7 +23,7 @@ from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.listing import Skipped, make_writable
 from topwork.heads.dense import Head
-from topwork.metrics.scores import say_number
+from topwork.metrics.scores import say_explained, say_number
 from topwork.models.checks.agreement import Agreement
 from topwork.models.checks.images import CheckImages
 from topwork.models.checks.keras_file import without_int8
@@ -288,7 +288,7 @@ def _say_validation(model: Model) -> str:
     if model.task is Task.NUMBER and len(model.classes) > 1:
         # Several numbers have no unit in common.
         share = found.figures["r2"]
-        return f"validation R² {math.nan if share is None else share:.3f}"
+        return f"validation {say_explained(math.nan if share is None else share)}"
     say = say_number if model.task is Task.NUMBER else "{:.3f}".format
     low, high = (say(math.nan if end is None else end) for end in found.interval)
     return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
