@@ -71,6 +71,7 @@ class Card(BaseModel):
     files: dict[str, str]
     making: Provenance | None = None
     agreement: Agreement | None = None
+    drift: Agreement | None = None
     doubts: tuple[str, ...] = ()
 
 

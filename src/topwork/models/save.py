@@ -75,18 +75,22 @@ class SaveReport:
         agreement: how the answers of the OpenVINO file compare; None if that is not known.
         warnings: what a person should know of it, in words.
         lost: images of its gallery that could no longer be read.
+        drift: how its answers in the precision of its training compare with those in f32; None
+            where that is f32, or not known.
     """
 
     parity: dict[str, float]
     agreement: Agreement | None
     warnings: tuple[str, ...]
     lost: tuple[Skipped, ...] = ()
+    drift: Agreement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for `topwork train --json`."""
         return {
             "parity": self.parity,
             "agreement": None if self.agreement is None else asdict(self.agreement),
+            "drift": None if self.drift is None else asdict(self.drift),
             "doubts": self.warnings,
         }
 
@@ -224,6 +228,7 @@ def complete(path: Path, saved: SavedModel, report: SaveReport) -> None:
             news = {
                 "parity": report.parity,
                 "agreement": report.agreement,
+                "drift": report.drift,
                 "doubts": report.warnings,
             }
             content = card.model_copy(update=news).model_dump(mode="json")

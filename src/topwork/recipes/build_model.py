@@ -47,6 +47,9 @@ from topwork.vectors.on_disk import map_rows
 
 # Of the validation images, to compare the saved model on.
 COMPARED_IMAGES = 50
+# To tell how many answers a precision changes: so many in f32 take a few percent of the time that
+# all the vectors took, once for networks and data.
+SAMPLED_SHARE, SAMPLED_IMAGES = 0.02, (64, 200)
 MOST_DECISIONS = 200_000
 
 
@@ -147,15 +150,22 @@ def _calibrate(
 def _collect_checks(prepared: Prepared, chosen: HeadSettings) -> Checks:
     data = prepared.data
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
-    few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
-    check_images = CheckImages(
-        tuple(dataset.sources[row] for row in few),
-        tuple(vectors.hashes[row] for row in few),
-        vectors.values[few],
-    )
+
+    def choose(count: int) -> CheckImages:
+        some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+        return CheckImages(
+            tuple(dataset.sources[row] for row in some),
+            tuple(vectors.hashes[row] for row in some),
+            vectors.values[some],
+        )
+
+    least, most = SAMPLED_IMAGES
+    sample = choose(int(np.clip(SAMPLED_SHARE * len(dataset), least, most)))
     # What was begun is of a head of as many layers as were asked for.
     begun = chosen.inner_units == prepared.settings.inner_units
-    return Checks(check_images, prepared.opening, prepared.checking if begun else None)
+    return Checks(
+        choose(COMPARED_IMAGES), sample, prepared.opening, prepared.checking if begun else None
+    )
 
 
 def _collect_predictions(data: TrainingData, logits: Floats32) -> LabeledPredictions:

@@ -60,11 +60,13 @@ class Checks:
 
     Attributes:
         images: a few of its images and their vectors.
+        sample: enough of its validation images to tell how many answers a precision changes.
         opening: its networks, being compiled for the report's maps, if that was begun.
         checking: the check that stock Keras opens its networks, if that was begun.
     """
 
     images: CheckImages
+    sample: CheckImages
     opening: Future[list[See]] | None = None
     checking: Future[float] | None = None
 

@@ -282,6 +282,8 @@ def show_trained(
     show_skipped(console, saved.lost)
     if saved.agreement is not None:
         console.print(Text(saved.agreement.say()), style="dim")
+    if saved.drift is not None and saved.drift.holds:
+        console.print(Text(f"{saved.drift.say_change()}; --precision f32 is exact"), style="dim")
     for doubt in saved.warnings:
         console.print(Text(f"Doubtful: {printable(doubt)}"), style="bold yellow")
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)

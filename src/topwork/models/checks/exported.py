@@ -30,6 +30,8 @@ class Parity:
             exact logit; for numbers of their range.
         agreement: share of the answers that are the exact ones: classes, decisions about labels,
             or numbers within a twentieth of their range.
+        kept: share of the answers that are those that were trained, in the precision of the
+            training: also a file in f32 may change some.
         batch_difference: the same between batches of 1, 3 and 8 of the same images.
         exported: how good the file is on these images.
         exact: how good the model is in f32.
@@ -39,6 +41,7 @@ class Parity:
     images: int
     difference: float
     agreement: float
+    kept: float
     batch_difference: float
     exported: Report
     exact: Report
@@ -51,6 +54,7 @@ class Parity:
             "images": self.images,
             "difference": finite(self.difference),
             "agreement": self.agreement,
+            "agreement_as_trained": self.kept,
             "batch_difference": finite(self.batch_difference),
             "metric": self.exact.metric,
             **{
@@ -99,6 +103,7 @@ def compare_export(
         images=len(exact),
         difference=find_difference(exported, exact, scale),
         agreement=find_agreement(task, exported, exact),
+        kept=find_agreement(task, exported, predictions.logits),
         batch_difference=find_difference(np.stack(others), first, scale),
         exported=report_logits(task, truth, exported, classes),
         exact=report_logits(task, truth, exact, classes),
