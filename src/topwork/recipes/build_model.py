@@ -18,7 +18,7 @@ from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.dense import Head
-from topwork.heads.train import keep, train_heads
+from topwork.heads.train import keep, train_on
 from topwork.heads.tuning.trials import Trial, standard_error
 from topwork.heads.tuning.tuner import Tuner, held_out_logits
 from topwork.inspection.cache import recall
@@ -76,10 +76,17 @@ def build_result(
     data, settings = prepared.data, prepared.settings
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
     chosen = choice[1].settings if choice else settings.head_settings()
-    (fit,) = train_heads(
-        data.examples, data.split, [chosen], dataset.outputs, task=dataset.task, seed=settings.seed
+    fit = train_on(
+        data.examples,
+        data.split,
+        chosen,
+        dataset.outputs,
+        task=dataset.task,
+        seed=settings.seed,
+        most_epochs=settings.epochs_allowed,
     )
-    head, history = keep(fit)
+    went_on_from = chosen.epochs if fit.settings.epochs > chosen.epochs else None
+    chosen, (head, history) = fit.settings, keep(fit)
     callback.on_trained(history)
     head, logits, calibration = _calibrate_head(head, data, choice)
     seconds = seconds | {"head": time.perf_counter() - started}
@@ -111,6 +118,7 @@ def build_result(
         extras=Extras(
             _choose_gallery(dataset, vectors, settings.thumbnails), recall(store, vectors.hashes)
         ),
+        went_on_from=went_on_from,
     )
 
 

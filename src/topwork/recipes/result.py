@@ -100,6 +100,7 @@ class TrainResult:
         quantization: what int8 costs; None for another precision.
         checks: what the saved model is checked with.
         extras: what is saved beside the model.
+        went_on_from: how many epochs were asked for, where it went on to more; else None.
     """
 
     model: Model
@@ -112,6 +113,7 @@ class TrainResult:
     quantization: Quantization | None
     checks: Checks
     extras: Extras
+    went_on_from: int | None = None
 
     def save(
         self, path: Path, provenance: Provenance | None = None, callback: Callback = SILENT
