@@ -151,3 +151,24 @@ def test_a_search_takes_folds_or_the_validation_images(folds):
 def test_a_search_that_cannot_be_is_named(values, reason):
     with pytest.raises(SettingsError, match=reason):
         Search.create(**values)
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ({}, 40),
+        ({"epochs": 10}, 10),
+        ({"epochs": 3}, 3),
+        ({"epochs": 100}, 100),
+        ({"epochs": 10, "most_epochs": 25}, 25),
+        ({"most_epochs": 25}, 25),
+        ({"most_epochs": 5}, 10),
+        ({"learning_rate": 0.01}, 40),
+        ({"preset": "fast", "head": "dense"}, 40),
+    ],
+)
+def test_epochs_that_are_asked_for_are_kept_exactly(given, allowed):
+    settings = Settings.create(**given)
+    assert settings.epochs_allowed == allowed
+    other = settings.model_copy(update={"precision": "f32", "class_weight": "none"})
+    assert other.epochs_allowed == allowed

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from topwork.core.errors import TopworkError
 from topwork.core.task import Task
 from topwork.heads.logistic import TOLERANCE, solve
+from topwork.heads.logistic_on_disk import solve_streamed
 
 # Two classes as such, five, one logit for two classes, four labels, one number and three.
 KINDS = [
@@ -123,6 +124,64 @@ def test_each_label_is_that_of_scikit_learn(task, outputs, weighing, penalty):
         np.testing.assert_allclose(
             expit(found[:, n]), wanted.predict_proba(vectors)[:, 1], atol=2e-3
         )
+
+
+class Held:
+    """Vectors in memory that are given out block by block."""
+
+    def __init__(self, vectors):
+        self.vectors, self.shape = vectors, vectors.shape
+
+    def blocks(self):
+        return iter(np.array_split(np.arange(len(self.vectors)), 3))
+
+    def __getitem__(self, rows):
+        return self.vectors[rows]
+
+
+def make_wide(task, outputs, *, size=1.0, seed=0):
+    """Returns fewer vectors than they are long, few directions of which are large, as real ones."""
+    rng = np.random.default_rng(seed)
+    spread = np.exp(-np.arange(60) / 8)
+    turned = np.linalg.qr(rng.normal(size=(90, 60)))[0]
+    hidden = rng.normal(size=(50, 60))
+    vectors = (size * (hidden * spread) @ turned.T * 12).astype(np.float32)
+    logits = hidden[:, :outputs] + 0.5 * rng.normal(size=(50, outputs))
+    if task is Task.CLASSES:
+        return vectors, np.append(np.arange(outputs), logits.argmax(1)[outputs:]).astype(np.int32)
+    return vectors, (logits > 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("task", "outputs"), LOGISTIC)
+@pytest.mark.parametrize("penalty", [1e-4, 0.01])
+@pytest.mark.parametrize("size", [0.1, 10])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_small_penalties_are_solved_to_the_end(task, outputs, penalty, size, streamed):
+    vectors, targets = make_wide(task, outputs, size=size)
+    if streamed:
+        head = solve_streamed(task, Held(vectors), targets, outputs, penalty)
+    else:
+        head = solve(task, vectors, targets, outputs, penalty)
+    others, _ = make_wide(task, outputs, size=size, seed=1)
+    found = head.logits(others).astype(np.float64)
+    wanted = np.empty_like(found)
+    columns = [targets] if task is Task.CLASSES else targets.T
+    for n, own in enumerate(columns):
+        exact = LogisticRegression(
+            C=(2 if outputs == 2 and task is Task.CLASSES else 1) / (penalty * 50),
+            solver="newton-cholesky", tol=1e-9, max_iter=500,
+        )  # fmt: skip
+        logits = exact.fit(vectors.astype(np.float64), own).decision_function(others)
+        if task is not Task.CLASSES:
+            wanted[:, n] = logits
+        elif outputs == 2:
+            wanted[:] = np.outer(logits, [-0.5, 0.5])
+        else:
+            wanted[:] = logits
+    if task is Task.CLASSES:
+        found -= found.mean(axis=1, keepdims=True)
+        wanted -= wanted.mean(axis=1, keepdims=True)
+    assert np.abs(found - wanted).max() < 5e-3 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

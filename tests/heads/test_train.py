@@ -18,7 +18,7 @@ from topwork.heads import train as training
 from topwork.heads.class_weights import balance, weigh
 from topwork.heads.dense import init_head, probabilities
 from topwork.heads.many_heads import batch_order
-from topwork.heads.train import LabeledVectors, RowSplit, join, train_head, train_heads
+from topwork.heads.train import LabeledVectors, RowSplit, join, train_head, train_heads, train_on
 
 OUTPUTS = {Task.CLASSES: 10, Task.BINARY: 1, Task.LABELS: 5, Task.NUMBER: 1}
 
@@ -629,3 +629,39 @@ def test_a_solved_number_has_no_use_for_balance():
     head, _ = train_head(**given)
     other, _ = train_head(**change(given, class_weight=ClassWeight.BALANCED))
     assert weights_of(head).tobytes() == weights_of(other).tobytes()
+
+
+def rising(count=200):
+    """Returns examples that a small step learns for long, of each of three classes."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    vectors = (np.eye(3)[labels] @ rng.normal(size=(3, 20)) + rng.normal(size=(count, 20))) * 0.5
+    split = RowSplit(np.arange(count - 60, dtype=np.int32)[None], np.arange(count - 60, count))
+    return LabeledVectors(vectors.astype(np.float32), labels), replace(
+        split, held_out=split.held_out.astype(np.int32)
+    )
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 16])
+def test_a_head_goes_on_while_its_last_epoch_is_the_best(most):
+    examples, split = rising()
+    settings = Settings.create(learning_rate=0.001, epochs=2, dropout=0.2).head_settings()
+    fit = train_on(examples, split, settings, 3, seed=3, most_epochs=most)
+    assert fit.settings.epochs == len(fit.curve["loss"]) <= max(most, 2)
+    longer = fit.settings
+    # It is as if it had been asked for as many at once.
+    (wanted,) = train_heads(examples, split, [longer], 3, seed=3)
+    assert wanted.curve == fit.curve and wanted.best_epoch == fit.best_epoch
+    assert fit.best_epoch < longer.epochs or longer.epochs == max(most, 2)
+    (first,) = train_heads(examples, split, [settings], 3, seed=3)
+    for name, values in first.curve.items():
+        np.testing.assert_allclose(fit.curve[name][:2], values, rtol=1e-6)
+
+
+def test_a_head_that_has_had_its_best_epoch_or_is_solved_does_not_go_on():
+    examples, split = rising()
+    settings = Settings.create(learning_rate=1, epochs=12).head_settings()
+    fit = train_on(examples, split, settings, 3, most_epochs=100)
+    assert fit.best_epoch < 12 == fit.settings.epochs
+    settings = Settings.create(head="logistic", penalty=0.1, epochs=1).head_settings()
+    assert train_on(examples, split, settings, 3, most_epochs=9).settings.epochs == 1

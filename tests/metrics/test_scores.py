@@ -30,6 +30,7 @@ from topwork.metrics.scores import (
     report_numbers,
     say_number,
     say_report,
+    share_interval,
     wilson_interval,
 )
 
@@ -114,6 +115,55 @@ def test_the_report_of_labels_agrees_with_scikit_learn(count, classes, seed):
         assert math.isnan(figures["macro_f1"])
     low, high = report.interval
     assert 0 <= low <= report.accuracy + 1e-9 and report.accuracy - 1e-9 <= high <= 1
+    assert high - low > 0
+
+
+@pytest.mark.parametrize("labels", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 15, 341])
+def test_labels_that_are_all_right_or_all_wrong_have_an_interval(count, labels):
+    true = np.random.default_rng(0).random((count, labels)) < 0.4
+    right = report_labels(true, true, true.astype(float))
+    assert right.accuracy == 1 and right.interval == wilson_interval(count, count)
+    wrong = report_labels(true, ~true, true.astype(float))
+    assert wrong.accuracy == 0 and wrong.interval == wilson_interval(0, count)
+
+
+@given(st.integers(1, 300), st.integers(0, 300))
+def test_a_single_decision_about_each_image_has_wilsons_interval(count, right):
+    shares = np.arange(count) < right
+    wanted = wilson_interval(int(shares.sum()), count)
+    found = share_interval(shares.astype(float), 1)
+    assert found == pytest.approx(wanted, abs=2e-4)
+
+
+def draw_shares(rng, share, together, count, decisions):
+    """Returns (1000, count) shares of right decisions; those of an image go wrong together."""
+    if together == 1:
+        return (rng.random((1000, count)) < share).astype(float)
+    chances = share
+    if together:
+        scale = (1 - together) / together
+        chances = rng.beta(share * scale, (1 - share) * scale, (1000, count))
+    return rng.binomial(decisions, chances, (1000, count)) / decisions
+
+
+@pytest.mark.parametrize("together", [0, 0.2, 1])
+@pytest.mark.parametrize("share", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("count", "decisions"), [(50, 6), (341, 3), (341, 20)])
+def test_the_interval_of_labels_covers_the_truth_95_times_in_a_hundred(
+    share, together, count, decisions
+):
+    rng = np.random.default_rng(0)
+    draws = draw_shares(rng, share, together, count, decisions)
+    ends = [share_interval(draw, decisions) for draw in draws]
+    covered = np.mean([low <= share <= high for low, high in ends])
+    # Wilson's own, of 50 images that are right 99 times in 100, covers 0.91.
+    least = 0.895 if together == 1 and count * (1 - share) < 1 else 0.925
+    assert covered >= least
+    # And it is not much wider than it need be.
+    usual = np.mean([mean_interval(draw) for draw in draws], axis=0)
+    if count * (1 - share) > 10:
+        assert np.diff(np.mean(ends, axis=0)) < 1.1 * np.diff(usual)
 
 
 @given(st.integers(2, 60), st.integers(1, 4), st.integers(0, 1000))
@@ -143,6 +193,26 @@ def test_numbers_that_are_all_the_same_have_no_share_of_variance():
     assert math.isnan(report.r2s[0]) and report.r2s[1] == 1
     assert report.r2 == 1
     assert math.isnan(report_numbers(np.array([[5.0], [5]]), np.array([[5.0], [6]])).r2)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, -7.7, 1e-9, 1 / 3, 1e9 + 0.1, np.float32(0.1)])
+@pytest.mark.parametrize("count", [1, 3, 10, 999])
+def test_the_mean_of_equal_numbers_is_rounded_and_they_do_not_vary(value, count):
+    true = np.full((count, 2), value)
+    true[:, 1] = np.arange(count) * value
+    report = report_numbers(true, true + 0.01 * np.abs(value))
+    assert math.isnan(report.r2s[0])
+    assert count == 1 or report.r2 == pytest.approx(1 - 0.0001 / np.arange(count).var(), rel=1e-3)
+    alone = report_numbers(true[:, :1], true[:, :1] + 1)
+    assert math.isnan(alone.r2) and describe_report(alone)["r2"] is None
+    assert "no R², all true numbers are the same." in say_report("Test", alone)
+
+
+def test_numbers_that_differ_by_their_rounding_are_one():
+    true = np.array([[0.3], [0.1 + 0.2], [0.3]])
+    assert math.isnan(report_numbers(true, true + 1).r2)
+    true[0] += 1e-9
+    assert report_numbers(true, true).r2 == 1
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40))
@@ -178,7 +248,7 @@ def test_one_image_has_a_report_that_json_can_hold(task):
         assert found["interval"] == [0, None] and found["r2"] is None
         assert found["each"] == {"mae": [2, 0], "r2": [None, None]}
     if task is Task.LABELS:
-        assert found["interval"] == [0, 1]
+        assert found["interval"] == pytest.approx([0.094, 0.975], abs=1e-3)
         assert found["support"] == [1, 0, 0]
         assert found["average_precision"] == [1, None, None]
     assert "(1 images)" in say_report("Test", report)

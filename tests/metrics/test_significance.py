@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multinomial, permutation_test
 
-from topwork.metrics.scores import wilson_interval
-from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_interval
+from topwork.metrics.scores import share_interval, wilson_interval
+from topwork.metrics.significance import (
+    flip_signs,
+    holm,
+    mcnemar,
+    paired_interval,
+    paired_share_interval,
+)
 
 
 @pytest.mark.parametrize("worse", range(7))
@@ -123,3 +129,36 @@ def test_corrected_p_values_reject_as_holm_says(p_values):
         rejected.add(place)
     assert {n for n, p in enumerate(found) if p < 0.05} == rejected
     assert all(p <= q <= 1 for p, q in zip(p_values, found, strict=True))
+
+
+@given(counts, counts, counts, counts)
+def test_shares_of_single_decisions_differ_about_as_newcombe_says(both, worse, better, neither):
+    numbers = both, worse, better, neither
+    if not sum(numbers):
+        return
+    first, other = (np.repeat(right, numbers) for right in ([1.0, 1, 0, 0], [1.0, 0, 1, 0]))
+    low, high = paired_share_interval(first, other, 1)
+    value = (better - worse) / sum(numbers)
+    assert -1 <= low <= value + 1e-9 and value - 1e-9 <= high <= 1
+    # Newcombe takes a little less together than they are, for that they are whole.
+    assert (low, high) == pytest.approx(paired_interval(*numbers), abs=0.5 / sum(numbers) + 1e-3)
+
+
+def test_two_models_that_decide_everything_right_may_still_differ():
+    low, high = paired_share_interval(np.ones(40), np.ones(40), 5)
+    end, _ = share_interval(np.ones(40), 5)
+    assert low == pytest.approx(end - 1) and high == pytest.approx(1 - end)
+
+
+@pytest.mark.parametrize(("share", "loss"), [(0.9, 0.0), (0.9, 0.05), (0.99, 0.005), (0.99, 0.05)])
+def test_the_interval_of_paired_labels_holds_the_truth(share, loss):
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(600):
+        marks, common = rng.random((200, 8)), rng.random((200, 1))
+        first = np.where(rng.random((200, 8)) < 0.3, common, marks)
+        other = np.where(rng.random((200, 8)) < 0.7, first, rng.random((200, 8)))
+        rights = [(first < share).mean(axis=1), (other < share - loss).mean(axis=1)]
+        low, high = paired_share_interval(*rights, 8)
+        held.append(low <= -loss <= high)
+    assert np.mean(held) > 0.92

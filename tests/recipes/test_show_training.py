@@ -56,7 +56,8 @@ REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
         ),
         (
             history((0.5, 0.4, 0.3), (0.7, 0.75, 0.9), 3),
-            "It does not overfit, and the last epoch is the best: more may help.",
+            "It does not overfit, and the last epoch is the best: more may help, as "
+            "--most-epochs 6 allows.",
         ),
         (
             history((0.5, 0.4, 0.41), (0.7, 0.78, 0.72), 2),
@@ -78,8 +79,12 @@ def test_the_verdict_says_what_the_curve_means(curve, words):
     assert lines[1] == (
         "Validation accuracy 75.0%, 95 % interval 30.1% to 95.4% (4 images), macro average 83.3%."
     )
+    assert lines[2] == (
+        "The epoch was chosen on these images, so the accuracy is slightly too good; that of folds "
+        "or of a test is not."
+    )
     assert lines[-1].endswith(words)
-    assert len(lines) == 3
+    assert len(lines) == 4
 
 
 def make_trial(rate, *accuracies, **options):
@@ -236,21 +241,27 @@ def test_the_verdict_of_numbers_speaks_of_errors():
     lines = verdict(number_history((3, 2, 1), (4, 3, 5), 2), NUMBER_REPORT)
     assert lines[0] == "Kept epoch 2 of 3: the lowest validation loss."
     assert lines[1].startswith("Validation mean absolute error 2, 95 % interval 0 to 4.484 ")
-    assert lines[2] == (
+    assert lines[3] == (
         "It overfits from epoch 3: by the last epoch the validation loss has risen from 9 to 25, "
         "and the training error is 4 below validation."
     )
     lines = verdict(number_history((3, 2, 1), (4, 3, 2.5), 3), NUMBER_REPORT)
-    assert lines[2] == "It does not overfit, and the last epoch is the best: more may help."
+    assert "the error is slightly too small; that of folds or of a test is not." in lines[2]
+    assert lines[3].endswith("is the best: more may help, as --most-epochs 6 allows.")
     # An error far below validation is not so many points of accuracy.
     lines = verdict(number_history((3, 2, 1), (40, 30, 30.1), 2), NUMBER_REPORT)
-    assert lines[2] == "It does not overfit: the validation loss has not turned."
+    assert lines[3] == "It does not overfit: the validation loss has not turned."
+
+
+def test_a_single_epoch_was_not_chosen():
+    lines = verdict(history((0.5,), (0.75,), 1, (0.4,), (0.8,)), REPORT)
+    assert not any("chosen on these images" in line for line in lines)
 
 
 def test_the_verdict_of_labels_says_what_an_accuracy_is_of():
     report = report_labels(SETS, SETS, SETS.astype(np.float32))
     lines = verdict(history((0.5, 0.4, 0.3), (0.7, 0.75, 0.9), 3), report)
-    assert lines[1].startswith("Validation accuracy 100.0% of all decisions, 95 % interval 100.0%")
+    assert lines[1].startswith("Validation accuracy 100.0% of all decisions, 95 % interval 43.9%")
 
 
 def test_large_figures_of_a_history_do_not_run_into_each_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,11 +146,9 @@ def _show_figures(console: Console, found: Comparison) -> None:
     for result in results:
         low, high = result.report.interval
         row = [say(result.report.value), f"{say(low)} to {say(high)}"]
-        row.append(
-            f"{result.report.figures[key]:.3f}"
-            if key != "macro_accuracy"
-            else f"{result.report.figures[key]:.1%}"
-        )
+        figure = result.report.figures[key]
+        said = f"{figure:.1%}" if key == "macro_accuracy" else f"{figure:.3f}"
+        row.append("–" if math.isnan(figure) else said)
         if result.calibration_error is not None:
             row.append(f"{result.calibration_error:.3f}")
         figures.add_row(Text(printable(result.name)), *row)

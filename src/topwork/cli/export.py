@@ -137,7 +137,8 @@ def show_export(console: Console, found: Exported) -> None:
     console.print(
         f"On {counted(parity.images, what)} {parity.agreement:.1%} of the answers "
         f"are those of the model; largest difference of a logit {parity.difference:.2g} of the "
-        f"{'range' if facts['task'] == 'number' else 'largest'}."
+        f"{'range' if facts['task'] == 'number' else 'largest'}. {parity.kept:.1%} of the answers "
+        "are those of the model as trained."
     )
     console.print(f"Run by {facts['check']['runtime']}, in batches of 1, 3 and 8.", style="dim")
     if found.fault is not None:

@@ -74,7 +74,8 @@ def _show_numbers(console: Console, names: tuple[str, ...], report: NumberReport
     for name in ("mean absolute error", "R²"):
         table.add_column(name, justify="right")
     for name, error, share in zip(names, report.maes, report.r2s, strict=True):
-        table.add_row(Text(printable(name)), say_number(error), f"{share:.3f}")
+        explained = "–" if math.isnan(share) else f"{share:.3f}"
+        table.add_row(Text(printable(name)), say_number(error), explained)
     console.print(table)
 
 

@@ -109,6 +109,8 @@ class Tracker(StrEnum):
 
 
 AUTO = "auto"
+# A head that still gets better goes on to so many epochs, where nobody says how many.
+MOST_EPOCHS = 40
 
 
 def _or_auto(most: float) -> Any:
@@ -262,6 +264,13 @@ class Settings(HeadSettings, VectorSettings):
         lt=1,
         description="Share of the training images to validate on, when there is no such split.",
     )
+    most_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="While the last epoch of a dense head is its best, go on to twice as many, up "
+        "to so many [40; --epochs where that is given].",
+    )
     thumbnails: int = Field(
         0,
         ge=0,
@@ -270,6 +279,13 @@ class Settings(HeadSettings, VectorSettings):
         "`topwork serve` can show the nearest; 0 for none.",
     )
     strict: bool = Field(False, description="Stop at the first image that cannot be used.")
+
+    @property
+    def epochs_allowed(self) -> int:
+        """How many epochs a head may go on to: what was asked for is kept exactly."""
+        if self.most_epochs is not None:
+            return max(self.most_epochs, self.epochs)
+        return self.epochs if "epochs" in self.model_fields_set else max(MOST_EPOCHS, self.epochs)
 
     def head_settings(self) -> HeadSettings:
         """Returns the part of the settings that decides the head."""

@@ -15,9 +15,12 @@ from topwork.core.errors import TopworkError
 from topwork.core.task import Task
 from topwork.heads.dense import Dense, Floats, Head
 
-# The most steps that a regression takes, and how small its slope must be where it ends.
+# The most steps that a regression takes, and how small its slope must be where it ends: as a share
+# of the penalty, since a slope that is left displaces the weights by up to slope / penalty.
 STEPS = 2000
 TOLERANCE = 1e-4
+# A slope below this share of the vectors' values is rounding.
+ROUNDING = 1e-12
 
 
 def solve(
@@ -46,7 +49,8 @@ def solve(
         penalty: above 0.
         weights: how much each image counts, (N,) with a mean of 1; for many labels it may be
             (N, C), for each label in turn.
-        tolerance: how small the slope must be where a regression ends.
+        tolerance: how small the slope must be where a regression ends, as a share of the penalty
+            where that is below 1; see `find_tolerance`.
         steps: the most that a regression may take.
 
     Returns:
@@ -55,7 +59,7 @@ def solve(
     Raises:
         TopworkError: the optimum was not reached.
 
-    Source: scikit-learn's `LogisticRegression`, with its L-BFGS, and `Ridge`.
+    Source: scikit-learn's `LogisticRegression`, with its L-BFGS and Newton-CG, and `Ridge`.
     """
     match task:
         case Task.CLASSES:
@@ -101,13 +105,33 @@ def _regress(
     problem = LogisticRegression(
         C=factor / (penalty * total), max_iter=steps, tol=tolerance, warm_start=True
     )
+    # Most of the way in single precision, which is twice as fast; the last steps, which at a small
+    # penalty L-BFGS would never come to an end with, by Newton's method.
     with contextlib.suppress(ConvergenceWarning):
-        # Single precision is twice as fast, but stops early where vectors are large.
         problem.fit(vectors, labels, weights)
-        problem.fit(vectors.astype(np.float64), labels, weights)
+    wide = vectors.astype(np.float64)
+    size = float(np.sqrt(np.square(wide).mean()))
+    problem.set_params(solver="newton-cg", tol=find_tolerance(penalty, size, tolerance))
+    with contextlib.suppress(ConvergenceWarning):
+        problem.fit(wide, labels, weights)
     if not hasattr(problem, "n_iter_") or problem.n_iter_.max() >= steps:
         raise TopworkError(say_unsolved(penalty, steps))
     return problem.coef_.T, problem.intercept_
+
+
+def find_tolerance(penalty: float, size: float, tolerance: float = TOLERANCE) -> float:
+    """Returns how small the slope must be where a regression ends.
+
+    It is the same problem if vectors are s times as large, weights s times as small and the penalty
+    s² times as large; slopes are then s times as large.
+
+    Args:
+        penalty: above 0.
+        size: of the values of the vectors, as the root of their mean square.
+        tolerance: as a share of the penalty where that is below 1, of vectors of size 1.
+    """
+    size = max(size, 1e-30)
+    return max(tolerance * min(penalty / size, size, 1.0), ROUNDING * size)
 
 
 def say_unsolved(penalty: float, steps: int = STEPS) -> str:

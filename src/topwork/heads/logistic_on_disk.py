@@ -9,6 +9,7 @@ N: vectors, D: vector length, C: outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from topwork.core.errors import TopworkError
 from topwork.core.task import Task
 from topwork.heads.dense import Dense, Floats, Head
-from topwork.heads.logistic import STEPS, TOLERANCE, say_unsolved
+from topwork.heads.logistic import TOLERANCE, find_tolerance, say_unsolved
 
 Wide = NDArray[np.float64]
+
+# The most steps of Newton's method, each of which reads the vectors many times.
+ROUNDS = 200
 
 
 class Blocks(Protocol):
@@ -44,7 +48,9 @@ def solve_streamed(
     penalty: float,
     weights: Floats | None = None,
 ) -> Head:
-    """Finds the head that `logistic.solve` finds, reading the vectors once for every step.
+    """Finds the head that `logistic.solve` finds, by Newton's method in a region of trust.
+
+    The vectors are read anew for every slope, and for every direction that a step is made of.
 
     Args:
         task: as for `solve`; so are those that are not named here.
@@ -56,6 +62,9 @@ def solve_streamed(
 
     Raises:
         TopworkError: the optimum was not reached.
+
+    Source: Steihaug, "The conjugate gradient method and trust regions in large scale
+        optimization", 1983, as SciPy has it.
     """
     if weights is None:
         weights = np.ones(len(targets), np.float32)
@@ -77,48 +86,97 @@ def _descend(
     from scipy.optimize import minimize
 
     count, length = vectors.shape
-    if task is not Task.CLASSES:
-        weights = np.broadcast_to(weights.reshape(count, -1), (count, outputs))
-    totals = weights.sum(axis=0, dtype=np.float64)
     kernel, bias = np.zeros((length, outputs)), np.zeros(outputs)
     open_: NDArray[np.bool_] = np.ones(outputs, np.bool_)
     if task is not Task.CLASSES:
+        weights = np.broadcast_to(weights.reshape(count, -1), (count, outputs))
         present = ((targets > 0.5) & (weights > 0)).any(axis=0)
         open_ &= present & ((targets <= 0.5) & (weights > 0)).any(axis=0)
         # Of a label that all images agree on, as `logistic` has it.
         bias = np.where(present, 1, -1) * np.log(count + 1.0)
+        targets, weights = targets[:, open_], weights[:, open_]
+    if open_.any():
+        problem = _Problem(task, vectors, targets, weights, penalty)
+        squares = sum(np.square(vectors[rows], dtype=np.float64).sum() for rows in vectors.blocks())
+        size = float(np.sqrt(squares / (count * length)))
+        start = np.zeros((length + 1) * int(open_.sum()))
+        limits = {
+            "gtol": find_tolerance(penalty, size), "maxiter": ROUNDS, "max_trust_radius": 1e6,
+        }  # fmt: skip
+        found = minimize(
+            problem.look, start, jac=True, hessp=problem.bend, method="trust-ncg", options=limits
+        )
+        # At a tiny penalty rounding may keep it from its tolerance; more is not to be had.
+        if not np.abs(found.jac).max() <= TOLERANCE * max(size, 1.0):
+            raise TopworkError(say_unsolved(penalty, found.nit))
+        solved = found.x.reshape(length + 1, -1)
+        kernel[:, open_], bias[open_] = solved[:-1], solved[-1]
+    return kernel, bias
 
-    def look(values: Wide) -> tuple[float, Wide]:
-        now = values.reshape(length + 1, -1)
-        loss, slopes = penalty / 2 * float(np.square(now[:-1]).sum()), np.zeros_like(now)
-        slopes[:-1] = penalty * now[:-1]
-        for rows in vectors.blocks():
-            block = vectors[rows].astype(np.float64)
+
+@dataclass
+class _Problem:
+    """What is minimised: the mean loss + penalty / 2 · (sum of squared weights).
+
+    Weights are a row, of the kernel (D, C) and then the bias (C,).
+
+    Attributes:
+        task: decides the loss.
+        vectors: (N, D).
+        targets: (N,) classes, or (N, C) decisions.
+        weights: how much each image counts, (N,) or (N, C).
+        penalty: above 0.
+    """
+
+    task: Task
+    vectors: Blocks
+    targets: NDArray[Any]
+    weights: NDArray[Any]
+    penalty: float
+
+    def __post_init__(self) -> None:
+        self._totals = self.weights.sum(axis=0, dtype=np.float64)
+
+    def look(self, values: Wide) -> tuple[float, Wide]:
+        """Returns the objective and its slopes, in one pass over the vectors."""
+        now = values.reshape(self.vectors.shape[1] + 1, -1)
+        loss, slopes = self.penalty / 2 * float(np.square(now[:-1]).sum()), np.zeros_like(now)
+        slopes[:-1] = self.penalty * now[:-1]
+        for rows in self.vectors.blocks():
+            block, share = self.vectors[rows].astype(np.float64), self.weights[rows] / self._totals
             logits = block @ now[:-1] + now[-1]
-            if task is Task.CLASSES:
-                losses, steps = _cross_entropy(logits, targets[rows])
-                losses, steps = losses * weights[rows], steps * weights[rows, None]
+            if self.task is Task.CLASSES:
+                losses, steps = _cross_entropy(logits, self.targets[rows])
+                losses, steps = losses * share, steps * share[:, None]
             else:
-                own = weights[rows][:, open_]
-                losses, steps = _cross_entropies(logits, targets[rows][:, open_])
-                losses, steps = losses * own, steps * own
-            share = totals if task is Task.CLASSES else totals[open_]
-            loss += float((losses / share).sum())
-            steps /= share
+                losses, steps = _cross_entropies(logits, self.targets[rows])
+                losses, steps = losses * share, steps * share
+            loss += float(losses.sum())
             slopes[:-1] += block.T @ steps
             slopes[-1] += steps.sum(axis=0)
         return loss, slopes.ravel()
 
-    if open_.any():
-        start = np.zeros((length + 1) * int(open_.sum()))
-        # The limits are those of scikit-learn.
-        limits = {"maxiter": STEPS, "maxls": 50, "gtol": TOLERANCE, "ftol": 64 * 2.0**-52}
-        found = minimize(look, start, jac=True, method="L-BFGS-B", options=limits)
-        if found.nit >= STEPS or not np.isfinite(found.x).all():
-            raise TopworkError(say_unsolved(penalty))
-        solved = found.x.reshape(length + 1, -1)
-        kernel[:, open_], bias[open_] = solved[:-1], solved[-1]
-    return kernel, bias
+    def bend(self, values: Wide, direction: Wide) -> Wide:
+        """Returns how the slopes change along a direction, in one pass over the vectors."""
+        from scipy.special import expit, softmax
+
+        shape = self.vectors.shape[1] + 1, -1
+        now, ahead = values.reshape(shape), direction.reshape(shape)
+        bends = np.zeros_like(ahead)
+        bends[:-1] = self.penalty * ahead[:-1]
+        for rows in self.vectors.blocks():
+            block, share = self.vectors[rows].astype(np.float64), self.weights[rows] / self._totals
+            logits, moves = block @ now[:-1] + now[-1], block @ ahead[:-1] + ahead[-1]
+            if self.task is Task.CLASSES:
+                chances = softmax(logits, axis=1)
+                moves -= (chances * moves).sum(axis=1, keepdims=True)
+                steps = chances * moves * share[:, None]
+            else:
+                chances = expit(logits)
+                steps = chances * (1 - chances) * moves * share
+            bends[:-1] += block.T @ steps
+            bends[-1] += steps.sum(axis=0)
+        return bends.ravel()
 
 
 def _cross_entropy(logits: Wide, targets: NDArray[Any]) -> tuple[Wide, Wide]:

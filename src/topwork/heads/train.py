@@ -160,6 +160,42 @@ def train_heads(
     return [fits[index] for index in range(len(candidates))]
 
 
+def train_on(
+    examples: LabeledVectors,
+    split: RowSplit,
+    settings: HeadSettings,
+    outputs: int,
+    *,
+    task: Task = Task.CLASSES,
+    seed: int = 0,
+    most_epochs: int,
+) -> HeadFit:
+    """Trains a head, for twice as many epochs again while its last one is the best.
+
+    The first epochs come out as before, so that the history is that of a single training.
+
+    Args:
+        examples: as for `train_heads`; so are those that are not named here.
+        split: which to learn from and which to be scored on.
+        settings: how to train, at first.
+        outputs: C.
+        task: decides the loss and the metric.
+        seed: as there.
+        most_epochs: how far to go on; not at all where that is no more than at first. A head that
+            is solved has no epochs.
+
+    Returns:
+        The fit; its settings have the epochs that it was trained for.
+    """
+    while True:
+        (fit,) = train_heads(examples, split, [settings], outputs, task=task, seed=seed)
+        rising = settings.head is HeadKind.DENSE and fit.best_epoch == settings.epochs
+        if not rising or settings.epochs >= most_epochs:
+            return fit
+        longer = min(2 * settings.epochs, most_epochs)
+        settings = settings.model_copy(update={"epochs": longer})
+
+
 def _shape(settings: HeadSettings) -> tuple[Any, ...]:
     """What heads of one program have in common."""
     if settings.head is HeadKind.LOGISTIC:

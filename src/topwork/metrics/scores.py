@@ -18,6 +18,11 @@ from topwork.core.task import Task
 
 Interval = tuple[float, float]
 
+# The normal distribution holds 95 % within so many deviations.
+DEVIATIONS = 1.959963984540054
+# Numbers that differ by no larger share of the largest are one number, rounded in several ways.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class ClassReport:
@@ -135,7 +140,7 @@ class NumberReport:
         interval: 95 % interval of the mean absolute error.
         rmse: root of the mean squared error.
         r2: share of the variance that is explained, the mean of `r2s` that are numbers; 0 is what
-            the mean of the true numbers would reach.
+            the mean of the true numbers would reach; NaN where all are the same.
         median: median absolute error.
         maes: (C,) mean absolute error of each number.
         r2s: (C,) share of the variance of each number that is explained; NaN where all are the
@@ -211,13 +216,18 @@ def say_report(what: str, report: Report) -> str:
                 f"{what} mean absolute error {say_number(report.mae)}, 95 % interval "
                 f"{say_number(low)} to {say_number(high)} ({report.count} images); half of the "
                 f"errors are below {say_number(report.median)}, root mean square "
-                f"{say_number(report.rmse)}, R² {report.r2:.3f}."
+                f"{say_number(report.rmse)}, {say_explained(report.r2)}."
             )
 
 
 def say_number(value: float) -> str:
     """Says a number in four digits, or a larger one in whole units, as a person would."""
     return f"{value:.0f}" if 10_000 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def say_explained(r2: float) -> str:
+    """Says the share of the variance that is explained, NaN where there is none."""
+    return "no R², all true numbers are the same" if math.isnan(r2) else f"R² {r2:.3f}"
 
 
 def describe_report(report: Report) -> dict[str, Any]:
@@ -282,10 +292,9 @@ def report_labels(
         float(average_precision_score(has, chance)) if has.any() else math.nan
         for has, chance in zip(true.T, chances.T, strict=True)
     ]
-    low, high = mean_interval(right)
     return LabelReport(
         accuracy=float(right.mean()),
-        interval=(max(0.0, low), min(1.0, high)),
+        interval=share_interval(right, true.shape[1]),
         exact=float((right == 1).mean()),
         found=np.asarray((true & predicted).sum(axis=0)),
         support=np.asarray(true.sum(axis=0)),
@@ -302,9 +311,10 @@ def report_numbers(true: NDArray[Any], predicted: NDArray[Any]) -> NumberReport:
         true: (N, C), N at least 1.
         predicted: (N, C).
     """
-    errors = np.abs(predicted.astype(np.float64) - true)
+    true = true.astype(np.float64)
+    errors = np.abs(predicted - true)
     squared = np.square(errors).mean(axis=0)
-    spread = np.square(true - true.mean(axis=0)).mean(axis=0)
+    spread = np.square(find_deviations(true))
     lost = np.divide(squared, spread, out=np.full(len(spread), np.nan), where=spread > 0)
     low, high = mean_interval(errors.mean(axis=1))
     return NumberReport(
@@ -317,6 +327,15 @@ def report_numbers(true: NDArray[Any], predicted: NDArray[Any]) -> NumberReport:
         r2s=1 - lost,
         count=len(true),
     )
+
+
+def find_deviations(numbers: NDArray[Any]) -> Floats64:
+    """Returns the deviation (C,) of numbers (N, C), exactly 0 where all are the same.
+
+    The mean of numbers that are all 0.1 need not be 0.1: they would seem to vary by its rounding.
+    """
+    varies = np.ptp(numbers, axis=0) > ROUNDING * np.abs(numbers).max(axis=0)
+    return np.where(varies, numbers.std(axis=0, dtype=np.float64), 0.0)
 
 
 def mean_interval(values: Floats64) -> Interval:
@@ -333,7 +352,32 @@ def mean_interval(values: Floats64) -> Interval:
     return middle - spread, middle + spread
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
+def share_interval(right: Floats64, decisions: int) -> Interval:
+    """Returns the 95 % interval of a share of decisions, several of which are about one image.
+
+    It is Wilson's, for as many images with a single decision each as would vary as much. How much
+    the decisions about an image go wrong together is known only by images with mistakes: where
+    these are few, it lies nearer to the worst, that they all go wrong at once. So it is never
+    empty, and without a mistake it is that of N images that are right.
+
+    Args:
+        right: (N,) share of right decisions about each image, N at least 1.
+        decisions: how many there are about each.
+
+    Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of
+        positive counts estimated from survey data", 1998, for the effective number.
+    """
+    share, count = float(right.mean()), len(right)
+    variance = share * (1 - share)
+    together = 1.0
+    if count > 1 and variance > 0:
+        telling = min(np.count_nonzero(right < 1), np.count_nonzero(right > 0))
+        found = min(max(float(right.var(ddof=1)) / variance, 1 / decisions), 1.0)
+        together = (telling * found + 1) / (telling + 1)
+    return _score_interval(share, count / together)
+
+
+def wilson_interval(right: int, count: int) -> Interval:
     """Returns the 95 % interval of a share, given `right` out of `count` (at least 1).
 
     Unlike the normal interval it stays within 0..1 and is honest for few images and for
@@ -341,8 +385,11 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
     Source: Wilson, "Probable inference", 1927, equation for the score interval.
     """
-    z = 1.959963984540054
-    share = right / count
+    return _score_interval(right / count, count)
+
+
+def _score_interval(share: float, count: float) -> Interval:
+    z = DEVIATIONS
     middle = share + z * z / (2 * count)
     spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count

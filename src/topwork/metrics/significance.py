@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork.core.arrays import Floats64
-from topwork.metrics.scores import wilson_interval
+from topwork.metrics.scores import Interval, share_interval, wilson_interval
 
 # Signs are dealt out so often; all ways to do so are tried where they are not more.
 DEALS = 9999
@@ -61,10 +61,46 @@ def paired_interval(both: int, worse: int, better: int, neither: int) -> tuple[f
         product = max(product - count / 2, 0)
     margins = math.prod(right * (count - right) for right in rights)
     phi = product / math.sqrt(margins) if margins else 0.0
+    ends = (first_low, first_high), (other_low, other_high)
+    return _subtract((first, other), ends, phi)
+
+
+def paired_share_interval(first: Floats64, other: Floats64, decisions: int) -> Interval:
+    """Returns the 95 % interval of the difference of two shares of decisions about the same images.
+
+    Args:
+        first: (N,) share of the decisions about each image that the first model has right, N at
+            least 1.
+        other: (N,) the same of the other model.
+        decisions: how many there are about each image.
+
+    Returns:
+        Of the other's share minus the first's, -1..1.
+
+    Source: that of `paired_interval`, with `share_interval` for each share.
+    """
+    shares = float(first.mean()), float(other.mean())
+    margins = float(first.std() * other.std())
+    together = float(((first - shares[0]) * (other - shares[1])).mean()) / margins if margins else 0
+    ends = share_interval(first, decisions), share_interval(other, decisions)
+    return _subtract(shares, ends, together)
+
+
+def _subtract(
+    shares: tuple[float, float], ends: tuple[Interval, Interval], together: float
+) -> Interval:
+    """Returns the interval of the second share minus the first, by that of each.
+
+    Args:
+        shares: the two.
+        ends: the interval of each.
+        together: how much they vary together, as a correlation, -1..1.
+    """
 
     def reach(one: float, two: float) -> float:
-        return math.sqrt(max(one * one - 2 * phi * one * two + two * two, 0.0))
+        return math.sqrt(max(one * one - 2 * together * one * two + two * two, 0.0))
 
+    (first, other), ((first_low, first_high), (other_low, other_high)) = shares, ends
     value = other - first
     low = value - reach(other - other_low, first_high - first)
     high = value + reach(other_high - other, first - first_low)

@@ -30,11 +30,18 @@ from topwork.metrics.calibration import calibration_error
 from topwork.metrics.scores import (
     Report,
     describe_report,
+    find_deviations,
     finite,
     mean_interval,
     say_number,
 )
-from topwork.metrics.significance import flip_signs, holm, mcnemar, paired_interval
+from topwork.metrics.significance import (
+    flip_signs,
+    holm,
+    mcnemar,
+    paired_interval,
+    paired_share_interval,
+)
 from topwork.models.evaluate import evaluate
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions, report_logits
@@ -314,7 +321,10 @@ def _compare(
         both = int((before + after == 2).sum())
         neither = len(gains) - worse - better - both
         return gains, value, paired_interval(both, worse, better, neither), mcnemar(worse, better)
-    return gains, value, mean_interval(after - before), flip_signs(gains)
+    interval = mean_interval(after - before)
+    if task is Task.LABELS:
+        interval = paired_share_interval(before, after, len(first.model.classes))
+    return gains, value, interval, flip_signs(gains)
 
 
 def score_images(task: Task, predictions: LabeledPredictions) -> Floats64:
@@ -331,7 +341,7 @@ def score_images(task: Task, predictions: LabeledPredictions) -> Floats64:
         return np.asarray((said == predictions.labels).mean(axis=1))
     errors = np.abs(said.astype(np.float64) - predictions.labels)
     if errors.shape[1] > 1:
-        spread = predictions.labels.std(axis=0)
+        spread = find_deviations(predictions.labels)
         errors = errors / np.where(spread > 0, spread, 1)
     return np.asarray(errors.mean(axis=1))
 

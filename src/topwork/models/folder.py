@@ -72,6 +72,7 @@ class Card(BaseModel):
     files: dict[str, str]
     making: Provenance | None = None
     agreement: Agreement | None = None
+    drift: Agreement | None = None
     doubts: tuple[str, ...] = ()
     class_labels: ClassLabels | None = None
 

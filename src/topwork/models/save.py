@@ -23,7 +23,7 @@ from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.listing import Skipped, make_writable
 from topwork.heads.dense import Head
-from topwork.metrics.scores import say_number
+from topwork.metrics.scores import say_explained, say_number
 from topwork.models.checks.agreement import Agreement
 from topwork.models.checks.images import CheckImages
 from topwork.models.checks.keras_file import without_int8
@@ -75,18 +75,22 @@ class SaveReport:
         agreement: how the answers of the OpenVINO file compare; None if that is not known.
         warnings: what a person should know of it, in words.
         lost: images of its gallery that could no longer be read.
+        drift: how its answers in the precision of its training compare with those in f32; None
+            where that is f32, or not known.
     """
 
     parity: dict[str, float]
     agreement: Agreement | None
     warnings: tuple[str, ...]
     lost: tuple[Skipped, ...] = ()
+    drift: Agreement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for `topwork train --json`."""
         return {
             "parity": self.parity,
             "agreement": None if self.agreement is None else asdict(self.agreement),
+            "drift": None if self.drift is None else asdict(self.drift),
             "doubts": self.warnings,
         }
 
@@ -226,6 +230,7 @@ def complete(path: Path, saved: SavedModel, report: SaveReport) -> None:
             news = {
                 "parity": report.parity,
                 "agreement": report.agreement,
+                "drift": report.drift,
                 "doubts": report.warnings,
             }
             content = card.model_copy(update=news).model_dump(mode="json")
@@ -291,7 +296,7 @@ def _say_validation(model: Model) -> str:
     if model.task is Task.NUMBER and len(model.classes) > 1:
         # Several numbers have no unit in common.
         share = found.figures["r2"]
-        return f"validation R² {math.nan if share is None else share:.3f}"
+        return f"validation {say_explained(math.nan if share is None else share)}"
     say = say_number if model.task is Task.NUMBER else "{:.3f}".format
     low, high = (say(math.nan if end is None else end) for end in found.interval)
     return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"

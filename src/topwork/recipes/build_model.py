@@ -18,7 +18,7 @@ from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.dense import Head
-from topwork.heads.train import keep, train_heads
+from topwork.heads.train import keep, train_on
 from topwork.heads.tuning.trials import Trial, standard_error
 from topwork.heads.tuning.tuner import Tuner, held_out_logits
 from topwork.inspection.cache import recall
@@ -47,6 +47,9 @@ from topwork.vectors.on_disk import map_rows
 
 # Of the validation images, to compare the saved model on.
 COMPARED_IMAGES = 50
+# To tell how many answers a precision changes: so many in f32 take a few percent of the time that
+# all the vectors took, once for networks and data.
+SAMPLED_SHARE, SAMPLED_IMAGES = 0.02, (64, 200)
 MOST_DECISIONS = 200_000
 
 
@@ -73,10 +76,17 @@ def build_result(
     data, settings = prepared.data, prepared.settings
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
     chosen = choice[1].settings if choice else settings.head_settings()
-    (fit,) = train_heads(
-        data.examples, data.split, [chosen], dataset.outputs, task=dataset.task, seed=settings.seed
+    fit = train_on(
+        data.examples,
+        data.split,
+        chosen,
+        dataset.outputs,
+        task=dataset.task,
+        seed=settings.seed,
+        most_epochs=settings.epochs_allowed,
     )
-    head, history = keep(fit)
+    went_on_from = chosen.epochs if fit.settings.epochs > chosen.epochs else None
+    chosen, (head, history) = fit.settings, keep(fit)
     callback.on_trained(history)
     head, logits, calibration = _calibrate_head(head, data, choice)
     seconds = seconds | {"head": time.perf_counter() - started}
@@ -110,6 +120,7 @@ def build_result(
         extras=Extras(
             _choose_gallery(dataset, vectors, settings.thumbnails), recall(store, vectors.hashes)
         ),
+        went_on_from=went_on_from,
     )
 
 
@@ -149,15 +160,22 @@ def _calibrate(
 def _collect_checks(prepared: Prepared, chosen: HeadSettings) -> Checks:
     data = prepared.data
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
-    few = rows[np.linspace(0, len(rows) - 1, min(COMPARED_IMAGES, len(rows))).astype(int)]
-    check_images = CheckImages(
-        tuple(dataset.sources[row] for row in few),
-        tuple(vectors.hashes[row] for row in few),
-        vectors.values[few],
-    )
+
+    def choose(count: int) -> CheckImages:
+        some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+        return CheckImages(
+            tuple(dataset.sources[row] for row in some),
+            tuple(vectors.hashes[row] for row in some),
+            vectors.values[some],
+        )
+
+    least, most = SAMPLED_IMAGES
+    sample = choose(int(np.clip(SAMPLED_SHARE * len(dataset), least, most)))
     # What was begun is of a head of as many layers as were asked for.
     begun = chosen.inner_units == prepared.settings.inner_units
-    return Checks(check_images, prepared.opening, prepared.checking if begun else None)
+    return Checks(
+        choose(COMPARED_IMAGES), sample, prepared.opening, prepared.checking if begun else None
+    )
 
 
 def _collect_predictions(data: TrainingData, logits: Floats32) -> LabeledPredictions:

@@ -63,11 +63,13 @@ class Checks:
 
     Attributes:
         images: a few of its images and their vectors.
+        sample: enough of its validation images to tell how many answers a precision changes.
         opening: its networks, being compiled for the report's maps, if that was begun.
         checking: the check that stock Keras opens its networks, if that was begun.
     """
 
     images: CheckImages
+    sample: CheckImages
     opening: Future[list[See]] | None = None
     checking: Future[float] | None = None
 
@@ -102,6 +104,7 @@ class TrainResult:
         quantization: what int8 costs; None for another precision.
         checks: what the saved model is checked with.
         extras: what is saved beside the model.
+        went_on_from: how many epochs were asked for, where it went on to more; else None.
     """
 
     model: Model
@@ -115,6 +118,7 @@ class TrainResult:
     quantization: Quantization | None
     checks: Checks
     extras: Extras
+    went_on_from: int | None = None
 
     def save(
         self, path: Path, provenance: Provenance | None = None, callback: Callback = SILENT

@@ -125,8 +125,9 @@ def _check_files(
     keras = checker.compare_keras(path / KERAS_FILE, checks.checking)
     if keras is not None:
         parity["keras"] = keras
+    drift = checker.compare_precision(checks.sample)
     warnings = tuple(dict.fromkeys((*saved.warnings, *checker.warnings)))
-    return SaveReport(parity, saved.agreement, warnings)
+    return SaveReport(parity, saved.agreement, warnings, drift=drift)
 
 
 class _Drawing:

@@ -224,6 +224,13 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
     lines = [kept, say_report("Validation", report)]
     if solved:
         return lines
+    if history.epochs > 1:
+        figure = (
+            "the error is slightly too small" if number else "the accuracy is slightly too good"
+        )
+        lines.append(
+            f"The epoch was chosen on these images, so {figure}; that of folds or of a test is not."
+        )
     found = history.overfitting()
     if found is not None:
         ahead = (
@@ -240,7 +247,10 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
             f"It diverged: from epoch {lost} the loss is not finite. The learning rate is too high."
         )
     elif history.best_epoch == history.epochs and history.epochs > 1:
-        lines.append("It does not overfit, and the last epoch is the best: more may help.")
+        lines.append(
+            "It does not overfit, and the last epoch is the best: more may help, as --most-epochs "
+            f"{2 * history.epochs} allows."
+        )
     else:
         gap = best[history.metric] - best[f"val_{history.metric}"]
         lines.append(
@@ -268,6 +278,12 @@ def show_trained(
     solved = trained.model.settings.head is HeadKind.LOGISTIC
     for line in verdict(trained.model.history, trained.report, solved=solved):
         console.print(Text(line))
+    if trained.went_on_from is not None:
+        went_on = (
+            f"Went on from {trained.went_on_from} epochs to {trained.model.history.epochs}, since "
+            f"the last was the best; --epochs {trained.went_on_from} keeps to as many."
+        )
+        console.print(Text(went_on), style="dim")
     console.print(Text(_say_calibration(trained.model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
@@ -282,6 +298,8 @@ def show_trained(
     show_skipped(console, saved.lost)
     if saved.agreement is not None:
         console.print(Text(saved.agreement.say()), style="dim")
+    if saved.drift is not None and saved.drift.holds:
+        console.print(Text(f"{saved.drift.say_change()}; --precision f32 is exact"), style="dim")
     for doubt in saved.warnings:
         console.print(Text(f"Doubtful: {printable(doubt)}"), style="bold yellow")
     console.print(Text(f"Model saved in {printable(path)}"), style="bold", soft_wrap=True)

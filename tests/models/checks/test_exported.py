@@ -54,6 +54,15 @@ def test_agreement_is_about_answers_and_not_about_the_truth():
     assert (found.agreement, found.exported.accuracy) == (0.75, 1)
 
 
+def test_an_exact_file_may_change_what_was_said_when_it_was_trained():
+    trained = EXACT.copy()
+    trained[3] = [0, 5, 0]
+    logits = {"exported": EXACT, "exact": EXACT, "batches": (EXACT, EXACT)}
+    found = compare_export("ONNX", Task.CLASSES, 3, as_trained(TRUTH, trained), **logits)
+    assert (found.agreement, found.kept) == (1, 0.75)
+    assert found.to_json()["agreement_as_trained"] == 0.75
+
+
 @pytest.mark.parametrize(
     ("task", "exact", "found", "share"),
     [

@@ -505,3 +505,79 @@ def test_an_interrupt_while_a_model_is_written_waits_until_it_is(trained, photos
     # There was no time to compare it.
     assert json.loads((tmp_path / "m" / "model.json").read_text())["agreement"] is None
     assert list(temporary.iterdir()) == []
+
+
+def check_precision(result, sample, precision=Precision.BF16):
+    model = result.model
+    checker = checking.ModelChecker(
+        result.stack, model.head, model.task, sample, model.interpolation, precision
+    )
+    return checker.compare_precision(sample), checker.warnings
+
+
+@pytest.mark.parametrize("changed", [0, 1, 5])
+def test_how_many_answers_a_precision_changes_is_measured_and_said(unknown, changed):
+    sample, head = unknown.checks.sample, unknown.model.head
+    answers = head.logits(sample.vectors).argmax(axis=1)
+    vectors = sample.vectors.copy()
+    for row in range(changed):
+        # As if reduced precision had made of it an image of another class.
+        vectors[row] = vectors[np.flatnonzero(answers != answers[row])[0]]
+    sample = replace(sample, vectors=vectors)
+    found, warnings = check_precision(unknown, sample)
+    wanted = int((head.logits(vectors).argmax(axis=1) != answers).sum())
+    count = len(answers)
+    assert found.images == count and found.share == pytest.approx(1 - wanted / count)
+    said = f"bf16 instead of f32 changes the answer to {wanted} of {count} images ("
+    assert found.say_change().startswith(said)
+    assert warnings == ([] if not wanted else [f"{found.say_change()}; --precision f32 is exact"])
+
+
+def test_exact_vectors_are_computed_once_for_networks_and_images(unknown, tmp_path):
+    sample = unknown.checks.sample
+    first, _ = check_precision(unknown, sample)
+    gone = replace(sample, sources=(tmp_path / "gone.png",) * len(sample.sources))
+    assert check_precision(unknown, gone) == (first, [])
+    assert first.difference < 1e-4  # they were trained in f32
+
+
+def test_f32_changes_nothing_and_is_not_measured(unknown, monkeypatch):
+    monkeypatch.setattr(checking, "run_networks", None)
+    assert check_precision(unknown, unknown.checks.sample, Precision.F32) == (None, [])
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_precision_changes_never_costs_a_model(unknown, tmp_path, monkeypatch, gone):
+    sample = unknown.checks.sample
+    if gone:
+        sample = replace(sample, sources=(tmp_path / "gone.png",) * len(sample.sources))
+    else:
+        monkeypatch.setattr(checking, "run_networks", lambda *_: 1 / 0)
+    found, (warning,) = check_precision(unknown, sample)
+    assert found is None
+    assert ("could not be compared" if gone else "what bf16 changes could not be") in warning
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted", "found", "said"),
+    [
+        (
+            Task.CLASSES, [[2, 1], [0, 1]], [[2, 1], [2, 1]],
+            "bf16 instead of f32 changes the answer to 1 of 2 images (50.0%, 95 % interval 9.5% to "
+            "90.5%); a logit moves by 100.0% of the largest at most",
+        ),
+        (
+            Task.LABELS, [[2, -1], [2, 1]], [[2, -1], [2, -1]],
+            "bf16 instead of f32 changes for no label more than 50.0% of the decisions about 2 "
+            "images; a logit moves by 100.0% of the largest at most",
+        ),
+        (
+            Task.NUMBER, [[2000], [2010]], [[2000], [2008]],
+            "bf16 instead of f32 moves 50.0% of the numbers of 2 images by more than a twentieth "
+            "of their range, and one by 20.0% of it at most",
+        ),
+    ],
+)  # fmt: skip
+def test_a_change_is_said_in_words_for_each_task(task, wanted, found, said):
+    arrays = (np.array(values, np.float32) for values in (found, wanted))
+    assert compare_logits(task, *arrays, "bf16").say_change() == said

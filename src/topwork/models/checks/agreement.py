@@ -11,6 +11,7 @@ from topwork.core.arrays import Floats32
 from topwork.core.errors import counted
 from topwork.core.task import Task
 from topwork.heads.dense import decide, probabilities
+from topwork.metrics.scores import wilson_interval
 from topwork.models.checks.tolerances import MIN_AGREEMENT, NUMBER_STEP, TIE
 
 
@@ -62,6 +63,27 @@ class Agreement:
         return (
             f"{file}, gives {equal} of {images} the answer of the stored vectors "
             f"({self.share:.1%}); {most}"
+        )
+
+    def say_change(self) -> str:
+        """Says what another precision than f32 changes, where the comparison is with that."""
+        instead, images = f"{self.precision} instead of f32", counted(self.images, "image")
+        moved = f"a logit moves by {self.difference:.1%} of the largest at most"
+        if self.task is Task.NUMBER:
+            return (
+                f"{instead} moves {1 - self.share:.1%} of the numbers of {images} by more than a "
+                f"twentieth of their range, and one by {self.difference:.1%} of it at most"
+            )
+        if self.task is Task.LABELS:
+            return (
+                f"{instead} changes for no label more than {1 - self.share:.1%} of the decisions "
+                f"about {images}; {moved}"
+            )
+        changed = self.images - round(self.share * self.images)
+        low, high = wilson_interval(changed, self.images)
+        return (
+            f"{instead} changes the answer to {changed} of {images} ({1 - self.share:.1%}, 95 % "
+            f"interval {low:.1%} to {high:.1%}); {moved}"
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import Stack, read_keras_head, read_openvino_head
-from topwork.bases.engines import run_outputs
+from topwork.bases.engines import OpenVINOEngine, run_outputs
 from topwork.bases.keras_file import Layer
 from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision
@@ -29,7 +29,7 @@ from topwork.core.task import Task
 from topwork.heads.dense import Head
 from topwork.models.checks.agreement import Agreement, compare_logits
 from topwork.models.checks.images import CheckImages, DecodedImages, decode_images
-from topwork.models.checks.keras_file import check_keras
+from topwork.models.checks.keras_file import check_keras, without_int8
 from topwork.models.checks.records import VectorRecord
 from topwork.models.checks.tolerances import EXACT
 
@@ -136,6 +136,37 @@ class ModelChecker:
 
         return self._try("the networks could not be compared with the stored vectors", compare)
 
+    def compare_precision(self, sample: CheckImages) -> Agreement | None:
+        """Compares what the stored vectors say of images with what exact ones would.
+
+        Args:
+            sample: images and their stored vectors, enough to tell how many answers change.
+
+        Returns:
+            How the answers in the precision that was trained in compare with those in f32; None
+            if that was f32, or if it is not known.
+        """
+
+        def compare() -> Agreement | None:
+            plain = without_int8(self._stack)
+            record = VectorRecord(plain, self._head, Precision.F32, self._interpolation)
+            exact, rows = record.read(sample.hashes), np.arange(len(sample.sources))
+            if exact is None:
+                images = self._load(rows, sample)
+                if not len(images):
+                    return None
+                exact, rows = run_networks(plain, images.pixels), images.rows
+                record.write([sample.hashes[row] for row in rows], exact)
+            logits, wanted = self._head.logits(sample.vectors[rows]), self._head.logits(exact)
+            return compare_logits(self._task, logits, wanted, str(self._trained_in))
+
+        if self._trained_in is Precision.F32:
+            return None
+        found = self._try(f"what {self._trained_in} changes could not be measured", compare)
+        if found is not None and not found.holds:
+            self.warnings.append(f"{found.say_change()}; --precision f32 is exact")
+        return found
+
     def compare_keras(self, path: Path, begun: Future[float] | None = None) -> float | None:
         """Returns how far the Keras file is from what OpenVINO computes in f32, as it does.
 
@@ -199,26 +230,27 @@ class ModelChecker:
         """Returns what the head says of the stored vectors of some images."""
         return self._head.logits(self._images.vectors[rows])
 
-    def _load(self, rows: NDArray[Any]) -> DecodedImages:
+    def _load(self, rows: NDArray[Any], images: CheckImages | None = None) -> DecodedImages:
         """Reads some of the images; those that are gone by now are left out, and said."""
-        images = decode_images(
-            self._images.sources,
-            self._images.hashes,
+        given = images or self._images
+        found = decode_images(
+            given.sources,
+            given.hashes,
             rows,
             self._stack.inputs,
             self._interpolation,
             self._ranges,
             changed="it has changed since its vector was made",
         )
-        if images.lost:
-            first = next(iter(images.lost.values()))
-            said = f"{len(images.lost)} of {len(rows)} images could not be read any more: {first}"
+        if found.lost:
+            first = next(iter(found.lost.values()))
+            said = f"{len(found.lost)} of {len(rows)} images could not be read any more: {first}"
             warning = f"the model was compared without some of its images: {said}"
-            if not len(images):
+            if not len(found):
                 warning = f"the model could not be compared with its images: {said}"
             if warning not in self.warnings:
                 self.warnings.append(warning)
-        return images
+        return found
 
     def _say_other_head(self, path: Path) -> None:
         self.warnings.append(f"{path.name} holds another head than the one that was trained")
@@ -236,6 +268,22 @@ class ModelChecker:
         except Exception as error:
             self.warnings.append(f"{what}: {str(error) or type(error).__name__}")
             return None
+
+
+def run_networks(stack: Stack, pixels: dict[str, Pixels]) -> Floats32:
+    """Returns the vectors (N, D) float32 of images, as networks compute them here in f32.
+
+    Args:
+        stack: the networks.
+        pixels: (N, S, S, 3) uint8 for each of `stack.inputs`.
+    """
+    by_size = {size: pixels[name] for name, size in stack.inputs.items()}
+    columns = []
+    for network in stack.networks:
+        size = network.image_size
+        engine = OpenVINOEngine(network.vectors_path, size, Precision.F32, flip=stack.flip)
+        columns.append(np.stack([vector for _, vector in engine.run(enumerate(by_size[size]))]))
+    return np.concatenate(columns, axis=1)
 
 
 def _has_head(layers: Sequence[Layer], head: Head) -> bool:
