@@ -128,6 +128,12 @@ def show_export(console: Console, found: Exported) -> None:
         f"are those of the model; largest difference of a logit {parity.difference:.2g} of the "
         f"{'range' if facts['task'] == 'number' else 'largest'}."
     )
+    if facts["check"]["learnt_from"]:
+        console.print(
+            "The model learnt from these images too: the figures compare files, and do not say "
+            "how good it is.",
+            style="dim",
+        )
     console.print(f"Run by {facts['check']['runtime']}, in batches of 1, 3 and 8.", style="dim")
     if found.fault is not None:
         fault = f"The file does not say what the model says: {found.fault}."

@@ -199,6 +199,7 @@ def _export(
     }
     skipped = tuple(Skipped(predictions.names[row], why) for row, why in images.lost.items())
     facts["check"] = parity.to_json() | _describe_check(job, skipped) | {"fault": fault}
+    facts["check"]["learnt_from"] = job.model.data.refitted
     (new / EXPORT_FILE).write_text(write_facts(facts) + "\n", encoding="utf-8")
     return Exported(new, new, sum(sizes.values()), parity, skipped, facts, fault)
 
