@@ -119,6 +119,11 @@ def show_comparison(console: Console, found: Comparison) -> None:
     if found.split in ("validation", "train"):
         line = f"Models are trained or chosen on {found.split} images: the figures are too good"
         console.print(Text(line), style="yellow")
+    if found.split == "validation":
+        for result in found.results:
+            if result.model.data.refitted:
+                line = f"{printable(result.name)} learnt from them in the end: it is far too good"
+                console.print(Text(line), style="bold yellow")
     console.print(Text(f"{counted(len(found), f'{found.split} image')}"), style="bold")
     _show_figures(console, found)
     for difference in found.differences:

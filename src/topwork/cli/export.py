@@ -137,9 +137,19 @@ def show_export(console: Console, found: Exported) -> None:
     console.print(
         f"On {counted(parity.images, what)} {parity.agreement:.1%} of the answers "
         f"are those of the model; largest difference of a logit {parity.difference:.2g} of the "
-        f"{'range' if facts['task'] == 'number' else 'largest'}. {parity.kept:.1%} of the answers "
-        "are those of the model as trained."
+        f"{'range' if facts['task'] == 'number' else 'largest'}."
+        + (
+            ""
+            if parity.kept is None
+            else f" {parity.kept:.1%} of the answers are those of the model as trained."
+        )
     )
+    if parity.exact is not None and facts["check"]["learnt_from"]:
+        console.print(
+            "The model learnt from these images too: the figures compare files, and do not say "
+            "how good it is.",
+            style="dim",
+        )
     console.print(f"Run by {facts['check']['runtime']}, in batches of 1, 3 and 8.", style="dim")
     if found.fault is not None:
         fault = f"The file does not say what the model says: {found.fault}."

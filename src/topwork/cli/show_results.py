@@ -38,6 +38,12 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
             f"the {metric} is too good to be honest",
             style="bold yellow",
         )
+    elif result.learnt:
+        console.print(
+            f"The model learnt from {result.learnt} of these {len(result)} images: figures on them "
+            "say nothing about others",
+            style="bold yellow",
+        )
     where = f"{result.split[0].upper()}{result.split[1:]} images:"
     console.print(Text(say_report(where, report)), style="bold")
     if isinstance(report, ClassReport):

@@ -87,10 +87,15 @@ class HeadKind(StrEnum):
 
 
 class ClassWeight(StrEnum):
-    """How much an image counts in training: `balanced` makes every class count the same."""
+    """How much an image counts in training: `balanced` makes every class count the same.
+
+    That serves the macro average, and may cost accuracy where classes are of unlike size. `auto` is
+    `balanced` unless folds of the training images say that it costs more than one standard error.
+    """
 
     NONE = "none"
     BALANCED = "balanced"
+    AUTO = "auto"
 
 
 class Preset(StrEnum):
@@ -218,7 +223,9 @@ class HeadSettings(BaseModel):
         0, ge=0, le=16_384, description="Units of a layer with ReLU before the last; 0 for none."
     )
     class_weight: ClassWeight = Field(
-        ClassWeight.NONE, description="balanced: every class counts the same in training."
+        ClassWeight.NONE,
+        description="balanced: every class counts the same in training, for the macro average; "
+        "auto: unless that costs accuracy on folds.",
     )
     normalize: bool = Field(
         False, description="Bring every value of the vectors to mean 0 and deviation 1."
@@ -230,17 +237,17 @@ class HeadSettings(BaseModel):
 
 
 # Chosen by folds of the training images alone; docs/accuracy.md has the figures.
-_BALANCED_LOGISTIC = {"head": "logistic", "normalize": True, "class_weight": "balanced"}
+_LOGISTIC = {"head": "logistic", "normalize": True, "class_weight": "auto"}
 PRESETS: dict[Preset, dict[str, Any]] = {
-    Preset.FAST: {"base": "efficientnet-lite0@176", **_BALANCED_LOGISTIC},
+    Preset.FAST: {"base": "efficientnet-lite0@176", **_LOGISTIC},
     Preset.BALANCED: {
         "base": "efficientnet-lite0@256,efficientnet-lite2@320",
-        **_BALANCED_LOGISTIC,
+        **_LOGISTIC,
     },
     Preset.BEST: {
         "base": "efficientnet-lite0@288,efficientnet-lite1@300,efficientnet-lite2@320",
         "flip": True,
-        **_BALANCED_LOGISTIC,
+        **_LOGISTIC,
     },
 }
 
@@ -270,6 +277,11 @@ class Settings(HeadSettings, VectorSettings):
         le=100_000,
         description="While the last epoch of a dense head is its best, go on to twice as many, up "
         "to so many [40; --epochs where that is given].",
+    )
+    refit: bool = Field(
+        False,
+        description="Train a dense head again in the end, on the validation images too, for as "
+        "many epochs as were kept; a logistic head always learns from them in the end.",
     )
     thumbnails: int = Field(
         0,

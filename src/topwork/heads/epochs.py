@@ -134,7 +134,8 @@ def run_epochs(
         hyperparameters: what differs between them.
         order: (E, S, B) int32, which example goes into which batch; -1 is padding. No batch
             is all padding.
-        held_out: (M,) int32, examples to choose the epoch by; -1 is padding.
+        held_out: (M,) int32, examples to choose the epoch by; -1 is padding. Where all are,
+            the last epoch is kept.
         examples: X vectors and targets.
         dropout: None for none. All heads lose the same inputs.
         task: decides loss and metric.
@@ -160,7 +161,8 @@ def run_epochs(
         number, rows = batches
         state, (loss, metric) = jax.lax.scan(step, state, rows)
         now = _score_epoch(task, state.heads, jnp.full(count, number), unseen, chosen)
-        best = _keep_better(is_better(task, now, best), now, best)
+        better = is_better(task, now, best) | ~chosen.any()
+        best = _keep_better(better, now, best)
         seen = (rows >= 0).sum()
         curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
         return (state, best), curve

@@ -63,7 +63,7 @@ def run_streamed(
         hyperparameters: what differs between them.
         epochs: the blocks of each epoch; only the last of an epoch is not full.
         held_out: gives the blocks to choose the epoch by, after each epoch anew; their order is
-            that of the rows.
+            that of the rows. Without any the last epoch is kept.
         dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
@@ -87,7 +87,7 @@ def run_streamed(
             unseen.add(sums, block)
         figures = *seen.take(), *unseen.take()
         now = Best(state.heads, jnp.full(count, number, jnp.int32), *map(jnp.asarray, figures[2:]))
-        best = keep_epoch(best, now, task=task)
+        best = keep_epoch(best, now, task=task) if unseen.rows else now
         rows.append(figures)
     kept = jax.tree.map(lambda array, own: array.reshape(own.shape), best.head, heads)
     curve = Curve(*(jnp.stack(column) for column in zip(*rows, strict=True)))
@@ -138,5 +138,6 @@ class _Means:
         self.rows += int((block.order >= 0).sum())
 
     def take(self) -> tuple[Floats, Floats]:
-        loss, metric = np.asarray(self.sums / self.rows, np.float32)
+        means = self.sums / self.rows if self.rows else np.full_like(self.sums, np.nan)
+        loss, metric = np.asarray(means, np.float32)
         return loss, metric

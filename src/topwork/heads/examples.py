@@ -49,7 +49,8 @@ class RowSplit:
     Attributes:
         training: (V, N) int32; the rows of N images in each of V views. Epoch e learns from
             view e modulo V.
-        held_out: (M,) int32 rows; -1 is padding.
+        held_out: (M,) int32 rows; -1 is padding. Where all are there is nothing to choose an
+            epoch by: the last is kept, and held-out figures are NaN.
     """
 
     training: Ints

@@ -255,7 +255,9 @@ def _solve(
 
 
 def _score(task: Task, head: Head, examples: LabeledVectors, rows: Ints) -> tuple[float, float]:
-    """Returns the loss and the metric of a head on some rows."""
+    """Returns the loss and the metric of a head on some rows; NaN for none."""
+    if not len(rows):
+        return math.nan, math.nan
     return score(task, map_rows(head.logits, examples.vectors, rows), examples.targets[rows])
 
 

@@ -70,6 +70,7 @@ class Evaluation:
         report: the metric, its interval, and figures per class.
         split: which images: `train`, `validation`, `test` or `all`.
         seen: how many of them the model was trained or chosen on; not an honest test if any.
+        learnt: how many of them its head learnt from.
         skipped: files that were left out, with the reasons.
         calibration: what the probabilities were worth.
         predictions: the logits and the truth, image by image.
@@ -81,6 +82,7 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
     calibration: CalibrationScores
     predictions: LabeledPredictions
+    learnt: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `topwork evaluate --json` prints, besides the model and its classes."""
@@ -92,6 +94,7 @@ class Evaluation:
                 name: finite(value) for name, value in asdict(self.calibration).items()
             },
             "seen": self.seen,
+            "learnt": self.learnt,
             "skipped": [asdict(item) for item in self.skipped],
         }
 
@@ -113,8 +116,7 @@ def evaluate(
     """Tests a model on one split of a dataset.
 
     Data without splits of its own is divided as the model remembers it: images that it was
-    trained on are `train`, those that its epoch was chosen by are `validation`, all others
-    are `test`.
+    trained on are `train`, those that were set aside then are `validation`, all others are `test`.
 
     Args:
         model: a trained model.
@@ -144,7 +146,10 @@ def evaluate(
         dataset, values = choose_images(dataset, chosen, split), select(values, chosen)
     logits = map_rows(model.head.logits, values)
     hashes = tuple(itertools.compress(vectors.hashes, chosen))
-    seen = int((origin[chosen] != Split.TEST).sum())
+    origin = origin[chosen]
+    seen, learnt = int((origin != Split.TEST).sum()), int((origin == Split.TRAIN).sum())
+    if model.data.refitted:
+        learnt = seen
     return Evaluation(
         report=report_logits(model.task, dataset.labels, logits, len(model.classes)),
         split=split,
@@ -154,6 +159,7 @@ def evaluate(
         predictions=LabeledPredictions(
             split, dataset.names, hashes, dataset.labels, logits, tuple(dataset.sources), seen
         ),
+        learnt=learnt,
     )
 
 

@@ -124,6 +124,7 @@ class DataFacts(BaseModel):
         counts: images per split and class.
         skipped: how many images could not be used.
         split: how the validation split was made: by the data, or its fraction and seed.
+        refitted: whether the head learnt from the validation images too, in the end.
         columns: fields of `DataSettings` that were said.
     """
 
@@ -133,6 +134,7 @@ class DataFacts(BaseModel):
     counts: dict[str, dict[str, Count]]
     skipped: Count
     split: dict[str, Any]
+    refitted: bool = False
     columns: dict[str, str] = {}
 
 
@@ -173,7 +175,9 @@ class Provenance(BaseModel):
 
 
 class ValidationScore(BaseModel):
-    """The kept epoch on the validation split; chosen there, so slightly optimistic.
+    """The head on the validation split, before it learnt from that too where it was refitted.
+
+    A kept epoch was chosen there, so that of a dense head is slightly optimistic.
 
     Attributes:
         metric: `accuracy`, or `mae` for numbers.

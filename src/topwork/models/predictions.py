@@ -37,6 +37,8 @@ class LabeledPredictions:
         logits: (N, C) float32, calibrated.
         sources: the images themselves; None where they are not at hand.
         seen: how many of them the model was trained or chosen on.
+        unseen_logits: (N, C) float32, calibrated, by the head as it was before it learnt from
+            these images too; None if it did not.
     """
 
     split: str
@@ -46,6 +48,12 @@ class LabeledPredictions:
     logits: Floats32
     sources: tuple[Source | None, ...]
     seen: int
+    unseen_logits: Floats32 | None = None
+
+    @property
+    def judged_logits(self) -> Floats32:
+        """The logits (N, C) that say how good the model is: of a head that has not learnt these."""
+        return self.logits if self.unseen_logits is None else self.unseen_logits
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,6 +68,7 @@ class LabeledPredictions:
             self.logits[rows],
             tuple(self.sources[row] for row in rows),
             self.seen,
+            None if self.unseen_logits is None else self.unseen_logits[rows],
         )
 
 
@@ -88,6 +97,8 @@ def write_predictions(predictions: LabeledPredictions, path: Path) -> None:
         "truth": make_lists(truth),
         "logits": make_lists(predictions.logits),
     }
+    if predictions.unseen_logits is not None:
+        columns["unseen_logits"] = make_lists(predictions.unseen_logits)
     facts = {"split": predictions.split, "seen": str(predictions.seen)}
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
 
@@ -114,6 +125,9 @@ def load_predictions(folder: Path, task: Task) -> LabeledPredictions | None:
         truth = np.array(table["truth"].to_pylist(), np.float64)
         if task.picks_one:
             truth = truth[:, 0]
+        unseen = None
+        if "unseen_logits" in table.column_names:
+            unseen = np.array(table["unseen_logits"].to_pylist(), np.float32)
         facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         return LabeledPredictions(
             split=facts["split"],
@@ -123,6 +137,7 @@ def load_predictions(folder: Path, task: Task) -> LabeledPredictions | None:
             logits=np.array(table["logits"].to_pylist(), np.float32),
             sources=(None,) * len(table),
             seen=int(facts["seen"]),
+            unseen_logits=unseen,
         )
     except (OSError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ModelError(

@@ -1,29 +1,21 @@
-"""A chosen head becomes a model: trained on all training images, calibrated and judged."""
+"""A chosen head becomes a model: trained, judged, and laid out with all that it needs."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topwork.bases import Stack
-from topwork.core.arrays import Floats32
 from topwork.core.callbacks import Callback
 from topwork.core.config import HeadSettings, Settings
-from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
-from topwork.heads.dense import Head
-from topwork.heads.train import keep, train_on
-from topwork.heads.tuning.trials import Trial, standard_error
-from topwork.heads.tuning.tuner import Tuner, held_out_logits
+from topwork.heads.tuning.trials import Trial
+from topwork.heads.tuning.tuner import Tuner
 from topwork.inspection.cache import recall
-from topwork.metrics.calibration import Calibration, as_pairs, calibrate
-from topwork.metrics.conformal import Origin, Residuals, find_residuals
 from topwork.metrics.history import History
 from topwork.metrics.scores import Report, finite
 from topwork.models.checks.images import CheckImages
@@ -39,18 +31,17 @@ from topwork.models.model import (
     find_networks,
 )
 from topwork.models.predictions import LabeledPredictions, report_logits
+from topwork.recipes.fit_head import FittedHead, fit_head
 from topwork.recipes.prepare import Prepared, TrainingData
 from topwork.recipes.result import Checks, Extras, GalleryImages, ImageCounts, TrainResult
 from topwork.vectors.embed import Embedding
 from topwork.vectors.extractors import make_space
-from topwork.vectors.on_disk import map_rows
 
 # Of the validation images, to compare the saved model on.
 COMPARED_IMAGES = 50
 # To tell how many answers a precision changes: so many in f32 take a few percent of the time that
 # all the vectors took, once for networks and data.
 SAMPLED_SHARE, SAMPLED_IMAGES = 0.02, (64, 200)
-MOST_DECISIONS = 200_000
 
 
 def build_result(
@@ -60,7 +51,7 @@ def build_result(
     seconds: dict[str, float],
     callback: Callback,
 ) -> TrainResult:
-    """Trains the chosen head on all training images, calibrates it and makes the model.
+    """Fits the chosen head and makes the model.
 
     Args:
         prepared: what it is trained with.
@@ -76,32 +67,24 @@ def build_result(
     data, settings = prepared.data, prepared.settings
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
     chosen = choice[1].settings if choice else settings.head_settings()
-    fit = train_on(
-        data.examples,
-        data.split,
-        chosen,
-        dataset.outputs,
-        task=dataset.task,
-        seed=settings.seed,
-        most_epochs=settings.epochs_allowed,
-    )
-    went_on_from = chosen.epochs if fit.settings.epochs > chosen.epochs else None
-    chosen, (head, history) = fit.settings, keep(fit)
-    callback.on_trained(history)
-    head, logits, calibration = _calibrate_head(head, data, choice)
+    fitted = fit_head(data, chosen, settings, choice, callback)
+    asked_for, chosen = chosen.epochs, fitted.settings
+    predictions = _collect_predictions(data, fitted)
     seconds = seconds | {"head": time.perf_counter() - started}
-    report = report_logits(dataset.task, dataset.labels[rows], logits, len(dataset.classes))
+    report = report_logits(
+        dataset.task, dataset.labels[rows], predictions.judged_logits, len(dataset.classes)
+    )
     return TrainResult(
         model=Model(
             classes=dataset.classes,
             task=dataset.task,
-            head=head,
-            history=history,
+            head=fitted.head,
+            history=fitted.history,
             bases=describe_bases(prepared.stack, settings),
             settings=settings.model_copy(update=chosen.model_dump()),
-            data=_describe_data(dataset, vectors),
-            validation=_describe_validation(report, history),
-            calibration=calibration,
+            data=_describe_data(dataset, vectors, refitted=fitted.refitted),
+            validation=_describe_validation(report, fitted.history),
+            calibration=fitted.calibration,
             search=_describe_search(*choice) if choice else None,
             images=_list_images(dataset, vectors),
             networks=find_networks(prepared.stack),
@@ -110,7 +93,7 @@ def build_result(
         ),
         stack=prepared.stack,
         report=report,
-        predictions=_collect_predictions(data, logits),
+        predictions=predictions,
         trials=tuple(choice[0].trials) if choice else (),
         images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped, dataset.notes),
         seconds=seconds,
@@ -120,41 +103,8 @@ def build_result(
         extras=Extras(
             _choose_gallery(dataset, vectors, settings.thumbnails), recall(store, vectors.hashes)
         ),
-        went_on_from=went_on_from,
+        went_on_from=asked_for if chosen.epochs > asked_for else None,
     )
-
-
-def _calibrate_head(
-    head: Head, data: TrainingData, choice: tuple[Tuner, Trial] | None
-) -> tuple[Head, Floats32, Calibration | Residuals]:
-    """Returns the head, cooled; its logits (M, C) of the validation images; how sure it may be.
-
-    Where there are folds, that is measured on them: the validation images chose the epoch.
-    """
-    task, rows = data.dataset.task, data.split.held_out
-    logits = map_rows(head.logits, data.examples.vectors, rows)
-    if choice is not None and choice[0].has_folds:
-        calibration = _calibrate(task, *held_out_logits(*choice), "folds")
-    else:
-        calibration = _calibrate(task, logits, data.examples.targets[rows], "validation")
-    if isinstance(calibration, Calibration):
-        head = head.cooled(calibration.temperature)
-        logits = map_rows(head.logits, data.examples.vectors, rows)
-    return head, logits, calibration
-
-
-def _calibrate(
-    task: Task, logits: Floats32, targets: NDArray[Any], source: Origin
-) -> Calibration | Residuals:
-    """Measures how sure a head may be, or how far off its numbers are."""
-    if task is Task.CLASSES:
-        return calibrate(logits, targets, source)
-    if task is Task.NUMBER:
-        return find_residuals(logits, targets, source)
-    # Every label is a decision between two; more of them than this say nothing new.
-    single, truth = logits.reshape(-1, 1), targets.ravel().astype(np.int64)
-    some = np.linspace(0, len(truth) - 1, min(len(truth), MOST_DECISIONS)).astype(np.int64)
-    return calibrate(as_pairs(single[some]), truth[some], source)
 
 
 def _collect_checks(prepared: Prepared, chosen: HeadSettings) -> Checks:
@@ -178,16 +128,17 @@ def _collect_checks(prepared: Prepared, chosen: HeadSettings) -> Checks:
     )
 
 
-def _collect_predictions(data: TrainingData, logits: Floats32) -> LabeledPredictions:
+def _collect_predictions(data: TrainingData, fitted: FittedHead) -> LabeledPredictions:
     dataset, rows = data.dataset, data.split.held_out
     return LabeledPredictions(
         split=str(Split.VALIDATION),
         names=tuple(dataset.names[row] for row in rows),
         hashes=tuple(data.vectors.hashes[row] for row in rows),
         labels=dataset.labels[rows],
-        logits=logits,
+        logits=fitted.logits,
         sources=tuple(dataset.sources[row] for row in rows),
         seen=len(rows),
+        unseen_logits=fitted.unseen_logits,
     )
 
 
@@ -212,7 +163,7 @@ def _describe_search(tuner: Tuner, trial: Trial) -> SearchFacts:
         replicates=len(tuner.replicates),
         folds=tuner.has_folds,
         mean=float(trial.figures.mean()),
-        error=finite(standard_error(trial.figures)),
+        error=finite(trial.error),
     )
 
 
@@ -240,7 +191,7 @@ def _describe_validation(report: Report, history: History) -> ValidationScore:
     )
 
 
-def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
+def _describe_data(dataset: Dataset, vectors: Embedding, *, refitted: bool) -> DataFacts:
     rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
     made = dataset.split_made
     return DataFacts(
@@ -248,6 +199,7 @@ def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
         counts=dataset.counts(),
         skipped=len(dataset.skipped),
         columns={} if dataset.read_as is None else dataset.read_as.to_remember(),
+        refitted=refitted,
         split={"made_by": "data"}
         if made is None
         else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},

@@ -138,6 +138,7 @@ class TrainResult:
             **history.to_json(),
             "overfitting": None if found is None else asdict(found),
             "validation": describe_report(report),
+            "refitted": self.model.data.refitted,
             "search": chosen.model_dump(mode="json") if chosen else None,
             "calibration": self.model.calibration.to_json(),
             "pixels": list(self.pixels.said),

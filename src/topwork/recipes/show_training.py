@@ -16,13 +16,14 @@ from topwork.core.errors import counted, printable
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Skipped
-from topwork.heads.tuning.trials import Trial, rank, standard_error
+from topwork.heads.tuning.trials import Trial, rank
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.metrics.scores import Report, say_number, say_report
+from topwork.metrics.scores import Report, finite, say_number, say_report
 from topwork.models.folder import REPORT_FILE
+from topwork.models.model import Model
 from topwork.models.save import SaveReport
 from topwork.recipes.result import TrainResult
 from topwork.reports.trial_plot import describe_recipe
@@ -170,6 +171,12 @@ def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
         names = "; ".join(describe_recipe(trial.settings) for trial in lost[:3])
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         console.print(Text(f"Diverged, and lost: {names}{more}"), style="yellow")
+    if len({trial.settings.class_weight for trial in trials}) > 1:
+        console.print(
+            "Balanced class weights serve the macro average, none the accuracy; --class-weight "
+            "says which.",
+            style="dim",
+        )
     if chosen is not ranked[0]:
         console.print(
             "Chosen: the simplest recipe within one standard error of the best.", style="dim"
@@ -177,10 +184,14 @@ def show_trials(console: Console, tuner: Tuner, chosen: Trial) -> None:
 
 
 def _mean(trial: Trial) -> str:
-    mean, error = float(trial.figures.mean()), standard_error(trial.figures)
-    if trial.metric == "mae":
-        return say_number(mean) + ("" if math.isnan(error) else f" ± {say_number(error)}")
-    return f"{mean * 100:.1f}" + ("" if math.isnan(error) else f" ± {error * 100:.1f}") + " %"
+    return say_mean(trial.metric, float(trial.figures.mean()), finite(trial.error))
+
+
+def say_mean(metric: str, mean: float, error: float | None) -> str:
+    """Says a mean of `accuracy` or `mae` with its standard error; None where that is not known."""
+    if metric == "mae":
+        return say_number(mean) + ("" if error is None else f" ± {say_number(error)}")
+    return f"{mean * 100:.1f}" + ("" if error is None else f" ± {error * 100:.1f}") + " %"
 
 
 def _figure(value: float, digits: int) -> str:
@@ -275,8 +286,10 @@ def show_trained(
 ) -> None:
     """Prints the verdict, where the model and the trials are, and what to try next."""
     console.print()
-    solved = trained.model.settings.head is HeadKind.LOGISTIC
-    for line in verdict(trained.model.history, trained.report, solved=solved):
+    model = trained.model
+    solved = model.settings.head is HeadKind.LOGISTIC
+    kept, *lines = verdict(model.history, trained.report, solved=solved)
+    for line in (kept, *_say_folds(model), *lines, *_say_refit(model)):
         console.print(Text(line))
     if trained.went_on_from is not None:
         went_on = (
@@ -285,6 +298,7 @@ def show_trained(
         )
         console.print(Text(went_on), style="dim")
     console.print(Text(_say_calibration(trained.model.calibration)))
+    console.print(Text(_say_calibration(model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
     console.print(
@@ -309,6 +323,26 @@ def show_trained(
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)
+
+
+def _say_folds(model: Model) -> list[str]:
+    """Says what the chosen recipe reached on folds, if it was chosen there."""
+    found = model.search
+    if found is None or not found.folds:
+        return []
+    mean = say_mean(model.validation.metric, found.mean, found.error)
+    return [f"By folds of the training images: {model.validation.metric} {mean}."]
+
+
+def _say_refit(model: Model) -> list[str]:
+    """Says that the validation images are not unseen any more, if it is so."""
+    if not model.data.refitted:
+        return []
+    figure = " The figure to give is that of the folds." if _say_folds(model) else ""
+    return [
+        "Then it learnt from the validation images too: what is said of them is of the head before "
+        f"that.{figure}"
+    ]
 
 
 def _say_calibration(found: Calibration | Residuals) -> str:

@@ -29,7 +29,7 @@ from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
 from topwork.models.model import find_networks
 from topwork.recipes.build_model import build_result, describe_bases
-from topwork.recipes.prepare import Prepared, check_usable, prepare_examples
+from topwork.recipes.prepare import Prepared, TrainingData, check_usable, prepare_examples
 from topwork.recipes.result import TrainResult
 from topwork.vectors.extractors import prepare_networks
 from topwork.vectors.neighbors import SKETCH_FROM
@@ -106,7 +106,9 @@ def train(
     choice = None
     if heads.compared:
         callback.on_wait("choosing what is left to auto")
-        tuner = _make_tuner(prepared, Search.create(seeds=1), AUTO_FOLDS, callback, Journal())
+        tuner = make_tuner(
+            prepared.data, settings.seed, Search.create(seeds=1), callback, most_folds=AUTO_FOLDS
+        )
         trial = search_auto(tuner, prepared.settings.head_settings())
         callback.on_chosen(tuner, trial)
         choice = tuner, trial
@@ -150,7 +152,7 @@ def tune(
     heads = _HeadPlan(kinds, True, will_save)
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
-    tuner = _make_tuner(prepared, tuning.plan, None, callback, tuning.journal)
+    tuner = make_tuner(prepared.data, settings.seed, tuning.plan, callback, journal=tuning.journal)
     trial = search(tuner, prepared.settings.head_settings(), tuning.pinned)
     callback.on_chosen(tuner, trial)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
@@ -226,28 +228,40 @@ def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
 
 
 def _is_left_open(settings: Settings) -> bool:
-    open_ = settings.penalty if settings.head is HeadKind.LOGISTIC else settings.learning_rate
-    return open_ == AUTO
+    number = settings.penalty if settings.head is HeadKind.LOGISTIC else settings.learning_rate
+    return AUTO in (number, settings.class_weight)
 
 
-def _make_tuner(
-    prepared: Prepared,
+def make_tuner(
+    data: TrainingData,
+    seed: int,
     plan: Search,
-    folds: int | None,
-    callback: Callback,
-    journal: Journal,
+    callback: Callback = SILENT,
+    *,
+    journal: Journal | None = None,
+    most_folds: int | None = None,
 ) -> Tuner:
-    data, dataset = prepared.data, prepared.data.dataset
+    """Returns what tries ways to train a head on some data, as `folds.make_replicates` says.
+
+    Args:
+        data: what heads are trained on.
+        seed: of the folds, and the first of the heads' seeds.
+        plan: folds, seeds and budget.
+        callback: hears how it gets on.
+        journal: where every head is written down; None for nowhere.
+        most_folds: so many at most, where the plan leaves the folds open.
+    """
+    dataset = data.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
     replicates = make_replicates(
         data.split,
         assign_strata(dataset.task, training.labels),
         plan.folds,
         plan.seeds,
-        prepared.settings.seed,
+        seed,
         groups=training.groups,
         classes=dataset.classes if dataset.task.picks_one else None,
-        most_folds=folds,
+        most_folds=most_folds,
     )
     return Tuner(
         data.examples,
@@ -255,7 +269,7 @@ def _make_tuner(
         dataset.outputs,
         dataset.task,
         Budget.parse(plan.budget),
-        journal,
+        journal or Journal(),
         callback,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core.config import HeadKind, HeadSettings
-from topwork.heads.tuning.trials import PLAIN, Trial, rank, standard_error
+from topwork.heads.tuning.trials import PLAIN, Trial, rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def _draw_numbers(ax: Axes, families: Sequence[Family], name: str) -> None:
     for color, family in zip(COLORS, families, strict=False):
         numbers = [float(getattr(trial.settings, name)) for trial in family.trials]
         means = np.array([trial.figures.mean() for trial in family.trials])
-        errors = np.array([standard_error(trial.figures) for trial in family.trials])
+        errors = np.array([trial.error for trial in family.trials])
         ax.plot(numbers, means, "o-", ms=4, color=color, label=family.label)
         if np.isfinite(errors).all():
             ax.fill_between(numbers, means - errors, means + errors, color=color, alpha=0.2, lw=0)

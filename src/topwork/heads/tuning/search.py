@@ -26,6 +26,7 @@ DROPOUTS = (0.2, 0.5)
 FEW_UNITS, MANY_UNITS = 100, 1000
 LONGER = 4
 MOST_EPOCHS = 100_000
+WEIGHTS = (ClassWeight.NONE, ClassWeight.BALANCED)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -47,6 +48,8 @@ def search(tuner: Tuner, start: HeadSettings, pinned: frozenset[str] = frozenset
     if tuner.task is Task.NUMBER:
         # A number has neither classes nor a label to smooth.
         pinned |= {"class_weight", "label_smoothing"}
+    if start.class_weight is ClassWeight.AUTO:
+        start = _with(start, class_weight=ClassWeight.NONE)
     if "head" not in pinned:
         start = _with(start, head=HeadKind.DENSE)
     stages = _logistic_stages if start.head is HeadKind.LOGISTIC else _dense_stages
@@ -120,7 +123,7 @@ def _logistic_candidates(start: HeadSettings, pinned: frozenset[str]) -> list[He
     head = _with(start, head=HeadKind.LOGISTIC, **dict.fromkeys(senseless, 0))
     if "normalize" not in pinned:
         head = _with(head, normalize=True)
-    weights = (start.class_weight,) if "class_weight" in pinned else tuple(ClassWeight)
+    weights = (start.class_weight,) if "class_weight" in pinned else WEIGHTS
     return [
         _with(head, penalty=penalty, class_weight=weight)
         for penalty in _penalties(start)
@@ -152,9 +155,24 @@ def _with(settings: HeadSettings, **values: Any) -> HeadSettings:
 
 
 def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:
-    """Chooses what `start` leaves to `auto`: the learning rate, or a logistic head's penalty."""
+    """Chooses what `start` leaves to `auto`.
+
+    That is the learning rate, or a logistic head's penalty; and the class weights, which are
+    balanced unless that costs more accuracy than one standard error.
+    """
     if start.head is HeadKind.LOGISTIC:
-        tuner.try_all([_with(start, penalty=p) for p in _penalties(start)])
+        name, values = "penalty", sorted(_penalties(start))
     else:
-        tuner.try_all([_with(start, learning_rate=rate) for rate in _rates(start, FEW_RATES)])
-    return choose(tuner.trials)
+        name, values = "learning_rate", _rates(start, FEW_RATES)
+    if start.class_weight is not ClassWeight.AUTO:
+        tuner.try_all([_with(start, **{name: value}) for value in values])
+        return choose(tuner.trials)
+    tuner.try_all(
+        [_with(start, class_weight=ClassWeight.BALANCED, **{name: value}) for value in values]
+    )
+    # Without weights the optimum lies near that with them.
+    values, best = sorted(values), getattr(max(tuner.trials, key=rank).settings, name)
+    place = values.index(best)
+    near = values[max(place - 1, 0) : place + 2]
+    tuner.try_all([_with(start, class_weight=ClassWeight.NONE, **{name: v}) for v in near])
+    return choose(tuner.trials, ClassWeight.BALANCED)

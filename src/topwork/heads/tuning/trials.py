@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.core.callbacks import SILENT, Callback
-from topwork.core.config import HeadKind, HeadSettings
+from topwork.core.config import ClassWeight, HeadKind, HeadSettings
 from topwork.core.errors import StoreError, TopworkError
 from topwork.heads.examples import HeadFit
+from topwork.metrics.standard_error import error_of_differences, standard_error
 
 # The score of numbers whose loss is not finite: below all others, and still a number.
 WORST = -1e30
@@ -32,10 +34,13 @@ class Trial:
     Attributes:
         settings: how.
         fits: one for each replicate; not all of them still have their heads.
+        images: how many different images were held out in all, where the metric is the share of
+            them that is right; else 0.
     """
 
     settings: HeadSettings
     fits: tuple[HeadFit, ...]
+    images: int = 0
 
     @property
     def metric(self) -> str:
@@ -75,8 +80,8 @@ class Trial:
 
     @property
     def error(self) -> float:
-        """The standard error of that mean; NaN for a single replicate."""
-        return standard_error(self.scores)
+        """The standard error of the mean of the figures; NaN where it cannot be known."""
+        return standard_error(self.figures, self.images)
 
     @property
     def figures(self) -> NDArray[np.float64]:
@@ -100,25 +105,19 @@ class Trial:
         )
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
-    """Returns the standard error of the mean of R values; NaN for one."""
-    if len(values) < 2:
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def choose(trials: Sequence[Trial]) -> Trial:
+def choose(trials: Sequence[Trial], favored: ClassWeight = ClassWeight.NONE) -> Trial:
     """Chooses the simplest trial that is within one standard error of the best.
 
     The best has the highest mean, of equal ones the lowest loss. Another is within one standard
     error if the mean of its differences to the best, replicate by replicate, is not larger than
-    that mean's standard error: the two saw the same folds and seeds. One that diverged in some
-    replicate, at its epoch, is within none. Simple is, in this order: fewer inner units, fewer
-    options, smaller steps or a larger penalty. With a single replicate there is no standard
-    error, and the best is chosen.
+    the standard error of such a mean, which `error_of_differences` pools over the trials: all saw
+    the same folds and seeds. One that diverged in some replicate, at its epoch, is within none.
+    Simple is, in this order: fewer inner units, fewer options, smaller steps or a larger penalty.
+    With a single replicate there is no standard error, and the best is chosen.
 
     Args:
         trials: at least one, all on the same replicates.
+        favored: the class weights that are no option more.
 
     Raises:
         TopworkError: every trial diverged at once.
@@ -132,12 +131,13 @@ def choose(trials: Sequence[Trial]) -> Trial:
         advice = "a larger --penalty, or --normalize" if logistic else "a smaller --learning-rate"
         raise TopworkError(f"all heads diverged: the loss was finite in no epoch; try {advice}")
 
-    def is_close(trial: Trial) -> bool:
-        differences = best.scores - trial.scores
-        near = differences.mean() <= standard_error(differences)
-        return trial is best or bool(near and math.isfinite(trial.loss))
-
-    return min(filter(is_close, trials), key=lambda trial: _complexity(trial, best))
+    others = [trial for trial in trials if trial is not best and math.isfinite(trial.loss)]
+    close = [best]
+    if others:
+        differences = np.array([best.scores - trial.scores for trial in others])
+        near = differences.mean(axis=1) <= error_of_differences(differences)
+        close += itertools.compress(others, near)
+    return min(close, key=lambda trial: _complexity(trial, best, favored))
 
 
 def rank(trial: Trial) -> tuple[float, float]:
@@ -151,9 +151,10 @@ _NAMES = ("weight_decay", "label_smoothing", "dropout", "class_weight", "normali
 PLAIN = {name: HeadSettings.model_fields[name].default for name in _NAMES}
 
 
-def _complexity(trial: Trial, best: Trial) -> tuple[float, ...]:
+def _complexity(trial: Trial, best: Trial, favored: ClassWeight) -> tuple[float, ...]:
     settings = trial.settings
-    options = sum(getattr(settings, name) != plain for name, plain in PLAIN.items())
+    plain_values = PLAIN | {"class_weight": favored}
+    options = sum(getattr(settings, name) != plain for name, plain in plain_values.items())
     if settings.head is HeadKind.LOGISTIC:
         # It takes no steps: simpler than a head in epochs that has as many options.
         steps = -float(settings.penalty)

@@ -126,6 +126,14 @@ class Tuner:
         return f"the validation images{times}"
 
     @cached_property
+    def images(self) -> int:
+        """How many different images are held out, where a metric is the share that is right."""
+        if not self.task.picks_one:
+            return 0
+        rows = np.concatenate([replicate.split.held_out for replicate in self.replicates])
+        return len(np.unique(rows[rows >= 0]))
+
+    @cached_property
     def data_key(self) -> str:
         """SHA-256 of the examples: a trial is the same only on the same vectors."""
         weights = self.examples.weights
@@ -152,7 +160,7 @@ class Tuner:
             return
         columns = [self._run(fresh, replicate) for replicate in self.replicates]
         rows = zip(fresh, zip(*columns, strict=True), strict=True)
-        self.trials += [Trial(settings, fits) for settings, fits in rows]
+        self.trials += [Trial(settings, fits, self.images) for settings, fits in rows]
 
     def _affordable(self, candidates: list[HeadSettings]) -> list[HeadSettings]:
         """Leaves out what is beyond the budget; the time is judged by what others took.

@@ -31,7 +31,7 @@ class Parity:
         agreement: share of the answers that are the exact ones: classes, decisions about labels,
             or numbers within a twentieth of their range.
         kept: share of the answers that are those that were trained, in the precision of the
-            training: also a file in f32 may change some.
+            training: also a file in f32 may change some; None on images that have no such answers.
         batch_difference: the same between batches of 1, 3 and 8 of the same images.
         exported: how good the file is on these images; None where the truth is not known, as
             for the other two.
@@ -42,7 +42,7 @@ class Parity:
     images: int
     difference: float
     agreement: float
-    kept: float
+    kept: float | None
     batch_difference: float
     exported: Report | None
     exact: Report | None
@@ -112,7 +112,7 @@ def compare_export(
         images=len(exact),
         difference=find_difference(exported, exact, scale),
         agreement=find_agreement(task, exported, exact),
-        kept=find_agreement(task, exported, predictions.logits),
+        kept=None if predictions is None else find_agreement(task, exported, predictions.logits),
         batch_difference=find_difference(np.stack(others), first, scale),
         exported=report(exported),
         exact=report(exact),

@@ -149,7 +149,9 @@ class ModelChecker:
 
         def compare() -> Agreement | None:
             plain = without_int8(self._stack)
-            record = VectorRecord(plain, self._head, Precision.F32, self._interpolation)
+            record = VectorRecord(
+                plain, self._head, Precision.F32, self._interpolation, self._ranges
+            )
             exact, rows = record.read(sample.hashes), np.arange(len(sample.sources))
             if exact is None:
                 images = self._load(rows, sample)

@@ -204,7 +204,7 @@ def _export(job: _Job, new: Path, checked: CheckedImages, callback: Callback) ->
         name: {"bytes": size, "sha256": hash_file(new / name)} for name, size in sizes.items()
     }
     skipped = tuple(Skipped(checked.names[row], why) for row, why in images.lost.items())
-    about = {"on": str(checked.origin), "fault": fault}
+    about = {"on": str(checked.origin), "fault": fault, "learnt_from": job.model.data.refitted}
     facts["check"] = parity.to_json() | _describe_check(job, skipped) | about
     (new / EXPORT_FILE).write_text(write_facts(facts) + "\n", encoding="utf-8")
     return Exported(new, new, sum(sizes.values()), parity, skipped, facts, fault)

@@ -112,6 +112,11 @@ def list_tiles(model: Model, found: Judged | None) -> list[Tile]:
     if not math.isfinite(high):
         note = "too few images for an interval"
     tiles = [Tile(metric, say(value), note)]
+    by_folds = model.search
+    if by_folds is not None and by_folds.folds and (found is None or _is_of_training(found)):
+        error = "" if by_folds.error is None else f" ± {say(by_folds.error)}"
+        note = "mean over folds of the training images"
+        tiles.append(Tile(f"{model.validation.metric} by folds", say(by_folds.mean) + error, note))
     for name, (said, about) in SHARES.items():
         if math.isfinite(figures.get(name, math.nan)):
             tiles.append(Tile(said, f"{figures[name]:.1%}", about))
@@ -128,6 +133,12 @@ def list_tiles(model: Model, found: Judged | None) -> list[Tile]:
     return tiles
 
 
+def _is_of_training(found: Judged) -> bool:
+    """Whether the answers are those that were kept of the training."""
+    predictions = found.predictions
+    return predictions.split == Split.VALIDATION and predictions.seen == len(predictions)
+
+
 def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
     """Says whether the figures are those of images that the model never saw."""
     split = predictions.split if predictions is not None else str(Split.VALIDATION)
@@ -135,19 +146,34 @@ def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
         return "The model saw none of these images in training or validation: an honest test."
     if split == Split.TRAIN:
         return "The model learnt from these images: figures on them say nothing about others."
+    advice = " For an honest test run topwork evaluate on images that were set aside."
+    if model.data.refitted and split == Split.VALIDATION:
+        return _say_refitted(predictions) + advice
     if split != Split.VALIDATION and predictions is not None:
         return (
             f"{predictions.seen:,} of these {counted(len(predictions), 'image')} were used in "
             "training or validation: the figures are too good to be honest."
         )
-    advice = "For an honest test run topwork evaluate on images that were set aside."
     if model.settings.head is HeadKind.LOGISTIC:
         return (
             "The head did not learn from these images. Whoever compares models on them chooses by "
-            f"them, and the figures become slightly too good. {advice}"
+            f"them, and the figures become slightly too good.{advice}"
         )
     return (
-        f"The kept epoch was chosen on these images, so the figures are slightly too good. {advice}"
+        f"The kept epoch was chosen on these images, so the figures are slightly too good.{advice}"
+    )
+
+
+def _say_refitted(predictions: LabeledPredictions | None) -> str:
+    """Says what figures on validation images are that were learnt from in the end."""
+    if predictions is not None and predictions.unseen_logits is None:
+        return (
+            "The model learnt from these images in the end: figures on them say nothing about "
+            "others."
+        )
+    return (
+        "These are the answers of the head before it learnt from these images too. The model as it "
+        "is has learnt from them and from the training images."
     )
 
 

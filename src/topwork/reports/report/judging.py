@@ -51,8 +51,8 @@ class Judged:
 
     @property
     def logits(self) -> Floats32:
-        """The logits (N, C), as `LabeledPredictions` has them."""
-        return self.predictions.logits
+        """The logits (N, C) that are judged."""
+        return self.predictions.judged_logits
 
     def errors(self) -> NDArray[np.float64]:
         """Returns by how much each number (N, C) is too large."""
@@ -66,7 +66,7 @@ def judge(model: Model, predictions: LabeledPredictions) -> Judged:
         model: whose answers they are.
         predictions: to at least one image.
     """
-    task, logits = model.task, predictions.logits
+    task, logits = model.task, predictions.judged_logits
     said, chances = decide(task, logits), probabilities(task, logits)
     report = make_report(task, predictions.labels, said, chances, len(model.classes))
     return Judged(model, predictions, said, chances, report)
