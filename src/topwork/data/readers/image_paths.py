@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from topwork.core.errors import ImageError
+from topwork.core.errors import ImageError, counted
 from topwork.data.listing import Note
 from topwork.data.readers.folder import DiskTree
 from topwork.data.readers.tree import is_image_name
@@ -106,8 +106,8 @@ class _Finder:
         text, found = self._example
         return [
             Note(
-                f"{self._completed:,} images are called otherwise than their files: {text} is read "
-                f"as {found}"
+                f"{counted(self._completed, 'image')} found by other names than those of their "
+                f"files: {text} is read as {found}"
             )
         ]
 
