@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.bases import flip_network
 from topwork.bases.engines.compiled import Compiled
-from topwork.bases.engines.openvino import check_size, compile_network, mapped_errors, prune
+from topwork.bases.engines.openvino import compile_network, mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
 
@@ -45,7 +45,6 @@ def open_features(
         with mapped_errors(path):
             core = openvino.Core()
             model = prune(core.read_model(path), output)
-            check_size(model, image_size)
             if flip:
                 flip_network(model)
             pooling = _find_pooling(model)

@@ -117,7 +117,7 @@ class OpenVINOEngine:
             with mapped_errors(path):
                 core = openvino.Core()
                 model = prune(core.read_model(path), output)
-                check_size(model, image_size)
+                _check_size(model, image_size)
                 # Pixels are bytes: converting them inside the network moves a quarter of the data.
                 edit = openvino.preprocess.PrePostProcessor(model)
                 edit.input().tensor().set_element_type(openvino.Type.u8)
@@ -276,7 +276,7 @@ def prune(model: Any, output: str | None) -> Any:
     return openvino.Model([openvino.opset13.result(chosen)], inputs)
 
 
-def check_size(model: Any, image_size: int) -> None:
+def _check_size(model: Any, image_size: int) -> None:
     """Refuses another size than a network is made for: it would give other answers, or none."""
     height = model.inputs[0].get_partial_shape()[1]
     if height.is_static and height.get_length() != image_size:
