@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,7 +149,7 @@ def _show_figures(console: Console, found: Comparison) -> None:
         row.append(
             f"{result.report.figures[key]:.3f}"
             if key != "macro_accuracy"
-            else f"{result.report.figures[key]:.1%}"
+            else _percent(result.report.figures[key])
         )
         if result.calibration_error is not None:
             row.append(f"{result.calibration_error:.3f}")
@@ -163,6 +164,11 @@ def _show_figures(console: Console, found: Comparison) -> None:
     for result in results:
         nature.add_row(Text(printable(result.name)), *_describe_nature(result))
     console.print(nature)
+
+
+def _percent(share: float) -> str:
+    # Not one over all classes: some have no images.
+    return "–" if math.isnan(share) else f"{share:.1%}"
 
 
 def _describe_nature(result: ModelResult) -> list[str]:

@@ -50,10 +50,13 @@ class RowSplit:
         training: (V, N) int32; the rows of N images in each of V views. Epoch e learns from
             view e modulo V.
         held_out: (M,) int32 rows; -1 is padding.
+        decides: whether the held-out rows may choose anything: not if they lack a class. The
+            last epoch is kept then.
     """
 
     training: Ints
     held_out: Ints
+    decides: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class HeadFit:
 
     Attributes:
         settings: how.
-        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), for
-            vectors as they are; None if the loss was finite in no epoch.
+        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), or at
+            its last one where the held-out rows may not choose, for vectors as they are; None if
+            the loss was finite in no epoch.
         best_epoch: counted from 1; 0 if there is none.
         curve: figures of all epochs, under Keras' names; of one number in its unit, of several
             in the deviations of each.

@@ -7,6 +7,7 @@ N: images, C: classes, labels or numbers. Every report has a `metric` (its name)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from topwork.core.arrays import AnyInts, Floats64
 from topwork.core.task import Task
+from topwork.metrics.missing import say_missing, say_share
 
 Interval = tuple[float, float]
 
@@ -49,8 +51,14 @@ class ClassReport:
 
     @property
     def figures(self) -> dict[str, float]:
-        """All single figures by name."""
-        return {"accuracy": self.accuracy, "macro_accuracy": self.macro_accuracy}
+        """All single figures by name; the macro average is NaN unless all classes occur."""
+        macro = math.nan if len(self.missing) else self.macro_accuracy
+        return {"accuracy": self.accuracy, "macro_accuracy": macro}
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the classes without images."""
+        return np.flatnonzero(self.support == 0)
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -121,6 +129,11 @@ class LabelReport:
         return _share(self.found, self.said)
 
     @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the labels without images."""
+        return np.flatnonzero(self.support == 0)
+
+    @property
     def f1(self) -> Floats64:
         """Harmonic mean of precision and recall, (C,); NaN for a label neither said nor had."""
         return _share(2 * self.found, self.support + self.said)
@@ -189,23 +202,30 @@ def make_report(
             return report_numbers(labels, answers)
 
 
-def say_report(what: str, report: Report) -> str:
-    """Says a report in a sentence or two that begins with `what`."""
+def say_report(what: str, report: Report, classes: Sequence[str] = ()) -> str:
+    """Says a report in a sentence or two that begins with `what`.
+
+    Args:
+        what: is judged, such as `Validation` or `Test images:`.
+        report: how good it is.
+        classes: names of the classes or labels, to name those without images.
+    """
     low, high = report.interval
     match report:
         case ClassReport():
+            macro = f"macro average {report.macro_accuracy:.1%}{_say_share(report)}"
             return (
                 f"{what} accuracy {report.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} "
-                f"({report.count} images), macro average {report.macro_accuracy:.1%}."
-            )
+                f"({report.count} images), {macro}."
+            ) + say_missing(what, [classes[n] for n in report.missing] if classes else [])
         case LabelReport():
             figures = report.figures
             return (
                 f"{what} accuracy {report.accuracy:.1%} of all decisions, 95 % interval {low:.1%} "
                 f"to {high:.1%} ({report.count} images); all labels right for {report.exact:.1%} "
                 f"of the images, macro F1 {figures['macro_f1']:.3f}, mean average precision "
-                f"{figures['mean_average_precision']:.3f}."
-            )
+                f"{figures['mean_average_precision']:.3f}{_say_share(report)}."
+            ) + say_missing(what, [classes[n] for n in report.missing] if classes else [])
         case NumberReport():
             return (
                 f"{what} mean absolute error {say_number(report.mae)}, 95 % interval "
@@ -213,6 +233,11 @@ def say_report(what: str, report: Report) -> str:
                 f"errors are below {say_number(report.median)}, root mean square "
                 f"{say_number(report.rmse)}, R² {report.r2:.3f}."
             )
+
+
+def _say_share(report: ClassReport | LabelReport) -> str:
+    kind = "classes" if isinstance(report, ClassReport) else "labels"
+    return say_share(len(report.missing), len(report.support), kind)
 
 
 def say_number(value: float) -> str:
@@ -231,6 +256,7 @@ def describe_report(report: Report) -> dict[str, Any]:
     for name in ("precision", "recall"):
         found[name] = [finite(value) for value in getattr(report, name).tolist()]
     found["support"] = report.support.tolist()
+    found["missing"] = report.missing.tolist()
     if isinstance(report, ClassReport):
         found["confusion"] = report.confusion.tolist()
     else:

@@ -102,7 +102,8 @@ class DataFacts(BaseModel):
         fingerprint: SHA-256 over every image's hash, label and split.
         counts: images per split and class.
         skipped: how many images could not be used.
-        split: how the validation split was made: by the data, or its fraction and seed.
+        split: how the validation split was made: by the data, or its fraction and seed, and the
+            classes of near copies that are on both sides of it.
         columns: fields of `DataSettings` that were said.
     """
 

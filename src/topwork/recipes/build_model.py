@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from topwork.bases import Stack
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import Callback
-from topwork.core.config import HeadSettings, Settings
+from topwork.core.config import HeadKind, HeadSettings, Settings
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
 from topwork.heads.dense import Head
 from topwork.heads.train import keep, train_heads
+from topwork.heads.tuning.search import usual
 from topwork.heads.tuning.trials import Trial, standard_error
 from topwork.heads.tuning.tuner import Tuner, held_out_logits
 from topwork.inspection.cache import recall
@@ -72,7 +73,7 @@ def build_result(
     started = time.perf_counter()
     data, settings = prepared.data, prepared.settings
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
-    chosen = choice[1].settings if choice else settings.head_settings()
+    chosen = _choose_settings(data, settings, choice)
     (fit,) = train_heads(
         data.examples, data.split, [chosen], dataset.outputs, task=dataset.task, seed=settings.seed
     )
@@ -111,12 +112,25 @@ def build_result(
     )
 
 
+def _choose_settings(
+    data: TrainingData, settings: Settings, choice: tuple[Tuner, Trial] | None
+) -> HeadSettings:
+    """Returns how the head is trained; folds choose its epoch where validation may not."""
+    if choice is None:
+        return usual(settings.head_settings())
+    found = choice[1].settings
+    if data.split.decides or found.head is HeadKind.LOGISTIC:
+        return found
+    return found.model_copy(update={"epochs": choice[1].epoch})
+
+
 def _calibrate_head(
     head: Head, data: TrainingData, choice: tuple[Tuner, Trial] | None
 ) -> tuple[Head, Floats32, Calibration | Residuals]:
     """Returns the head, cooled; its logits (M, C) of the validation images; how sure it may be.
 
-    Where there are folds, that is measured on them: the validation images chose the epoch.
+    Where there are folds, that is measured on them: the validation images chose the epoch. Where
+    there are none, and validation lacks a class, nothing is promised.
     """
     task, rows = data.dataset.task, data.split.held_out
     logits = map_rows(head.logits, data.examples.vectors, rows)
@@ -124,6 +138,8 @@ def _calibrate_head(
         calibration = _calibrate(task, *held_out_logits(*choice), "folds")
     else:
         calibration = _calibrate(task, logits, data.examples.targets[rows], "validation")
+        if isinstance(calibration, Calibration) and not data.split.decides:
+            calibration = calibration.withheld()
     if isinstance(calibration, Calibration):
         head = head.cooled(calibration.temperature)
         logits = map_rows(head.logits, data.examples.vectors, rows)
@@ -223,6 +239,10 @@ def _describe_validation(report: Report, history: History) -> ValidationScore:
 def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
     rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
     made = dataset.split_made
+    split: dict[str, Any] = {"made_by": "data"}
+    if made is not None:
+        split = {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed}
+        split |= {"copied": list(made.copied)} if made.copied else {}
     return DataFacts(
         fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),
         counts=dataset.counts(),
@@ -230,9 +250,7 @@ def _describe_data(dataset: Dataset, vectors: Embedding) -> DataFacts:
         columns={}
         if dataset.read_as is None
         else dataset.read_as.model_dump(mode="json", exclude_none=True),
-        split={"made_by": "data"}
-        if made is None
-        else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},
+        split=split,
     )
 
 

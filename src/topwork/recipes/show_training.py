@@ -15,15 +15,19 @@ from topwork.core.config import HeadKind
 from topwork.core.errors import counted, printable
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.data.listing import Skipped
+from topwork.data.listing import Skipped, Split
+from topwork.data.validation import find_lacking
 from topwork.heads.tuning.trials import Trial, rank, standard_error
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
+from topwork.metrics.missing import list_names
 from topwork.metrics.scores import Report, say_number, say_report
 from topwork.models.folder import REPORT_FILE
+from topwork.models.model import Model
 from topwork.models.save import SaveReport
+from topwork.models.trust import say_trust
 from topwork.recipes.result import TrainResult
 from topwork.reports.trial_plot import describe_recipe
 from topwork.vectors.duplicates import Pair
@@ -109,9 +113,16 @@ def show_division(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> 
             f"No validation split: {sizes['validation']} of the training images were set aside, "
             f"{made.fraction:.0%}, stratified, seed {made.seed}"
         )
-        if dataset.groups is not None:
-            line += "; groups and pictures that occur twice stay on one side"
-        console.print(line, style="dim")
+        together = [
+            name
+            for name, units in (("groups", dataset.groups), ("copies of a picture", dataset.copies))
+            if units is not None
+        ]
+        if together:
+            line += f"; {' and '.join(together)} stay on one side"
+        if made.copied:
+            line += ", but for " + list_names(made.copied)
+        console.print(Text(printable(line)), style="dim")
         return
     across = [p for p in pairs if dataset.splits[p.first] != dataset.splits[p.second]]
     if across:
@@ -201,13 +212,23 @@ def show_history(console: Console, history: History) -> None:
         console.print(Text(line + ("  kept" if kept else "")), style="bold green" if kept else "")
 
 
-def verdict(history: History, report: Report, *, solved: bool = False) -> list[str]:
+def verdict(
+    history: History,
+    report: Report,
+    *,
+    solved: bool = False,
+    classes: Sequence[str] = (),
+    kept_by: str | None = None,
+) -> list[str]:
     """Says in words what the curve and the validation figures mean.
 
     Args:
         history: the record of the training.
         report: the kept epoch on the validation split.
         solved: whether the head was solved to its optimum, in no epochs.
+        classes: names of the classes or labels, to name those without images.
+        kept_by: what chose the epoch, where the validation figures tell nothing of it; None where
+            these chose it.
     """
     best = history.row(history.best_epoch)
     number = history.metric == "mae"
@@ -219,10 +240,10 @@ def verdict(history: History, report: Report, *, solved: bool = False) -> list[s
     kept = (
         "Solved to its optimum: there are no epochs to choose from."
         if solved
-        else f"Kept epoch {history.best_epoch} of {history.epochs}: {why}."
+        else f"Kept epoch {history.best_epoch} of {history.epochs}: {kept_by or why}."
     )
-    lines = [kept, say_report("Validation", report)]
-    if solved:
+    lines = [kept, say_report("Validation", report, classes)]
+    if solved or kept_by:
         return lines
     found = history.overfitting()
     if found is not None:
@@ -265,10 +286,21 @@ def show_trained(
 ) -> None:
     """Prints the verdict, where the model and the trials are, and what to try next."""
     console.print()
-    solved = trained.model.settings.head is HeadKind.LOGISTIC
-    for line in verdict(trained.model.history, trained.report, solved=solved):
-        console.print(Text(line))
-    console.print(Text(_say_calibration(trained.model.calibration)))
+    model = trained.model
+    solved = model.settings.head is HeadKind.LOGISTIC
+    lacking = find_lacking(model.data.counts, Split.VALIDATION)
+    for line in verdict(
+        model.history,
+        trained.report,
+        solved=solved,
+        classes=model.classes,
+        kept_by=_say_kept(model) if lacking else None,
+    ):
+        console.print(Text(printable(line)))
+    for line in say_trust(model):
+        console.print(Text(printable(line)), style="bold yellow")
+    if not lacking or model.calibration.source == "folds":
+        console.print(Text(_say_calibration(model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
     console.print(
@@ -291,6 +323,13 @@ def show_trained(
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)
+
+
+def _say_kept(model: Model) -> str:
+    """Says why an epoch was kept where validation, which lacks a class, chooses nothing."""
+    if model.search is None:
+        return "the last, since nothing was chosen"
+    return "folds chose how many, and the last is kept"
 
 
 def _say_calibration(found: Calibration | Residuals) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from topwork.bases import Stack
@@ -18,6 +18,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
 from topwork.data.splits import assign_strata
+from topwork.data.validation import find_lacking
 from topwork.heads.dense import init_head
 from topwork.heads.train import check_vectors
 from topwork.heads.tuning.folds import make_replicates
@@ -103,12 +104,14 @@ def train(
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
     choice = None
-    if heads.compared:
+    # Validation images that lack a class choose no epoch: folds do, whatever is left open.
+    if heads.compared or not prepared.data.split.decides:
         callback.on_wait("choosing what is left to auto")
         tuner = _make_tuner(prepared, Search.create(seeds=1), AUTO_FOLDS, callback, Journal())
-        trial = search_auto(tuner, prepared.settings.head_settings())
-        callback.on_chosen(tuner, trial)
-        choice = tuner, trial
+        if tuner is not None:
+            trial = search_auto(tuner, prepared.settings.head_settings())
+            callback.on_chosen(tuner, trial)
+            choice = tuner, trial
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
     return build_result(prepared, choice, store, seconds, callback)
 
@@ -150,10 +153,12 @@ def tune(
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
     tuner = _make_tuner(prepared, tuning.plan, None, callback, tuning.journal)
-    trial = search(tuner, prepared.settings.head_settings(), tuning.pinned)
-    callback.on_chosen(tuner, trial)
+    choice = None
+    if tuner is not None:
+        choice = tuner, search(tuner, prepared.settings.head_settings(), tuning.pinned)
+        callback.on_chosen(*choice)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return build_result(prepared, (tuner, trial), store, seconds, callback)
+    return build_result(prepared, choice, store, seconds, callback)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -189,7 +194,9 @@ def _prepare(
         dataset, correction = correct(dataset, verdicts, strict=settings.strict, callback=callback)
         callback.on_corrected(correction)
     # What cannot be divided is refused before the work begins.
-    dataset.with_validation(settings.validation_fraction, settings.seed)
+    divided = dataset.with_validation(settings.validation_fraction, settings.seed)
+    if find_lacking(divided.counts(), Split.VALIDATION):
+        heads = replace(heads, compared=True)
     callback.on_found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
     callback.on_wait(f"preparing {settings.base}")
@@ -232,7 +239,8 @@ def _make_tuner(
     folds: int | None,
     callback: Callback,
     journal: Journal,
-) -> Tuner:
+) -> Tuner | None:
+    """Returns what tries heads; None if there are no images to choose by."""
     data, dataset = prepared.data, prepared.data.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
     replicates = make_replicates(
@@ -241,10 +249,12 @@ def _make_tuner(
         plan.folds,
         plan.seeds,
         prepared.settings.seed,
-        groups=training.groups,
+        groups=training.units(plan.folds or 2),
         classes=dataset.classes if dataset.task.picks_one else None,
         most_folds=folds,
     )
+    if not replicates:
+        return None
     return Tuner(
         data.examples,
         replicates,
