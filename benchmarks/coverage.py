@@ -97,6 +97,7 @@ def _measure(
 ) -> tuple[Settings, list[float]]:
     settings = settings.model_copy(update={"seed": seed})
     tuner = make_tuner(data, seed, Search.create(seeds=1), most_folds=AUTO_FOLDS)
+    assert tuner is not None
     trial = search_auto(tuner, settings.head_settings())
     fitted = fit_head(data, trial.settings, settings, (tuner, trial))
     assert isinstance(fitted.calibration, Calibration)

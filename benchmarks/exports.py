@@ -30,7 +30,7 @@ from topwork.core.errors import TopworkError
 from topwork.data.dataset import Dataset
 from topwork.heads.dense import decide
 from topwork.images.decode import read_pixels
-from topwork.metrics.scores import wilson_interval
+from topwork.metrics.intervals import wilson_interval
 from topwork.models.export import Format, Input, Numbers, export_model
 from topwork.models.export.formats import TRAITS
 from topwork.models.export.openvino_file import open_runner, run_openvino

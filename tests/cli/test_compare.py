@@ -12,7 +12,7 @@ from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.models import compare as comparison
 from topwork.models.compare import Comparison, Difference, Disagreement, ModelResult
-from topwork.models.model import Provenance
+from topwork.models.model_facts import Provenance
 from topwork.recipes import train as pipeline
 from topwork.recipes.progress import make_console
 

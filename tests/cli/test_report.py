@@ -6,7 +6,7 @@ import pytest
 import topwork.cli.report
 from topwork.inspection.cache import remember
 from topwork.models.folder import load_model
-from topwork.models.model import Provenance
+from topwork.models.model_facts import Provenance
 
 
 @pytest.fixture

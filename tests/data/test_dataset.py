@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -639,7 +640,7 @@ def test_images_that_are_put_together_stay_together():
     alike = np.arange(40)
     alike[[3, 5, 20]] = 3
     for seed in range(5):
-        made = dataset.together(alike).with_validation(0.5, seed)
+        made = replace(dataset, copies=alike).with_validation(0.5, seed)
         assert len({*made.splits[[3, 5, 20]]}) == 1
 
 

@@ -21,17 +21,15 @@ from sklearn.metrics import (
 )
 
 from topwork.core.task import Task
+from topwork.metrics.intervals import mean_interval, share_interval, wilson_interval
 from topwork.metrics.scores import (
     describe_report,
     make_report,
-    mean_interval,
     report_classes,
     report_labels,
     report_numbers,
     say_number,
     say_report,
-    share_interval,
-    wilson_interval,
 )
 
 
@@ -274,3 +272,37 @@ def test_sentences_say_the_figures():
 )  # fmt: skip
 def test_a_number_is_said_as_a_person_would(value, said):
     assert say_number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("true", "missing", "words"),
+    [
+        ([0, 0, 2], [1], "Validation has no images of: bee; the figures say nothing of it."),
+        ([2], [0, 1], "Validation has no images of: ant, bee; the figures say nothing of them."),
+    ],
+)
+def test_a_class_without_images_is_named_and_the_macro_average_is_not_one_over_all(
+    true, missing, words
+):
+    report = report_classes(np.array(true), np.array(true), 3)
+    assert report.missing.tolist() == missing
+    said = say_report("Validation", report, ("ant", "bee", "cow"))
+    assert said.endswith(
+        f"macro average 100.0% over {3 - len(missing)} of 3 classes alone. {words}"
+    )
+    assert math.isnan(report.figures["macro_accuracy"])
+    found = describe_report(report)
+    assert found["macro_accuracy"] is None and found["missing"] == missing
+
+
+def test_a_label_without_images_is_named():
+    true = np.array([[1, 0], [0, 0]], bool)
+    report = report_labels(true, true, true.astype(np.float32))
+    said = say_report("All images:", report, ("ant", "bee"))
+    assert "over 1 of 2 labels alone. The data has no images of: bee; " in said
+
+
+def test_where_every_class_has_images_nothing_is_added():
+    report = report_classes(np.array([0, 1]), np.array([0, 1]), 2)
+    assert say_report("Test", report, "ab").endswith("macro average 100.0%.")
+    assert report.figures["macro_accuracy"] == 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multinomial, permutation_test
 
-from topwork.metrics.scores import share_interval, wilson_interval
+from topwork.metrics.intervals import share_interval, wilson_interval
 from topwork.metrics.significance import (
     flip_signs,
     holm,

@@ -28,7 +28,7 @@ from topwork.models.explain import (
 )
 from topwork.models.folder import load_model
 from topwork.models.heatmap import is_ours
-from topwork.models.model import NetworkFile
+from topwork.models.model_facts import NetworkFile
 from topwork.recipes import train as pipeline
 
 ANSWERS = {Task.CLASSES: 3, Task.BINARY: 2, Task.LABELS: 3, Task.NUMBER: 2}

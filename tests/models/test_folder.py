@@ -15,7 +15,7 @@ from topwork.data.dataset import Dataset
 from topwork.images.decode import image_hash, read_pixels
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import LOADED_FILES, copy_model, find_keras_file, load_model
-from topwork.models.model import Provenance
+from topwork.models.model_facts import Provenance
 
 
 @pytest.fixture

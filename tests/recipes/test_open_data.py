@@ -5,7 +5,7 @@ from recorder import Recorder
 
 from topwork.core.callbacks import SILENT
 from topwork.core.errors import DatasetError
-from topwork.models.model import Provenance
+from topwork.models.model_facts import Provenance
 from topwork.recipes.open_data import open_data, open_model_data
 
 

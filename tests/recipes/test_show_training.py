@@ -23,8 +23,8 @@ from topwork.recipes.show_training import (
     show_history,
     show_skipped,
     show_trials,
-    verdict,
 )
+from topwork.recipes.verdict import verdict
 from topwork.vectors.duplicates import Likeness, Pair
 
 
@@ -309,7 +309,16 @@ def test_the_division_says_what_stays_together_and_what_leaks():
     )
     grouped = replace(made, groups=np.arange(4))
     said = words(printed(show_division, grouped, []))
-    assert said.endswith("; groups and pictures that occur twice stay on one side")
+    assert said.endswith("seed 3; groups stay on one side")
+    copied = replace(made, copies=np.arange(4))
+    said = words(printed(show_division, copied, []))
+    assert said.endswith("seed 3; copies of a picture stay on one side")
+    assert "group" not in said
+    copied = replace(
+        grouped, copies=np.arange(4), split_made=replace(made.split_made, copied=("a",))
+    )
+    said = words(printed(show_division, copied, []))
+    assert said.endswith("; groups and copies of a picture stay on one side, but for a")
     own = replace(data, divided=True, splits=np.array(["train", "train", "validation", "train"]))
     pairs = [Pair(0, n, Likeness.NEAR, 1.0) for n in (1, 2)]
     assert printed(show_division, own, pairs[:1]) == []

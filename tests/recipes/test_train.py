@@ -20,6 +20,7 @@ from topwork.models import explain
 from topwork.models.folder import load_model
 from topwork.models.gallery import load_gallery
 from topwork.models.predictions import report_logits
+from topwork.models.trust import say_trust
 from topwork.recipes import fit_head
 from topwork.recipes import layers as layers_of_network
 from topwork.recipes import save as saving
@@ -500,3 +501,41 @@ def test_a_model_is_there_before_anything_is_drawn(trained, tmp_path, monkeypatc
         trained.save(tmp_path / "m")
     assert load_model(tmp_path / "m").classes == trained.model.classes
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]
+
+
+def lacking(photos, path, kept):
+    """Photos whose validation has no red one, and so many green and blue ones to train on."""
+    data = shutil.copytree(photos, path)
+    for file in (data / "validation" / "red").iterdir():
+        file.unlink()
+    for name in ("green", "blue"):
+        for file in sorted((data / "train" / name).iterdir())[kept:]:
+            file.unlink()
+    return data
+
+
+def test_validation_that_lacks_a_class_leaves_the_choice_to_folds(photos, small, store, tmp_path):
+    data = Dataset.from_folder(lacking(photos, tmp_path / "p", 4))
+    found = pipeline.train(data, with_values(small, learning_rate="auto"), store)
+    assert found.model.search.folds and found.model.calibration.source == "folds"
+    history = found.model.history
+    assert history.best_epoch == history.epochs <= small.epochs
+    assert found.model.validation.figures["macro_accuracy"] is None
+    said = " ".join(say_trust(found.model))
+    assert "settings, epoch and calibration come from folds" in said
+
+
+def test_where_there_are_no_folds_either_nothing_is_chosen(photos, small, store, tmp_path):
+    data = Dataset.from_folder(lacking(photos, tmp_path / "p", 1))
+    found = pipeline.train(data, with_values(small, learning_rate="auto"), store)
+    model = found.model
+    assert model.search is None and model.settings.learning_rate == 0.0032
+    assert model.history.best_epoch == small.epochs
+    assert model.calibration.temperature == 1
+    assert model.calibration.threshold(0.9) == np.inf
+    assert "nothing was chosen" in " ".join(say_trust(model))
+    path = tmp_path / "m.model"
+    found.save(path)
+    page = (path / "report.html").read_text()
+    assert "Validation has no images of: red" in page and "nothing was chosen" in page
+    assert load_model(path).data.counts == model.data.counts

@@ -153,6 +153,7 @@ def _show_figures(console: Console, found: Comparison) -> None:
         row = [say(result.report.value), f"{say(low)} to {say(high)}"]
         figure = result.report.figures[key]
         said = f"{figure:.1%}" if key == "macro_accuracy" else f"{figure:.3f}"
+        # A macro average is none where some classes have no images.
         row.append("–" if math.isnan(figure) else said)
         if result.calibration_error is not None:
             row.append(f"{result.calibration_error:.3f}")

@@ -78,7 +78,7 @@ def report(
     write_report(page, html)
     found = judge(loaded, answers).report
     where = f"{split[0].upper()}{split[1:]} images:"
-    console.print(say_report(where, found), style="bold")
+    console.print(say_report(where, found, loaded.classes), style="bold")
     if at_hand < len(answers):
         console.print(
             f"{len(answers) - at_hand} of {len(answers)} images are not at hand, and only named in "

@@ -45,7 +45,7 @@ def show_evaluation(console: Console, model: Model, result: Evaluation) -> None:
             style="bold yellow",
         )
     where = f"{result.split[0].upper()}{result.split[1:]} images:"
-    console.print(Text(say_report(where, report)), style="bold")
+    console.print(Text(say_report(where, report, model.classes)), style="bold")
     if isinstance(report, ClassReport):
         console.print("In the macro average every class counts the same.", style="dim")
     for line in _say_calibration(result.calibration, report):
@@ -249,8 +249,8 @@ def _say_pair(names: Sequence[str], texts: Sequence[str], pair: Pair) -> tuple[s
     if texts[pair.first] != texts[pair.second]:
         first = f"{texts[pair.first] or 'no label'}: {first}"
         second = f"{texts[pair.second] or 'no label'}: {second}"
-    mirrored = "mirrored, " if pair.likeness == "mirrored" else ""
-    return first, f"= {mirrored}{second}"
+    how = f"{pair.likeness}, " if pair.likeness in ("mirrored", "changed") else ""
+    return first, f"= {how}{second}"
 
 
 def show_neighbors(console: Console, path: Path, found: list[Neighbor] | str) -> None:

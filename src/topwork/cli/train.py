@@ -178,7 +178,7 @@ def _make_model(
     from topwork.data.fix_list import read_verdicts
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
-    from topwork.models.model import Provenance
+    from topwork.models.model_facts import Provenance
     from topwork.recipes.open_data import open_data
     from topwork.recipes.progress import Screen, make_console
     from topwork.recipes.show_training import show_trained

@@ -240,10 +240,7 @@ class HeadSettings(BaseModel):
 _LOGISTIC = {"head": "logistic", "normalize": True, "class_weight": "auto"}
 PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.FAST: {"base": "efficientnet-lite0@176", **_LOGISTIC},
-    Preset.BALANCED: {
-        "base": "efficientnet-lite0@256,efficientnet-lite2@320",
-        **_LOGISTIC,
-    },
+    Preset.BALANCED: {"base": "efficientnet-lite0@256,efficientnet-lite2@320", **_LOGISTIC},
     Preset.BEST: {
         "base": "efficientnet-lite0@288,efficientnet-lite1@300,efficientnet-lite2@320",
         "flip": True,

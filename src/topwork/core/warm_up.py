@@ -43,6 +43,11 @@ def decoding() -> None:
         import_jpeg_packages()
 
 
+def registering() -> None:
+    """For threads that lay small pictures over each other."""
+    _load("scipy.fft", "scipy.ndimage")
+
+
 def running_networks() -> None:
     """For threads that run networks, or decode images while networks run."""
     decoding()

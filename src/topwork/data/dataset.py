@@ -27,21 +27,9 @@ from topwork.data.label_doubts import doubt_labels
 from topwork.data.labels import LARGEST, SEPARATOR, number_labels, read_labels
 from topwork.data.listing import Listing, Note, Skipped, Split, check_strict, make_writable
 from topwork.data.readers.folder import read_folder
-from topwork.data.splits import assign_strata, hold_out, join_groups, merge_rare, number_groups
+from topwork.data.splits import number_groups
+from topwork.data.validation import SplitMade, find_units, set_aside
 from topwork.images.decode import Source
-
-
-@dataclass(frozen=True)
-class SplitMade:
-    """How a validation split was made from the training images.
-
-    Attributes:
-        fraction: of the training images, above 0 and below 1.
-        seed: of the random choice.
-    """
-
-    fraction: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,7 @@ class Dataset:
         divided: whether the data itself is divided into splits.
         task: what the labels mean.
         groups: (N,) int64, equal for images that must not be divided; None without groups.
+        copies: (N,) int64, equal for images that show nearly the same picture, if there are any.
         weights: (N,) float32, how much each counts in training; None where all count the same.
         hashes: SHA-256 of each image's bytes, hex; None until they were read.
         traits: (N,) uint8, of each image's pixels, see `images.traits`; None likewise.
@@ -80,6 +69,7 @@ class Dataset:
     divided: bool = False
     task: Task = Task.CLASSES
     groups: NDArray[np.int64] | None = None
+    copies: NDArray[np.int64] | None = None
     weights: NDArray[np.float32] | None = None
     hashes: tuple[str, ...] | None = None
     traits: NDArray[np.uint8] | None = None
@@ -339,6 +329,7 @@ class Dataset:
             labels=self.labels[indices],
             splits=self.splits[indices],
             groups=None if self.groups is None else self.groups[indices],
+            copies=None if self.copies is None else self.copies[indices],
             weights=None if self.weights is None else self.weights[indices],
             hashes=None if self.hashes is None else tuple(self.hashes[i] for i in indices),
             traits=None if self.traits is None else self.traits[indices],
@@ -359,19 +350,16 @@ class Dataset:
         """Raises `DatasetError` if nothing can be trained on this; see `checks`."""
         check_training(self)
 
-    def together(self, alike: NDArray[np.int64]) -> Dataset:
-        """Returns the dataset with its groups joined where images have equal numbers.
-
-        Args:
-            alike: (N,) numbers; images with the same one must not be divided between splits.
-        """
-        return replace(self, groups=join_groups(self.groups, alike))
+    def units(self, least: int) -> NDArray[np.int64] | None:
+        """Returns what a division must keep on one side, (N,); see `validation.find_units`."""
+        return find_units(self, least)
 
     def with_validation(self, fraction: float, seed: int) -> Dataset:
         """Returns a dataset that can be trained on: with images to train and to validate.
 
-        Without a validation split, a stratified share of the training images becomes one; groups
-        are not divided. A class with a single image, or group, keeps it for training.
+        Without a validation split, a stratified share of the training images becomes one. Groups
+        are not divided, and near copies only where a class would be on one side alone. A class
+        with a single image, or group, keeps it for training.
 
         Args:
             fraction: of the training images, above 0 and below 1.
@@ -382,17 +370,4 @@ class Dataset:
                 few images to divide.
         """
         self.check_training()
-        if (self.splits == Split.VALIDATION).any():
-            return self
-        training = np.flatnonzero(self.splits == Split.TRAIN)
-        labels = self.labels[training]
-        stratum = assign_strata(self.task, labels)
-        own = None if self.groups is None else self.groups[training]
-        if self.task is Task.NUMBER:
-            # A range of numbers with too few images need not be on both sides.
-            stratum = merge_rare(stratum, own, 2)
-        sets = labels if self.task is Task.LABELS else None
-        chosen = training[hold_out(stratum, own, fraction, seed, labels=sets)]
-        splits = self.splits.astype(f"<U{len(Split.VALIDATION)}")
-        splits[chosen] = str(Split.VALIDATION)
-        return replace(self, splits=splits, split_made=SplitMade(fraction, seed))
+        return set_aside(self, fraction, seed)

@@ -6,7 +6,7 @@ N: images, G: groups. A group is never divided; an image without one is a group 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,19 @@ from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 
 Ints = NDArray[np.integer[Any]]
+
+
+class Kinds(NamedTuple):
+    """Which image is of which kind, as pairs; a kind is a class, a label or a stratum.
+
+    Attributes:
+        images: (P,) indices of images.
+        kinds: (P,) the kind of each.
+    """
+
+    images: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+
 
 # Into how many quantiles numbers are divided; fewer if there are few images.
 QUANTILES = 10
@@ -43,6 +56,18 @@ def assign_strata(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(labels, np.int64)
 
 
+def list_kinds(stratum: Ints, labels: NDArray[np.bool_] | None = None) -> Kinds:
+    """Returns what is to be on both sides of a division: classes, or labels if there are any.
+
+    Args:
+        stratum: (N,) from `assign_strata`.
+        labels: (N, L) sets of labels; None for other tasks.
+    """
+    if labels is None:
+        return Kinds(np.arange(len(stratum)), stratum.astype(np.int64))
+    return Kinds(*np.nonzero(labels))
+
+
 def hold_out(
     stratum: Ints,
     groups: Ints | None,
@@ -54,7 +79,7 @@ def hold_out(
     """Chooses a stratified share of images.
 
     Of each stratum some images are not chosen, so one with a single group keeps all. Of each
-    stratum with several groups some are chosen, if groups allow it.
+    stratum, and of each label, with several groups some are chosen, if groups allow it.
 
     Args:
         stratum: (N,) from `assign_strata`.
@@ -79,14 +104,15 @@ def hold_out(
         chosen = _allot(stratum, units, own, (1 - fraction, fraction), seed, keeper=0) == 1
     if labels is not None:
         _give_back(chosen, labels.T, units)
+    _choose_missing(chosen, list_kinds(stratum, labels), units, seed)
     if not chosen.any():
         chosen = _choose_one(stratum, units, labels)
     if not chosen.any():
-        what = "images" if groups is None else "groups of images"
+        together = "" if groups is None else " that need not stay together"
         raise DatasetError(
-            f"too few {what} to set some aside for validation: at least one class needs 2 {what}, "
-            f"received {len(own)} {what} of {len(np.unique(stratum))} classes. Add images, "
-            "or a validation split"
+            "too few images to set some aside for validation: at least one class needs 2 images"
+            f"{together}, received {len(own)} images{together} of {len(np.unique(stratum))} "
+            "classes. Add images, or a validation split"
         )
     return np.flatnonzero(chosen)
 
@@ -323,3 +349,37 @@ def _give_back(
         if (kind & chosen).any() and not (kind & ~chosen).any():
             having = np.unique(units[kind])
             chosen[units == having[sizes[having].argmin()]] = False
+
+
+def _choose_missing(
+    chosen: NDArray[np.bool_], kinds: Kinds, units: NDArray[np.int64], seed: int
+) -> None:
+    """Adds groups to the chosen ones until some images of each kind are chosen, if possible.
+
+    Of each kind that has none the smallest group is added without which no kind loses all
+    images that are not chosen.
+
+    Args:
+        chosen: (N,), changed in place.
+        kinds: of the images.
+        units: (N,) each image's group.
+        seed: decides between groups of one size.
+    """
+    images, kind = kinds
+    counts = np.bincount(kind)
+    missing = np.flatnonzero(
+        (np.bincount(kind[chosen[images]], minlength=len(counts)) == 0) & (counts > 1)
+    )
+    ties = np.random.default_rng(seed).random(int(units.max()) + 1)
+    sizes = np.bincount(units)
+    for one in missing:
+        own = images[kind == one]
+        if chosen[own].any():
+            continue
+        candidates = np.unique(units[own])
+        left = np.bincount(kind[~chosen[images]], minlength=len(counts))
+        for unit in candidates[np.lexsort((ties[candidates], sizes[candidates]))]:
+            lost = np.bincount(kind[(units == unit)[images]], minlength=len(counts))
+            if ((lost == 0) | (lost < left)).all():
+                chosen[units == unit] = True
+                break

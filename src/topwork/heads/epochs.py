@@ -115,7 +115,7 @@ def take_head(heads: Head, index: int) -> Head:
     return taken
 
 
-@partial(jax.jit, static_argnames=("task", "optimizer"))
+@partial(jax.jit, static_argnames=("task", "optimizer", "keep_last"))
 def run_epochs(
     heads: Head,
     hyperparameters: Hyperparameters,
@@ -126,6 +126,7 @@ def run_epochs(
     *,
     task: Task,
     optimizer: Optimizer,
+    keep_last: bool = False,
 ) -> tuple[Best, Curve]:
     """Trains H heads for E epochs.
 
@@ -140,6 +141,7 @@ def run_epochs(
         dropout: None for none. All heads lose the same inputs.
         task: decides loss and metric.
         optimizer: decides the updates.
+        keep_last: whether the last epoch is kept whose loss is finite, instead of the best.
 
     Returns:
         Each head at its best epoch by `is_better`, and the curve. As in Keras, a training
@@ -161,7 +163,7 @@ def run_epochs(
         number, rows = batches
         state, (loss, metric) = jax.lax.scan(step, state, rows)
         now = _score_epoch(task, state.heads, jnp.full(count, number), unseen, chosen)
-        better = is_better(task, now, best) | ~chosen.any()
+        better = is_better(task, now, best, keep_last=keep_last) | ~chosen.any()
         best = _keep_better(better, now, best)
         seen = (rows >= 0).sum()
         curve = Curve(loss.sum(axis=0) / seen, metric.sum(axis=0) / seen, now.loss, now.metric)
@@ -301,10 +303,10 @@ def score_block(
     return jnp.where(chosen, losses, 0).sum(axis=0), jnp.where(chosen, metrics, 0).sum(axis=0)
 
 
-@partial(jax.jit, static_argnames="task")
-def keep_epoch(best: Best, now: Best, *, task: Task) -> Best:
-    """Returns, of each head, whichever is better; weights are in a row."""
-    return _keep_better(is_better(task, now, best), now, best)
+@partial(jax.jit, static_argnames=("task", "keep_last"))
+def keep_epoch(best: Best, now: Best, *, task: Task, keep_last: bool = False) -> Best:
+    """Returns, of each head, whichever is better, or the later; weights are in a row."""
+    return _keep_better(is_better(task, now, best, keep_last=keep_last), now, best)
 
 
 def logits_of(heads: Head, count: int, vectors: Array, keep: partial[Array] | None = None) -> Array:
@@ -328,14 +330,16 @@ def metric_of_heads(task: Task, logits: Array, targets: Array) -> Array:
     return jax.vmap(partial(metric_of_rows, task), (1, None), 1)(logits, targets)
 
 
-def is_better(task: Task, now: Best, best: Best) -> Array:
+def is_better(task: Task, now: Best, best: Best, *, keep_last: bool = False) -> Array:
     """Whether an epoch beats the best before it: by validation accuracy, then by loss.
 
     Accuracy is what the user asked for, and it often still rises after the loss has turned:
     a head that grows too sure of its mistakes pays in loss, not in labels. Equal accuracies,
     which are common with few images, go to the lower loss. A number goes by its loss alone.
-    An epoch whose loss is not finite never wins.
+    An epoch whose loss is not finite never wins. With `keep_last` any other does.
     """
+    if keep_last:
+        return jnp.isfinite(now.loss)
     lower = now.loss < best.loss
     if task is not Task.NUMBER:
         lower = (now.metric > best.metric) | ((now.metric == best.metric) & lower)

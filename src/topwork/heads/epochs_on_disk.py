@@ -55,6 +55,7 @@ def run_streamed(
     *,
     task: Task,
     optimizer: Optimizer,
+    keep_last: bool = False,
 ) -> tuple[Best, Curve]:
     """Trains H heads as `epochs.run_epochs` does, and returns the same, in NumPy.
 
@@ -67,6 +68,7 @@ def run_streamed(
         dropout: None for none.
         task: decides loss and metric.
         optimizer: decides the updates.
+        keep_last: whether the last epoch is kept, instead of the best.
     """
     count = len(hyperparameters.learning_rate)
     state = start_training(heads, optimizer)
@@ -87,7 +89,7 @@ def run_streamed(
             unseen.add(sums, block)
         figures = *seen.take(), *unseen.take()
         now = Best(state.heads, jnp.full(count, number, jnp.int32), *map(jnp.asarray, figures[2:]))
-        best = keep_epoch(best, now, task=task) if unseen.rows else now
+        best = keep_epoch(best, now, task=task, keep_last=keep_last) if unseen.rows else now
         rows.append(figures)
     kept = jax.tree.map(lambda array, own: array.reshape(own.shape), best.head, heads)
     curve = Curve(*(jnp.stack(column) for column in zip(*rows, strict=True)))

@@ -51,10 +51,13 @@ class RowSplit:
             view e modulo V.
         held_out: (M,) int32 rows; -1 is padding. Where all are there is nothing to choose an
             epoch by: the last is kept, and held-out figures are NaN.
+        decides: whether the held-out rows may choose anything: not if they lack a class. The
+            last epoch is kept then.
     """
 
     training: Ints
     held_out: Ints
+    decides: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class HeadFit:
 
     Attributes:
         settings: how.
-        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), for
-            vectors as they are; None if the loss was finite in no epoch.
+        head: at its best epoch (by held-out accuracy, ties by loss; a number by its loss), or at
+            its last one where the held-out rows may not choose, for vectors as they are; None if
+            the loss was finite in no epoch.
         best_epoch: counted from 1; 0 if there is none.
         curve: figures of all epochs, under Keras' names; of one number in its unit, of several
             in the deviations of each.

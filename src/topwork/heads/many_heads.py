@@ -104,6 +104,7 @@ def _run_held(
             _make_dropout(settings, seed),
             task=task,
             optimizer=settings.optimizer,
+            keep_last=not split.decides,
         )
     )
     return found
@@ -164,6 +165,7 @@ def _run_streamed(
         _make_dropout(settings, seed),
         task=task,
         optimizer=settings.optimizer,
+        keep_last=not split.decides,
     )
 
 

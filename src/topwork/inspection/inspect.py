@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,7 @@ def _look_at(
         hashes, vectors, dataset.sources, store, ranges=ranges, callback=callback
     )
     if pairs:
-        dataset = dataset.together(group_duplicates(pairs, len(dataset)))
+        dataset = replace(dataset, copies=group_duplicates(pairs, len(dataset)))
     callback.on_wait("comparing labels with vectors")
     chances = _predict(dataset, vectors, settings.seed)
     picks_one, labels = dataset.task.picks_one, dataset.labels
@@ -332,7 +332,7 @@ def _predict(dataset: Dataset, vectors: Floats32, seed: int) -> Floats32:
         len(dataset.classes),
         folds=FOLDS,
         seed=seed,
-        groups=dataset.groups,
+        groups=dataset.units(2),
     )
 
 

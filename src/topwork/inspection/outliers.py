@@ -19,7 +19,7 @@ from topwork.core.task import Task
 from topwork.data.listing import Split
 from topwork.inspection.issues import ClassOverlap, Outlier, Shift
 from topwork.metrics.conformal import check_labels
-from topwork.metrics.scores import wilson_interval
+from topwork.metrics.intervals import wilson_interval
 from topwork.metrics.significance import holm
 
 # Beyond so many robust deviations from the median a value is an outlier.

@@ -108,7 +108,11 @@ def _list_spare_copies(found: Inspection) -> Iterator[tuple[int, str]]:
 
 def _say_copy(found: Inspection, index: int, kept: int, likeness: Likeness) -> str:
     splits, texts = found.dataset.splits, found.label_texts
-    how = {Likeness.SAME: "the same file as", Likeness.MIRRORED: "a mirror image of"}
+    how = {
+        Likeness.SAME: "the same file as",
+        Likeness.MIRRORED: "a mirror image of",
+        Likeness.CHANGED: "a cut, turned or recolored version of",
+    }
     why = f"{how.get(likeness, 'the same picture as')} {found.dataset.names[kept]}"
     why += f" in {splits[kept]}" if splits[kept] != splits[index] else ""
     return why + (f", which is {texts[kept] or 'none'}" if texts[kept] != texts[index] else "")

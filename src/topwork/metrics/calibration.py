@@ -11,7 +11,7 @@ softmax; two classes with a single logit z are the pair (0, z).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -226,6 +226,14 @@ class Calibration:
     error_after: float
     source: Origin
     scores: NDArray[np.float32]
+
+    def withheld(self) -> Calibration:
+        """Returns one that leaves logits as they are and promises nothing of label sets.
+
+        For images that lack a class: a set then holds every class, whatever is asked.
+        """
+        scores = np.ones(1, np.float32)
+        return replace(self, temperature=1.0, error_after=self.error_before, scores=scores)
 
     def probabilities(self, logits: AnyFloats) -> NDArray[np.float32]:
         """Returns calibrated probabilities, (N, C) float32, of logits (N, C)."""

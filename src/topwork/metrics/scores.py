@@ -7,6 +7,7 @@ N: images, C: classes, labels or numbers. Every report has a `metric` (its name)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,11 +16,9 @@ from numpy.typing import NDArray
 
 from topwork.core.arrays import AnyInts, Floats64
 from topwork.core.task import Task
+from topwork.metrics.intervals import Interval, mean_interval, share_interval, wilson_interval
+from topwork.metrics.missing import say_missing, say_share
 
-Interval = tuple[float, float]
-
-# The normal distribution holds 95 % within so many deviations.
-DEVIATIONS = 1.959963984540054
 # Numbers that differ by no larger share of the largest are one number, rounded in several ways.
 ROUNDING = 1e-12
 
@@ -54,8 +53,14 @@ class ClassReport:
 
     @property
     def figures(self) -> dict[str, float]:
-        """All single figures by name."""
-        return {"accuracy": self.accuracy, "macro_accuracy": self.macro_accuracy}
+        """All single figures by name; the macro average is NaN unless all classes occur."""
+        macro = math.nan if len(self.missing) else self.macro_accuracy
+        return {"accuracy": self.accuracy, "macro_accuracy": macro}
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the classes without images."""
+        return np.flatnonzero(self.support == 0)
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -126,6 +131,11 @@ class LabelReport:
         return _share(self.found, self.said)
 
     @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the labels without images."""
+        return np.flatnonzero(self.support == 0)
+
+    @property
     def f1(self) -> Floats64:
         """Harmonic mean of precision and recall, (C,); NaN for a label neither said nor had."""
         return _share(2 * self.found, self.support + self.said)
@@ -194,23 +204,30 @@ def make_report(
             return report_numbers(labels, answers)
 
 
-def say_report(what: str, report: Report) -> str:
-    """Says a report in a sentence or two that begins with `what`."""
+def say_report(what: str, report: Report, classes: Sequence[str] = ()) -> str:
+    """Says a report in a sentence or two that begins with `what`.
+
+    Args:
+        what: is judged, such as `Validation` or `Test images:`.
+        report: how good it is.
+        classes: names of the classes or labels, to name those without images.
+    """
     low, high = report.interval
     match report:
         case ClassReport():
+            macro = f"macro average {report.macro_accuracy:.1%}{_say_share(report)}"
             return (
                 f"{what} accuracy {report.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} "
-                f"({report.count} images), macro average {report.macro_accuracy:.1%}."
-            )
+                f"({report.count} images), {macro}."
+            ) + say_missing(what, [classes[n] for n in report.missing] if classes else [])
         case LabelReport():
             figures = report.figures
             return (
                 f"{what} accuracy {report.accuracy:.1%} of all decisions, 95 % interval {low:.1%} "
                 f"to {high:.1%} ({report.count} images); all labels right for {report.exact:.1%} "
                 f"of the images, macro F1 {figures['macro_f1']:.3f}, mean average precision "
-                f"{figures['mean_average_precision']:.3f}."
-            )
+                f"{figures['mean_average_precision']:.3f}{_say_share(report)}."
+            ) + say_missing(what, [classes[n] for n in report.missing] if classes else [])
         case NumberReport():
             return (
                 f"{what} mean absolute error {say_number(report.mae)}, 95 % interval "
@@ -218,6 +235,11 @@ def say_report(what: str, report: Report) -> str:
                 f"errors are below {say_number(report.median)}, root mean square "
                 f"{say_number(report.rmse)}, {say_explained(report.r2)}."
             )
+
+
+def _say_share(report: ClassReport | LabelReport) -> str:
+    kind = "classes" if isinstance(report, ClassReport) else "labels"
+    return say_share(len(report.missing), len(report.support), kind)
 
 
 def say_number(value: float) -> str:
@@ -241,6 +263,7 @@ def describe_report(report: Report) -> dict[str, Any]:
     for name in ("precision", "recall"):
         found[name] = [finite(value) for value in getattr(report, name).tolist()]
     found["support"] = report.support.tolist()
+    found["missing"] = report.missing.tolist()
     if isinstance(report, ClassReport):
         found["confusion"] = report.confusion.tolist()
     else:
@@ -336,64 +359,6 @@ def find_deviations(numbers: NDArray[Any]) -> Floats64:
     """
     varies = np.ptp(numbers, axis=0) > ROUNDING * np.abs(numbers).max(axis=0)
     return np.where(varies, numbers.std(axis=0, dtype=np.float64), 0.0)
-
-
-def mean_interval(values: Floats64) -> Interval:
-    """Returns the 95 % interval of a mean, given N values; infinite for one.
-
-    Source: Student, "The probable error of a mean", 1908.
-    """
-    from scipy.special import stdtrit
-
-    if len(values) < 2:
-        return -math.inf, math.inf
-    middle = float(values.mean())
-    spread = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
-    return middle - spread, middle + spread
-
-
-def share_interval(right: Floats64, decisions: int) -> Interval:
-    """Returns the 95 % interval of a share of decisions, several of which are about one image.
-
-    It is Wilson's, for as many images with a single decision each as would vary as much. How much
-    the decisions about an image go wrong together is known only by images with mistakes: where
-    these are few, it lies nearer to the worst, that they all go wrong at once. So it is never
-    empty, and without a mistake it is that of N images that are right.
-
-    Args:
-        right: (N,) share of right decisions about each image, N at least 1.
-        decisions: how many there are about each.
-
-    Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of
-        positive counts estimated from survey data", 1998, for the effective number.
-    """
-    share, count = float(right.mean()), len(right)
-    variance = share * (1 - share)
-    together = 1.0
-    if count > 1 and variance > 0:
-        telling = min(np.count_nonzero(right < 1), np.count_nonzero(right > 0))
-        found = min(max(float(right.var(ddof=1)) / variance, 1 / decisions), 1.0)
-        together = (telling * found + 1) / (telling + 1)
-    return _score_interval(share, count / together)
-
-
-def wilson_interval(right: int, count: int) -> Interval:
-    """Returns the 95 % interval of a share, given `right` out of `count` (at least 1).
-
-    Unlike the normal interval it stays within 0..1 and is honest for few images and for
-    shares near 0 or 1.
-
-    Source: Wilson, "Probable inference", 1927, equation for the score interval.
-    """
-    return _score_interval(right / count, count)
-
-
-def _score_interval(share: float, count: float) -> Interval:
-    z = DEVIATIONS
-    middle = share + z * z / (2 * count)
-    spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats64:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork.core.arrays import Floats64
-from topwork.metrics.scores import Interval, share_interval, wilson_interval
+from topwork.metrics.intervals import Interval, share_interval, wilson_interval
 
 # Signs are dealt out so often; all ways to do so are tried where they are not more.
 DEALS = 9999

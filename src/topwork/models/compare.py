@@ -27,14 +27,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.listing import SHOWN, Skipped, Split
 from topwork.heads.dense import decide, probabilities
 from topwork.metrics.calibration import calibration_error
-from topwork.metrics.scores import (
-    Report,
-    describe_report,
-    find_deviations,
-    finite,
-    mean_interval,
-    say_number,
-)
+from topwork.metrics.intervals import mean_interval
+from topwork.metrics.scores import Report, describe_report, find_deviations, finite, say_number
 from topwork.metrics.significance import (
     flip_signs,
     holm,

@@ -35,7 +35,8 @@ from topwork.images.decode import Source, decode, read_bytes
 from topwork.images.thumbnails import open_upright
 from topwork.metrics.scores import say_number
 from topwork.models.heatmap import Panel, draw_panels
-from topwork.models.model import BaseInfo, Model, NetworkFile, Predictions
+from topwork.models.model import Model, Predictions
+from topwork.models.model_facts import BaseInfo, NetworkFile
 
 # From pixels (S, S, 3) to features (s, s, D).
 See = Callable[[Pixels], Floats32]

@@ -24,11 +24,11 @@ from topwork.metrics.calibration import Calibration
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
 from topwork.models.checks.agreement import Agreement
-from topwork.models.model import (
+from topwork.models.model import Model
+from topwork.models.model_facts import (
     BaseInfo,
     DataFacts,
     ImageTable,
-    Model,
     NetworkFile,
     Provenance,
     SearchFacts,

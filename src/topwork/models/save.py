@@ -41,7 +41,8 @@ from topwork.models.folder import (
     read_card,
     save_folder,
 )
-from topwork.models.model import ImageTable, Model, find_networks
+from topwork.models.model import Model
+from topwork.models.model_facts import ImageTable, find_networks
 from topwork.models.predictions import ANSWERS_FILE, LabeledPredictions, write_predictions
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from topwork.bases import Stack
 from topwork.core.callbacks import Callback
-from topwork.core.config import HeadSettings, Settings
+from topwork.core.config import HeadKind, HeadSettings, Settings
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Split
+from topwork.heads.tuning.search import usual
 from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
 from topwork.inspection.cache import recall
@@ -21,11 +23,11 @@ from topwork.metrics.scores import Report, finite
 from topwork.models.checks.images import CheckImages
 from topwork.models.folder import current_versions
 from topwork.models.gallery import choose_evenly
-from topwork.models.model import (
+from topwork.models.model import Model
+from topwork.models.model_facts import (
     BaseInfo,
     DataFacts,
     ImageTable,
-    Model,
     SearchFacts,
     ValidationScore,
     find_networks,
@@ -66,7 +68,7 @@ def build_result(
     started = time.perf_counter()
     data, settings = prepared.data, prepared.settings
     dataset, vectors, rows = data.dataset, data.vectors, data.split.held_out
-    chosen = choice[1].settings if choice else settings.head_settings()
+    chosen = _choose_settings(data, settings, choice)
     fitted = fit_head(data, chosen, settings, choice, callback)
     asked_for, chosen = chosen.epochs, fitted.settings
     predictions = _collect_predictions(data, fitted)
@@ -105,6 +107,18 @@ def build_result(
         ),
         went_on_from=asked_for if chosen.epochs > asked_for else None,
     )
+
+
+def _choose_settings(
+    data: TrainingData, settings: Settings, choice: tuple[Tuner, Trial] | None
+) -> HeadSettings:
+    """Returns how the head is trained; folds choose its epoch where validation may not."""
+    if choice is None:
+        return usual(settings.head_settings())
+    found = choice[1].settings
+    if data.split.decides or found.head is HeadKind.LOGISTIC:
+        return found
+    return found.model_copy(update={"epochs": choice[1].epoch})
 
 
 def _collect_checks(prepared: Prepared, chosen: HeadSettings) -> Checks:
@@ -194,15 +208,17 @@ def _describe_validation(report: Report, history: History) -> ValidationScore:
 def _describe_data(dataset: Dataset, vectors: Embedding, *, refitted: bool) -> DataFacts:
     rows = sorted(zip(vectors.hashes, dataset.label_texts, dataset.splits.tolist(), strict=True))
     made = dataset.split_made
+    split: dict[str, Any] = {"made_by": "data"}
+    if made is not None:
+        split = {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed}
+        split |= {"copied": list(made.copied)} if made.copied else {}
     return DataFacts(
         fingerprint=hashlib.sha256(repr(rows).encode()).hexdigest(),
         counts=dataset.counts(),
         skipped=len(dataset.skipped),
         columns={} if dataset.read_as is None else dataset.read_as.to_remember(),
         refitted=refitted,
-        split={"made_by": "data"}
-        if made is None
-        else {"made_by": "topwork", "fraction": made.fraction, "seed": made.seed},
+        split=split,
     )
 
 

@@ -84,7 +84,7 @@ def fit_head(
         data.dataset.outputs,
         task=data.dataset.task,
         seed=settings.seed,
-        most_epochs=settings.epochs_allowed,
+        most_epochs=settings.epochs_allowed if data.split.decides else chosen.epochs,
     )
     chosen, (first, history) = fit.settings, keep(fit)
     callback.on_trained(history)
@@ -139,14 +139,18 @@ def _calibrate(
 
     A dense head is scored itself, by the validation images: heads of the folds stop at epochs of
     their own, after fewer steps, and are surer or less sure than it. A solved head is where its
-    data puts it: those of the folds are like it, and theirs are more images.
+    data puts it: those of the folds are like it, and theirs are more images. Where validation
+    lacks a class the folds speak alone, and without any nothing is promised.
     """
     task, targets = data.dataset.task, data.examples.targets[data.split.held_out]
-    if chosen.head is HeadKind.LOGISTIC and choice is not None and choice[0].has_folds:
+    decides, solved = data.split.decides, chosen.head is HeadKind.LOGISTIC
+    if (solved or not decides) and choice is not None and choice[0].has_folds:
         logits, truth = held_out_logits(*choice)
-        logits, truth = np.concatenate([logits, unseen]), np.concatenate([truth, targets])
+        if decides:
+            logits, truth = np.concatenate([logits, unseen]), np.concatenate([truth, targets])
         return calibrate_task(task, logits, truth, "folds")
-    return calibrate_task(task, unseen, targets, "validation")
+    found = calibrate_task(task, unseen, targets, "validation")
+    return found.withheld() if isinstance(found, Calibration) and not decides else found
 
 
 def calibrate_task(

@@ -18,13 +18,13 @@ from topwork.data.dataset import Dataset
 from topwork.data.label_doubts import doubt_copies
 from topwork.data.listing import SHOWN, Split
 from topwork.data.pixel_kinds import PixelFindings
+from topwork.data.validation import find_lacking
 from topwork.heads.examples import Ints, LabeledVectors, RowSplit
 from topwork.images.augment import view_name
 from topwork.models.explain import See
+from topwork.vectors.candidates import LEAST_COSINE, QUICK_COSINE
 from topwork.vectors.duplicates import (
-    LEAST_COSINE,
     MOST_COMPARED,
-    QUICK_COSINE,
     Pair,
     find_duplicates_cached,
     group_duplicates,
@@ -124,7 +124,9 @@ def prepare_examples(
         )
         views.append(found)
     examples = _join_views(dataset, vectors, views, training, hashes)
-    split = RowSplit(_number_views(len(dataset), len(views), training), validation)
+    lacking = find_lacking(dataset.counts(), Split.VALIDATION)
+    rows = _number_views(len(dataset), len(views), training)
+    split = RowSplit(rows, validation, decides=not lacking)
     everything = [vectors, *views]
     vectors = replace(
         vectors,
@@ -159,7 +161,7 @@ def _set_aside(
         callback=callback,
     )
     if pairs:
-        dataset = dataset.together(group_duplicates(pairs, len(dataset)))
+        dataset = replace(dataset, copies=group_duplicates(pairs, len(dataset)))
     return dataset.with_validation(settings.validation_fraction, settings.seed), pairs
 
 

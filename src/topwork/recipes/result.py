@@ -17,7 +17,8 @@ from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
 from topwork.models.checks.images import CheckImages
 from topwork.models.explain import See
-from topwork.models.model import Model, Provenance
+from topwork.models.model import Model
+from topwork.models.model_facts import Provenance
 from topwork.models.predictions import LabeledPredictions
 from topwork.models.save import SaveReport
 from topwork.recipes.save import save_result

@@ -19,7 +19,8 @@ from topwork.models.checks.saved import ModelChecker
 from topwork.models.explain import Explainer
 from topwork.models.folder import KERAS_FILE, PLOT_FILE, REPORT_FILE
 from topwork.models.gallery import GALLERY_FILE, write_gallery
-from topwork.models.model import Model, Provenance
+from topwork.models.model import Model
+from topwork.models.model_facts import Provenance
 from topwork.models.save import (
     SavedModel,
     SaveReport,

@@ -15,17 +15,25 @@ from topwork.core.config import HeadKind
 from topwork.core.errors import counted, printable
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.data.listing import Skipped
+from topwork.data.listing import Skipped, Split
+from topwork.data.validation import find_lacking
 from topwork.heads.tuning.trials import Trial, rank
 from topwork.heads.tuning.tuner import Tuner
-from topwork.metrics.calibration import Calibration
-from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.metrics.scores import Report, finite, say_number, say_report
+from topwork.metrics.missing import list_names
+from topwork.metrics.scores import finite, say_number
 from topwork.models.folder import REPORT_FILE
-from topwork.models.model import Model
 from topwork.models.save import SaveReport
+from topwork.models.trust import say_trust
 from topwork.recipes.result import TrainResult
+from topwork.recipes.verdict import (
+    say_calibration,
+    say_folds,
+    say_kept,
+    say_mean,
+    say_refit,
+    verdict,
+)
 from topwork.reports.trial_plot import describe_recipe
 from topwork.vectors.duplicates import Pair
 from topwork.vectors.quantize import LEAST_KEPT, Quantization
@@ -110,9 +118,16 @@ def show_division(console: Console, dataset: Dataset, pairs: Sequence[Pair]) -> 
             f"No validation split: {sizes['validation']} of the training images were set aside, "
             f"{made.fraction:.0%}, stratified, seed {made.seed}"
         )
-        if dataset.groups is not None:
-            line += "; groups and pictures that occur twice stay on one side"
-        console.print(line, style="dim")
+        together = [
+            name
+            for name, units in (("groups", dataset.groups), ("copies of a picture", dataset.copies))
+            if units is not None
+        ]
+        if together:
+            line += f"; {' and '.join(together)} stay on one side"
+        if made.copied:
+            line += ", but for " + list_names(made.copied)
+        console.print(Text(printable(line)), style="dim")
         return
     across = [p for p in pairs if dataset.splits[p.first] != dataset.splits[p.second]]
     if across:
@@ -187,13 +202,6 @@ def _mean(trial: Trial) -> str:
     return say_mean(trial.metric, float(trial.figures.mean()), finite(trial.error))
 
 
-def say_mean(metric: str, mean: float, error: float | None) -> str:
-    """Says a mean of `accuracy` or `mae` with its standard error; None where that is not known."""
-    if metric == "mae":
-        return say_number(mean) + ("" if error is None else f" ± {say_number(error)}")
-    return f"{mean * 100:.1f}" + ("" if error is None else f" ± {error * 100:.1f}") + " %"
-
-
 def _figure(value: float, digits: int) -> str:
     """Returns a figure for a column, also one as large as the squares of prices are."""
     if abs(value) < 10_000 or not math.isfinite(value):
@@ -212,69 +220,6 @@ def show_history(console: Console, history: History) -> None:
         console.print(Text(line + ("  kept" if kept else "")), style="bold green" if kept else "")
 
 
-def verdict(history: History, report: Report, *, solved: bool = False) -> list[str]:
-    """Says in words what the curve and the validation figures mean.
-
-    Args:
-        history: the record of the training.
-        report: the kept epoch on the validation split.
-        solved: whether the head was solved to its optimum, in no epochs.
-    """
-    best = history.row(history.best_epoch)
-    number = history.metric == "mae"
-    why = (
-        "the lowest validation loss"
-        if number
-        else f"the highest validation {history.metric} (ties go to the lower loss)"
-    )
-    kept = (
-        "Solved to its optimum: there are no epochs to choose from."
-        if solved
-        else f"Kept epoch {history.best_epoch} of {history.epochs}: {why}."
-    )
-    lines = [kept, say_report("Validation", report)]
-    if solved:
-        return lines
-    if history.epochs > 1:
-        figure = (
-            "the error is slightly too small" if number else "the accuracy is slightly too good"
-        )
-        lines.append(
-            f"The epoch was chosen on these images, so {figure}; that of folds or of a test is not."
-        )
-    found = history.overfitting()
-    if found is not None:
-        ahead = (
-            f"the training error is {-found.gap:.3g} below validation"
-            if number
-            else f"training accuracy is {found.gap * 100:.0f} points above validation"
-        )
-        lines.append(
-            f"It overfits from epoch {found.from_epoch}: by the last epoch the validation loss has "
-            f"risen from {found.lowest_loss:.3g} to {found.last_loss:.3g}, and {ahead}."
-        )
-    elif (lost := history.diverged()) is not None:
-        lines.append(
-            f"It diverged: from epoch {lost} the loss is not finite. The learning rate is too high."
-        )
-    elif history.best_epoch == history.epochs and history.epochs > 1:
-        lines.append(
-            "It does not overfit, and the last epoch is the best: more may help, as --most-epochs "
-            f"{2 * history.epochs} allows."
-        )
-    else:
-        gap = best[history.metric] - best[f"val_{history.metric}"]
-        lines.append(
-            "It does not overfit: the validation loss has not turned"
-            + (
-                f", though training accuracy is {gap * 100:.0f} points above."
-                if gap > 0.05 and not number
-                else "."
-            )
-        )
-    return lines
-
-
 def show_trained(
     console: Console,
     trained: TrainResult,
@@ -288,17 +233,26 @@ def show_trained(
     console.print()
     model = trained.model
     solved = model.settings.head is HeadKind.LOGISTIC
-    kept, *lines = verdict(model.history, trained.report, solved=solved)
-    for line in (kept, *_say_folds(model), *lines, *_say_refit(model)):
-        console.print(Text(line))
+    lacking = find_lacking(model.data.counts, Split.VALIDATION)
+    kept, *lines = verdict(
+        model.history,
+        trained.report,
+        solved=solved,
+        classes=model.classes,
+        kept_by=say_kept(model) if lacking else None,
+    )
+    for line in (kept, *say_folds(model), *lines, *say_refit(model)):
+        console.print(Text(printable(line)))
+    for line in say_trust(model):
+        console.print(Text(printable(line)), style="bold yellow")
     if trained.went_on_from is not None:
         went_on = (
-            f"Went on from {trained.went_on_from} epochs to {trained.model.history.epochs}, since "
+            f"Went on from {trained.went_on_from} epochs to {model.history.epochs}, since "
             f"the last was the best; --epochs {trained.went_on_from} keeps to as many."
         )
         console.print(Text(went_on), style="dim")
-    console.print(Text(_say_calibration(trained.model.calibration)))
-    console.print(Text(_say_calibration(model.calibration)))
+    if not lacking or model.calibration.source == "folds":
+        console.print(Text(say_calibration(model.calibration)))
     seconds = trained.seconds
     searched = f"search {seconds['search']:.1f} s, " if trained.trials else ""
     console.print(
@@ -323,40 +277,6 @@ def show_trained(
     command = Text(f"Next: {next_command(path, data, has_test)}")
     # A terminal wraps it without breaking it, so that it can be copied.
     console.print(command, style="bold cyan", soft_wrap=True)
-
-
-def _say_folds(model: Model) -> list[str]:
-    """Says what the chosen recipe reached on folds, if it was chosen there."""
-    found = model.search
-    if found is None or not found.folds:
-        return []
-    mean = say_mean(model.validation.metric, found.mean, found.error)
-    return [f"By folds of the training images: {model.validation.metric} {mean}."]
-
-
-def _say_refit(model: Model) -> list[str]:
-    """Says that the validation images are not unseen any more, if it is so."""
-    if not model.data.refitted:
-        return []
-    figure = " The figure to give is that of the folds." if _say_folds(model) else ""
-    return [
-        "Then it learnt from the validation images too: what is said of them is of the head before "
-        f"that.{figure}"
-    ]
-
-
-def _say_calibration(found: Calibration | Residuals) -> str:
-    where = "folds" if found.source == "folds" else "the validation images"
-    if isinstance(found, Residuals):
-        widths = found.half_widths(0.9)
-        if not np.isfinite(widths).all():
-            return f"Ranges: {len(found.scores)} images are too few to promise any."
-        said = ", ".join(map(say_number, widths))
-        return f"Ranges: 9 of 10 numbers lie within ± {said} of the truth, measured on {where}."
-    return (
-        f"Probabilities: calibrated on {where} with temperature {found.temperature:.2f}; expected "
-        f"calibration error {found.error_before:.3f} before, {found.error_after:.3f} after."
-    )
 
 
 def next_command(path: Path, data: str, has_test: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from topwork.bases import Stack
@@ -19,6 +19,7 @@ from topwork.data.fix_list import Verdicts
 from topwork.data.listing import Split
 from topwork.data.pixel_kinds import settle_pixels
 from topwork.data.splits import assign_strata
+from topwork.data.validation import find_lacking
 from topwork.heads.dense import init_head
 from topwork.heads.train import check_vectors
 from topwork.heads.tuning.folds import make_replicates
@@ -27,7 +28,7 @@ from topwork.heads.tuning.trials import Journal
 from topwork.heads.tuning.tuner import Budget, Tuner
 from topwork.models.checks.keras_file import begin_keras_check
 from topwork.models.explain import See, open_networks
-from topwork.models.model import find_networks
+from topwork.models.model_facts import find_networks
 from topwork.recipes.build_model import build_result, describe_bases
 from topwork.recipes.prepare import Prepared, TrainingData, check_usable, prepare_examples
 from topwork.recipes.result import TrainResult
@@ -104,14 +105,16 @@ def train(
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
     choice = None
-    if heads.compared:
+    # Validation images that lack a class choose no epoch: folds do, whatever is left open.
+    if heads.compared or not prepared.data.split.decides:
         callback.on_wait("choosing what is left to auto")
         tuner = make_tuner(
             prepared.data, settings.seed, Search.create(seeds=1), callback, most_folds=AUTO_FOLDS
         )
-        trial = search_auto(tuner, prepared.settings.head_settings())
-        callback.on_chosen(tuner, trial)
-        choice = tuner, trial
+        if tuner is not None:
+            trial = search_auto(tuner, prepared.settings.head_settings())
+            callback.on_chosen(tuner, trial)
+            choice = tuner, trial
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
     return build_result(prepared, choice, store, seconds, callback)
 
@@ -153,10 +156,12 @@ def tune(
     prepared = _prepare(dataset, settings, store, verdicts, callback, heads)
     embedded = time.perf_counter()
     tuner = make_tuner(prepared.data, settings.seed, tuning.plan, callback, journal=tuning.journal)
-    trial = search(tuner, prepared.settings.head_settings(), tuning.pinned)
-    callback.on_chosen(tuner, trial)
+    choice = None
+    if tuner is not None:
+        choice = tuner, search(tuner, prepared.settings.head_settings(), tuning.pinned)
+        callback.on_chosen(*choice)
     seconds = {"vectors": embedded - started, "search": time.perf_counter() - embedded}
-    return build_result(prepared, (tuner, trial), store, seconds, callback)
+    return build_result(prepared, choice, store, seconds, callback)
 
 
 def fit_task(settings: Settings, task: Task) -> Settings:
@@ -192,7 +197,9 @@ def _prepare(
         dataset, correction = correct(dataset, verdicts, strict=settings.strict, callback=callback)
         callback.on_corrected(correction)
     # What cannot be divided is refused before the work begins.
-    dataset.with_validation(settings.validation_fraction, settings.seed)
+    divided = dataset.with_validation(settings.validation_fraction, settings.seed)
+    if find_lacking(divided.counts(), Split.VALIDATION):
+        heads = replace(heads, compared=True)
     callback.on_found(dataset)
     dataset = dataset.select(dataset.splits != Split.TEST)
     callback.on_wait(f"preparing {settings.base}")
@@ -240,7 +247,7 @@ def make_tuner(
     *,
     journal: Journal | None = None,
     most_folds: int | None = None,
-) -> Tuner:
+) -> Tuner | None:
     """Returns what tries ways to train a head on some data, as `folds.make_replicates` says.
 
     Args:
@@ -250,6 +257,9 @@ def make_tuner(
         callback: hears how it gets on.
         journal: where every head is written down; None for nowhere.
         most_folds: so many at most, where the plan leaves the folds open.
+
+    Returns:
+        None if there are no images to choose by.
     """
     dataset = data.dataset
     training = dataset.select(dataset.splits == Split.TRAIN)
@@ -259,10 +269,12 @@ def make_tuner(
         plan.folds,
         plan.seeds,
         seed,
-        groups=training.groups,
+        groups=training.units(plan.folds or 2),
         classes=dataset.classes if dataset.task.picks_one else None,
         most_folds=most_folds,
     )
+    if not replicates:
+        return None
     return Tuner(
         data.examples,
         replicates,

@@ -24,9 +24,12 @@ from topwork.core.errors import ImageError, SettingsError
 from topwork.core.files import write_file
 from topwork.core.parallel import in_threads
 from topwork.images.decode import DECODER_VERSION, Source
+from topwork.images.thumbnails import read_header
 from topwork.images.verify import read_unchanged
-from topwork.vectors.neighbors import similar_blocks, unit
+from topwork.vectors.candidates import LEAST_COSINE, choose_threshold, pair_nearest
+from topwork.vectors.neighbors import similar_blocks
 from topwork.vectors.on_disk import Rows, key_of, select
+from topwork.vectors.registration import Upright, register
 from topwork.vectors.same_picture import (
     COARSE,
     LEAST_CORRELATION,
@@ -35,29 +38,22 @@ from topwork.vectors.same_picture import (
     correlate_coarse,
     make_coarse,
     make_fine,
+    open_square,
 )
 
-# Candidates are the pairs with the highest cosines, about so many per image, by a sample of the
-# images: what a cosine means depends on the network, and unrelated pairs grow with the square of
-# the images. Of copies by JPEG at quality 30 to 95 the lowest cosine was 0.91 with
-# efficientnet-lite0, at half the size 0.83, at that and quality 30 0.73, mirrored and halved 0.79,
-# with xception at 150 px mirrored 0.76; of unrelated pairs one in 100 has 0.69, one in 1000 0.79,
-# one in 10,000 0.86.
-CANDIDATES = 20
-SAMPLE = 2000
-LEAST_COSINE = 0.7
-MOST_COSINE = 0.95
-# Enough for copies that have the same size and are not mirrored, and five times as fast.
-QUICK_COSINE = 0.9
 # All pairs of vectors are compared, which takes minutes for so many images and four times as long
 # for twice as many: by default, more images are only compared by their bytes.
 MOST_COMPARED = 100_000
 # Raise it when the same images would give other pairs.
-VERSION = "1"
+VERSION = "2"
+# More images than this are not registered, unasked: six pairs of each are, in a thousandth of a
+# second each.
+MOST_REGISTERED = 20_000
 
 # Pairs that are compared at once, by coarse and by fine pictures; fine ones kept, 48 kB each.
 _BATCH = 1024
 _FINE_BATCH = 256
+_REGISTERED = 128
 _KEPT = 1024
 
 
@@ -67,6 +63,7 @@ class Likeness(StrEnum):
     SAME = "same"  # the same bytes
     NEAR = "near"  # the same picture: another quality, format or size
     MIRRORED = "mirrored"  # the same picture, left to right
+    CHANGED = "changed"  # the same picture, cut, turned, or made grey, darker or brighter
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,16 @@ def find_duplicates(
     least_cosine: float = LEAST_COSINE,
     fine_batch: int = _FINE_BATCH,
     most: int | None = None,
+    most_registered: int = MOST_REGISTERED,
     ranges: str = "",
     callback: Callback = SILENT,
 ) -> list[Pair]:
     """Finds images that show one picture.
+
+    Among those whose vectors are alike, copies of other quality, format or size, and mirrored
+    ones; among the nearest of each image also what was cut, turned, or made grey, darker or
+    brighter. Not looked for are copies that were mirrored and changed besides, cut to less than
+    two thirds of a side, stretched, or given other colors.
 
     The pairs connect all copies of a picture and no more: n copies make n - 1 pairs, of equal
     bytes each with the next. `group_duplicates` makes groups of them. Pictures of a single color
@@ -112,6 +115,7 @@ def find_duplicates(
         most: of more images than this, only those with the same bytes are found; None for any
             number.
         ranges: as for `images.decode.decode`.
+        most_registered: of more images than this, none that was cut or turned is found.
         callback: told, in the caller's thread, how many small pictures were made and how many
             may be needed at most, and which images cannot be read or decoded any more or have
             changed; these are compared only by their bytes.
@@ -133,8 +137,10 @@ def find_duplicates(
     comparison = _Comparison(firsts, hashes, sources, ranges, callback)
     if len(firsts) > 1:
         chosen = vectors if len(firsts) == len(vectors) else select(vectors, firsts)
-        for block in similar_blocks(chosen, _choose_threshold(chosen, least_cosine)):
+        for block in similar_blocks(chosen, choose_threshold(chosen, least_cosine)):
             comparison.compare(block, fine_batch)
+        if len(firsts) <= most_registered:
+            comparison.register(pair_nearest(chosen))
     callback.on_compared(len(firsts), len(firsts))
     return sorted(same + comparison.find_indices(), key=lambda pair: (pair.first, pair.second))
 
@@ -250,15 +256,6 @@ def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Indices]:
     return pairs, np.array(firsts, np.int64)
 
 
-def _choose_threshold(vectors: Rows, least: float = LEAST_COSINE) -> float:
-    """Returns the cosine that leaves about `CANDIDATES` pairs per image."""
-    count = len(vectors)
-    sample = unit(vectors[:: -(-count // SAMPLE)])
-    cosines = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
-    share = min(2 * CANDIDATES / count, 1.0)
-    return float(np.clip(np.quantile(cosines, 1 - share), least, MOST_COSINE))
-
-
 class _Comparison:
     """Compares the pixels of pairs of M images with different bytes, numbered from 0.
 
@@ -269,7 +266,8 @@ class _Comparison:
         coarse: (M, 1024) uint8 grey pictures, zeros until they are needed.
         seen: (M,) whether the coarse picture was needed so far.
         usable: (M,) whether the image could be decoded, and is not of one color.
-        made: how many coarse pictures were made.
+        upright: M pictures in their own proportions, zeros until they are needed.
+        made: how many of either were made.
     """
 
     def __init__(
@@ -288,6 +286,7 @@ class _Comparison:
         self.coarse = np.zeros((len(indices), COARSE * COARSE), np.uint8)
         self.seen = np.zeros(len(indices), np.bool_)
         self.usable = np.zeros(len(indices), np.bool_)
+        self.upright = Upright.allocate(len(indices))
         self.made = 0
         self.fine = lru_cache(_KEPT)(self._make_fine)
 
@@ -309,6 +308,28 @@ class _Comparison:
             for first in range(0, len(pairs), fine_batch):
                 self._confirm(self._unconnected(pairs[first : first + fine_batch]))
 
+    def register(self, candidates: Indices) -> None:
+        """Finds the pairs that show one picture, one of them cut, turned or of other greys."""
+        for start in range(0, len(candidates), _BATCH):
+            pairs = self._unconnected(candidates[start : start + _BATCH])
+            self._add_coarse(np.unique(pairs))
+            pairs = pairs[self.usable[pairs].all(axis=1)]
+            if not len(pairs):
+                continue
+            parts = [pairs[row : row + _REGISTERED] for row in range(0, len(pairs), _REGISTERED)]
+            found = np.concatenate(list(in_threads(self._register, parts)))
+            for row in np.flatnonzero(np.isfinite(found)):
+                first, second = pairs[row].tolist()
+                if self.groups[first] != self.groups[second]:
+                    self._connect(Pair(first, second, Likeness.CHANGED, float(found[row])))
+
+    def _register(self, pairs: Indices) -> Floats32:
+        return register(self.upright, pairs[:, 0], pairs[:, 1])
+
+    def _connect(self, pair: Pair) -> None:
+        self.pairs.append(pair)
+        self.groups[self.groups == self.groups[pair.second]] = self.groups[pair.first]
+
     def find_indices(self) -> list[Pair]:
         """Returns the pairs with the indices of their images in the data."""
         return [
@@ -323,6 +344,7 @@ class _Comparison:
     def _add_coarse(self, images: Indices) -> None:
         """Makes the coarse pictures of images that have none yet."""
         warm_up.decoding()
+        warm_up.registering()
         new = images[~self.seen[images]]
         self.seen[new] = True
         for number, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):
@@ -352,13 +374,15 @@ class _Comparison:
             ):
                 similarity = compare_pictures(one, turned)
                 if similarity is not None:
-                    self.pairs.append(Pair(first, second, likeness, similarity))
-                    self.groups[self.groups == self.groups[second]] = self.groups[first]
+                    self._connect(Pair(first, second, likeness, similarity))
                     break
 
     def _make_coarse(self, number: int) -> Pixels | ImageError:
         try:
-            return make_coarse(self._read(number), self.ranges)
+            data = self._read(number)
+            square, header = open_square(data, self.ranges), read_header(data)
+            self.upright.put(number, square, header.width, header.height)
+            return make_coarse(square)
         except ImageError as error:
             return error
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -170,3 +172,29 @@ def test_without_folds_the_parts_are_the_validation_images():
     targets, split = make([9, 9])
     for one in make_replicates(split, targets[split.training[0]], 0, 2, 0, classes=CLASSES[:2]):
         assert one.split is split
+
+
+def ask_lacking(counts, folds=None, **options):
+    """Asks where the validation images lack a class."""
+    targets, split = make(counts)
+    split = replace(split, decides=False)
+    labels = targets[split.training[0]]
+    return make_replicates(split, labels, folds, 1, 5, classes=CLASSES[: len(counts)], **options)
+
+
+@pytest.mark.parametrize(
+    ("counts", "folds"),
+    [([9, 9], 5), ([9, 9, 1], 5), ([9, 3, 1], 3), ([9, 1], 0), ([1, 1], 0), ([20, 2, 1, 1], 2)],
+)
+def test_validation_images_that_lack_a_class_choose_nothing(counts, folds):
+    found = ask_lacking(counts)
+    assert [one.is_fold for one in found] == [True] * folds
+    if folds:
+        held = np.concatenate([held_out(one.split) for one in found])
+        assert len(held) == sum(counts)
+        assert all(one.split.decides for one in found)
+
+
+def test_not_even_asked_for_they_choose():
+    assert ask_lacking([9, 9], 0) == []
+    assert len(ask([9, 9], 0)) == 5

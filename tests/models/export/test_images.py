@@ -15,7 +15,7 @@ from topwork.data.dataset import Dataset
 from topwork.images.decode import decode
 from topwork.models.export import images
 from topwork.models.folder import load_model
-from topwork.models.model import Provenance
+from topwork.models.model_facts import Provenance
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from recorder import Recorder
 
 from topwork.core.task import Task
 from topwork.models.explain import Explainer
-from topwork.models.model import Provenance, SearchFacts
+from topwork.models.model_facts import Provenance, SearchFacts
 from topwork.reports.report import render_report
 from topwork.reports.report.page import PageLimits
 

@@ -49,12 +49,17 @@ def make_replicates(
 ) -> list[Replicate]:
     """Decides on which images every candidate is tried.
 
+    Validation images that lack a class choose nothing: folds take their place, in which classes
+    of one image, which some fold does not learn, are together. Without a second class that can
+    be divided there is nothing to choose by, and no replicate.
+
     Args:
         split: training and validation rows.
         stratum: (N,) of the training images, from `splits.strata`.
         folds: stratified folds of the training images; 0 for the validation images; None for
-            five folds where there are fewer than 1,000 validation images, fewer folds where a
-            class has fewer than five images, none where one has a single image.
+            five folds where there are fewer than 1,000 validation images, or where these may
+            not choose; fewer folds where a class has fewer than five images, none where one has
+            a single image.
         seeds: how often with other first weights; None for once with folds, else five times.
         seed: of the folds, and the first of the seeds.
         groups: (N,) equal for images that are never in different folds; None for no groups.
@@ -68,8 +73,14 @@ def make_replicates(
     if folds is None:
         counts = count_groups(stratum, groups, len(classes) if classes else 0)
         smallest = int(counts.min() if classes else counts.sum())
-        folds = min(most_folds or FOLDS, smallest) if len(split.held_out) < FEW_VALIDATION else 0
+        if not split.decides and classes:
+            several, classes = counts[counts > 1], None
+            smallest = int(several.min()) if len(several) > 1 else 0
+        some = not split.decides or len(split.held_out) < FEW_VALIDATION
+        folds = min(most_folds or FOLDS, smallest) if some else 0
         folds = folds if folds > 1 else 0
+    if not folds and not split.decides:
+        return []
     if not folds:
         splits = [("validation", split)]
     else:
@@ -105,13 +116,12 @@ def split_folds(
     most = int(counts.min() if classes else counts.sum())
     if not 2 <= folds <= most:
         allowed = f"2 to {most}, or 0" if most >= 2 else "0"
-        what = "training image" if groups is None else "group of training images"
-        if most != 1:
-            what = "training images" if groups is None else "groups of training images"
+        what = "training image" if most == 1 else "training images"
+        together = "" if groups is None else " that need not stay together"
         who = f"the class {classes[int(counts.argmin())]} has" if classes else "there are"
         raise SettingsError(
-            f"folds: must be {allowed} for the validation images, since {who} {most} {what}, "
-            f"received {folds}"
+            f"folds: must be {allowed} for the validation images, since {who} {most} {what}"
+            f"{together}, received {folds}"
         )
     if not classes:
         stratum = merge_rare(stratum, groups, folds)

@@ -154,6 +154,16 @@ def _with(settings: HeadSettings, **values: Any) -> HeadSettings:
     return settings.model_copy(update=values)
 
 
+def usual(start: HeadSettings) -> HeadSettings:
+    """Returns settings with the usual value for what is left to `auto`: nothing may choose it."""
+    if start.class_weight is ClassWeight.AUTO:
+        start = _with(start, class_weight=ClassWeight.BALANCED)
+    if start.head is HeadKind.LOGISTIC:
+        penalties = _penalties(start)
+        return _with(start, penalty=penalties[len(penalties) // 2])
+    return _with(start, learning_rate=_rates(start, FEW_RATES)[0])
+
+
 def search_auto(tuner: Tuner, start: HeadSettings) -> Trial:
     """Chooses what `start` leaves to `auto`.
 

@@ -11,7 +11,7 @@ from topwork.core.arrays import Floats32
 from topwork.core.errors import counted
 from topwork.core.task import Task
 from topwork.heads.dense import decide, probabilities
-from topwork.metrics.scores import wilson_interval
+from topwork.metrics.intervals import wilson_interval
 from topwork.models.checks.tolerances import MIN_AGREEMENT, NUMBER_STEP, TIE
 
 

@@ -20,7 +20,8 @@ from topwork.metrics.calibration import (
 )
 from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
-from topwork.metrics.scores import say_number, wilson_interval
+from topwork.metrics.intervals import wilson_interval
+from topwork.metrics.scores import say_number
 from topwork.reports.pages.charts import (
     Axis,
     Frame,

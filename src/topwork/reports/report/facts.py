@@ -11,9 +11,12 @@ from topwork.core.config import HeadKind, Settings
 from topwork.core.errors import counted
 from topwork.core.task import Task
 from topwork.data.listing import Split
-from topwork.metrics.scores import say_number
+from topwork.data.validation import find_lacking
+from topwork.metrics.missing import say_missing
+from topwork.metrics.scores import NumberReport, say_number
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions
+from topwork.models.trust import say_trust
 from topwork.reports.report.judging import Judged
 
 # Figures of a report besides the metric: what they are called, and what of.
@@ -154,14 +157,19 @@ def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
             f"{predictions.seen:,} of these {counted(len(predictions), 'image')} were used in "
             "training or validation: the figures are too good to be honest."
         )
+    return _say_unlearnt(model) + advice
+
+
+def _say_unlearnt(model: Model) -> str:
+    """Says what figures on validation images are that the head did not learn from."""
+    if find_lacking(model.data.counts, Split.VALIDATION):
+        return "The head did not learn from these images, and nothing was chosen by them."
     if model.settings.head is HeadKind.LOGISTIC:
         return (
             "The head did not learn from these images. Whoever compares models on them chooses by "
-            f"them, and the figures become slightly too good.{advice}"
+            "them, and the figures become slightly too good."
         )
-    return (
-        f"The kept epoch was chosen on these images, so the figures are slightly too good.{advice}"
-    )
+    return "The kept epoch was chosen on these images, so the figures are slightly too good."
 
 
 def _say_refitted(predictions: LabeledPredictions | None) -> str:
@@ -175,6 +183,20 @@ def _say_refitted(predictions: LabeledPredictions | None) -> str:
         "These are the answers of the head before it learnt from these images too. The model as it "
         "is has learnt from them and from the training images."
     )
+
+
+def list_doubts(model: Model, found: Judged | None) -> list[str]:
+    """Says which classes the figures tell nothing of, and what else they cannot tell."""
+    if found is None:
+        split = str(Split.VALIDATION)
+        names = list(find_lacking(model.data.counts, split))
+    else:
+        split, report = found.predictions.split, found.report
+        missing = [] if isinstance(report, NumberReport) else report.missing.tolist()
+        names = [model.classes[n] for n in missing]
+    said = say_missing(split.capitalize(), names).strip()
+    trust = say_trust(model) if split == Split.VALIDATION else []
+    return [said, *trust] if said else trust
 
 
 def list_stages(model: Model) -> list[Stage]:

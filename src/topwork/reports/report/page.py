@@ -24,6 +24,7 @@ from topwork.reports.pages.templates import load_template
 from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
 from topwork.reports.report.drawings import draw_calibration, draw_curves, draw_numbers
 from topwork.reports.report.facts import (
+    list_doubts,
     list_findings,
     list_origins,
     list_settings,
@@ -116,6 +117,7 @@ def render_report(
         found=found,
         tiles=list_tiles(model, found),
         honesty=say_honesty(model, predictions),
+        doubts=list_doubts(model, found),
         findings=list_findings(inspection),
         trials=data_uri(trials_png) if trials_png else None,
         worst=worst,

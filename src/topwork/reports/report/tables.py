@@ -8,13 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.metrics.scores import (
-    ClassReport,
-    LabelReport,
-    NumberReport,
-    say_number,
-    wilson_interval,
-)
+from topwork.metrics.intervals import wilson_interval
+from topwork.metrics.scores import ClassReport, LabelReport, NumberReport, say_number
 from topwork.reports.report.cases import Group
 
 # Rows that are shown at once, and rows at all.
