@@ -122,6 +122,7 @@ def test_units_join_what_they_may_and_never_part_a_group(rows, least):
     [
         ({"train": {"a": 3, "b": 1}, "validation": {"a": 1, "b": 0}}, ("b",)),
         ({"train": {"a": 3, "b": 0}, "validation": {"a": 1, "b": 0}}, ()),
+        ({"train": {"a": 3, "b": 1}}, ()),
         ({"train": {"all": 3}, "validation": {"all": 1}}, ()),
     ],
 )

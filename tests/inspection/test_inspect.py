@@ -147,7 +147,7 @@ class TestFindings:
 
     def test_copies_are_judged_by_heads_that_did_not_see_them(self, found):
         # The copy in the other class would be confirmed by its original, were that seen.
-        groups, names = found.dataset.groups, found.dataset.names
+        groups, names = found.dataset.units(2), found.dataset.names
         assert (
             groups[names.index("train/green/1.png")] == groups[names.index("train/red/clash.png")]
         )

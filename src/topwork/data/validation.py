@@ -89,12 +89,16 @@ def set_aside(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 def find_lacking(counts: Mapping[str, Mapping[str, int]], split: str) -> tuple[str, ...]:
     """Returns the classes or labels that training images have and those of a split do not.
 
+    None if the split has no images at all.
+
     Args:
         counts: images by split and class, as `Dataset.counts` returns them.
         split: `validation` or `test`.
     """
     there = counts.get(split, {})
     known = counts.get(str(Split.TRAIN), {})
+    if not any(there.values()):
+        return ()
     return tuple(name for name, count in known.items() if count and not there.get(name))
 
 

@@ -32,8 +32,8 @@ _EVEN = 6
 
 # What pairs of pictures must reach, measured on 40 photographs in 24 versions each and on 18,123
 # pairs of neighbors among the photographs of `same_picture`. Correlation of the spectra: of copies
-# 0.45 and more, of three in four unrelated neighbors less.
-LEAST_SPECTRAL = 0.42
+# 0.50 and more, of five in six unrelated neighbors less.
+LEAST_SPECTRAL = 0.48
 # Correlation where both are, at half the size and in the end: of 39 of 40 copies 0.98 and more.
 LEAST_ROUGH, LEAST_CORRELATION = 0.9, 0.97
 # The same of fine detail: of 39 of 40 copies 0.90 and more, of unrelated neighbors up to 0.90.
@@ -152,12 +152,12 @@ def register(pictures: Upright, first: NDArray[np.int64], second: NDArray[np.int
         near = likely[start : start + _BATCH]
         pairs = _Pairs(pictures, first[near], second[near])
         moves = pairs.find_shift(angle[near], scale[near])
-        moves, rough = pairs.refine(moves, 2, 10)
+        moves, rough = pairs.refine(moves, 2, 8)
         left = rough >= LEAST_ROUGH
         if left.any():
             near = near[left]
             pairs = _Pairs(pictures, first[near], second[near])
-            moves, _ = pairs.refine(moves[left], 1, 5)
+            moves, _ = pairs.refine(moves[left], 1, 3)
             found[near] = pairs.compare(moves)
     return found
 
