@@ -75,14 +75,14 @@ def test_one_range_is_found_for_all_images_and_their_contrast_is_kept(name):
     write, wanted = KINDS[name]
     pictures = shares(12)
     dataset = Dataset.from_sources([write(share) for share in pictures])
-    dataset, settings, found = settle_pixels(dataset, Settings.create())
-    assert settings.range == found.ranges == wanted
-    (said,) = found.said
+    dataset, settings = settle_pixels(dataset, Settings.create())
+    assert settings.range == wanted
+    said = dataset.notes[0].text
     kind, ends = wanted.split(" ")
     assert said.startswith(f"{kind} pixels are read as {ends}, black to white, by the values of 12")
     assert said.endswith("--range LOW..HIGH changes it")
     for source, share in zip(dataset.sources, pictures, strict=True):
-        pixels = decode(source, SIDE, Interpolation.NEAREST, ranges=found.ranges)
+        pixels = decode(source, SIDE, Interpolation.NEAREST, ranges=settings.range)
         assert np.abs(pixels[..., 0] - share * 255).max() <= 0.04 * 255
 
 
@@ -97,21 +97,19 @@ def test_a_dark_picture_stays_dark_among_others():
 
 def test_what_all_16_bits_say_is_recorded_and_no_part_of_a_key():
     dataset = Dataset.from_sources([wide(65535)(share) for share in shares(3)])
-    _, settings, found = settle_pixels(dataset, Settings.create())
+    dataset, settings = settle_pixels(dataset, Settings.create())
     assert settings.range == "uint16 0..65535"
     assert leave_out_usual(settings.range) == ""
-    assert found.said[0].startswith("uint16 pixels are read as 0..65535")
+    assert dataset.notes[0].text.startswith("uint16 pixels are read as 0..65535")
 
 
 def test_ordinary_images_have_nothing_to_say():
     recorder = Recorder()
     sources = [encode(picture(seed=n), kind) for n, kind in enumerate(("PNG", "JPEG", "WEBP"))]
-    dataset, settings, found = settle_pixels(
-        Dataset.from_sources(sources), Settings.create(), recorder
-    )
-    assert (settings.range, found.ranges, found.said) == (None, "", ())
+    dataset, settings = settle_pixels(Dataset.from_sources(sources), Settings.create(), recorder)
+    assert (settings.range, dataset.notes) == (None, ())
     assert dataset.traits.tolist() == [0, 0, 0]
-    assert recorder.told["on_pixels"] == []
+    assert recorder.told["on_notes"] == []
 
 
 def test_kinds_that_are_mixed_have_ranges_of_their_own():
@@ -119,20 +117,20 @@ def test_kinds_that_are_mixed_have_ranges_of_their_own():
         floats(250, 320)(share) for share in shares(3)
     ]
     sources += [encode(picture())]
-    found = settle_pixels(Dataset.from_sources(sources), Settings.create())[2]
-    assert found.ranges == "float32 250..320, uint16 0..4095"
-    assert len(found.said) == 2
+    dataset, settings = settle_pixels(Dataset.from_sources(sources), Settings.create())
+    assert settings.range == "float32 250..320, uint16 0..4095"
+    assert len(dataset.notes) == 2
 
 
 def test_what_the_user_says_is_kept():
     sources = [wide(4095)(share) for share in shares(2)]
     settings = Settings.create(range="0..1000")
-    _, settled, found = settle_pixels(Dataset.from_sources(sources), settings)
+    dataset, settled = settle_pixels(Dataset.from_sources(sources), settings)
     assert settled.range == "0..1000"
-    assert found.said == ()
-    _, settled, found = settle_pixels(Dataset.from_sources([encode(picture())]), settings)
+    assert dataset.notes == ()
+    dataset, settled = settle_pixels(Dataset.from_sources([encode(picture())]), settings)
     assert settled.range == "0..1000"
-    assert found.said == (
+    assert tuple(note.text for note in dataset.notes) == (
         "--range is for images of more than 8 bits a channel: there are none here",
     )
 
@@ -164,8 +162,8 @@ def test_an_image_that_cannot_be_read_does_not_decide():
     write = KINDS["kelvin"][0]
     sources = [write(share) for share in shares(3)]
     bad = write(np.full((SIDE, SIDE), np.nan))
-    found = settle_pixels(Dataset.from_sources([*sources, sources[0][:900], bad]), Settings())[2]
-    assert found.ranges == "float32 250..320"
+    _, settings = settle_pixels(Dataset.from_sources([*sources, sources[0][:900], bad]), Settings())
+    assert settings.range == "float32 250..320"
 
 
 def test_transparent_images_that_show_nothing_are_named():
@@ -176,10 +174,10 @@ def test_transparent_images_that_show_nothing_are_named():
     dark.paste((5, 5, 5, 255), (5, 5, 15, 15))
     recorder = Recorder()
     sources = [encode(image) for image in (empty, light, dark, picture())]
-    found = settle_pixels(Dataset.from_sources(sources), Settings.create(), recorder)[2]
-    assert found.said == (
+    dataset, _ = settle_pixels(Dataset.from_sources(sources), Settings.create(), recorder)
+    assert tuple(note.text for note in dataset.notes) == (
         "1 of 3 transparent images show nothing on white or black, and come out as one color: "
         "image 0",
         "1 of 3 transparent images are too light for white paper and are laid on black: image 1",
     )
-    assert recorder.told["on_pixels"] == [(found,)]
+    assert recorder.told["on_notes"] == [(dataset.notes,)]

@@ -9,7 +9,6 @@ from rich.console import Console
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Note
-from topwork.data.pixel_kinds import PixelFindings
 from topwork.recipes.progress import Screen, shape_lines
 from topwork.vectors.embed import Embedding
 from topwork.vectors.embed_job import Progress
@@ -168,5 +167,5 @@ def test_the_rate_is_that_of_the_vectors_though_images_were_compared_since():
 def test_how_pixels_are_read_is_said(clock):
     console = Console(file=io.StringIO(), width=80)
     with Screen(console, clock) as screen:
-        screen.on_pixels(PixelFindings("float32 0..1", ("float32 pixels are read as 0..1",)))
-    assert console.file.getvalue() == "float32 pixels are read as 0..1\n"
+        screen.on_notes([Note("float32 pixels are read as 0..1", doubtful=True)])
+    assert console.file.getvalue() == "float32 pixels are read as 0..1.\n"

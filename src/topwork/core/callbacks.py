@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from topwork.data.apply_fixes import Correction
     from topwork.data.dataset import Dataset
     from topwork.data.listing import Note
-    from topwork.data.pixel_kinds import PixelFindings
     from topwork.heads.tuning.trials import Record, Trial
     from topwork.heads.tuning.tuner import Tuner
     from topwork.metrics.history import History
@@ -52,9 +51,6 @@ class Callback:
 
     def on_read(self, done: int, total: int) -> None:
         """An image more has been read, of those that have to be."""
-
-    def on_pixels(self, found: PixelFindings) -> None:
-        """It was guessed how pixels are read, or some show nothing."""
 
     def on_run(self, progress: Progress) -> None:
         """An image more has been run through the base."""

@@ -7,7 +7,8 @@ show.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from topwork.core.parallel import in_threads
 from topwork.core.ranges import Kind, format_range, format_ranges, parse_ranges
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
-from topwork.data.listing import Split
+from topwork.data.listing import Note, Split
 from topwork.images.pixel_range import choose_range
 from topwork.images.traits import Trait, find_paper, find_values
 
@@ -30,23 +31,22 @@ VALUES = 1 << 20
 SHOWN = 3
 
 
-@dataclass(frozen=True)
-class PixelFindings:
+class PixelFindings(NamedTuple):
     """How pixels are read.
 
     Attributes:
         ranges: which values are black and white; empty where no image has more than 8 bits. See
             `core.ranges`.
-        said: what was guessed, or is doubtful, a sentence each.
+        notes: what was guessed, or is doubtful.
     """
 
-    ranges: str = ""
-    said: tuple[str, ...] = ()
+    ranges: str
+    notes: tuple[Note, ...]
 
 
 def settle_pixels(
     dataset: Dataset, settings: Settings, callback: Callback = SILENT
-) -> tuple[Dataset, Settings, PixelFindings]:
+) -> tuple[Dataset, Settings]:
     """Decides how the pixels of a dataset are read.
 
     Args:
@@ -55,17 +55,18 @@ def settle_pixels(
         callback: hears how many images are read, and what was found if there is something to say.
 
     Returns:
-        The dataset without the images that cannot be read, the settings with the ranges, and what
-        was found.
+        The dataset without the images that cannot be read, with notes of what was found, and the
+        settings with the ranges.
 
     Raises:
         DatasetError: no image could be read, or `strict` and one could not.
     """
     dataset = hash_images(dataset, settings.strict, callback)
     found = look_at_pixels(dataset, settings.range or "")
-    if found.said:
-        callback.on_pixels(found)
-    return dataset, settings.model_copy(update={"range": found.ranges or None}), found
+    if found.notes:
+        callback.on_notes(found.notes)
+        dataset = replace(dataset, notes=dataset.notes + found.notes)
+    return dataset, settings.model_copy(update={"range": found.ranges or None})
 
 
 def look_at_pixels(dataset: Dataset, given: str) -> PixelFindings:
@@ -84,7 +85,7 @@ def look_at_pixels(dataset: Dataset, given: str) -> PixelFindings:
     ranges, said = _settle_ranges(dataset, deep, given)
     if len(clear):
         said += _look_at_transparent(dataset, clear)
-    return PixelFindings(ranges, tuple(said))
+    return PixelFindings(ranges, tuple(Note(text, doubtful=True) for text in said))
 
 
 def say_unscaled(names: Sequence[str]) -> str:

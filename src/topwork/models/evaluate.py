@@ -17,8 +17,8 @@ from topwork.core.errors import DatasetError, SettingsError, StoreError
 from topwork.core.files import open_scratch
 from topwork.core.task import Task
 from topwork.data.dataset import Dataset
-from topwork.data.listing import SHOWN, Skipped, Split
-from topwork.data.pixel_kinds import PixelFindings, say_unscaled
+from topwork.data.listing import SHOWN, Note, Skipped, Split
+from topwork.data.pixel_kinds import say_unscaled
 from topwork.heads.dense import probabilities
 from topwork.images.decode import Source
 from topwork.images.traits import Trait
@@ -179,7 +179,7 @@ def _tell_unscaled(model: Model, dataset: Dataset, callback: Callback) -> None:
         return
     rows = np.flatnonzero(dataset.traits & Trait.DEEP)
     if len(rows):
-        callback.on_pixels(PixelFindings("", (say_unscaled([dataset.names[n] for n in rows]),)))
+        callback.on_notes((Note(say_unscaled([dataset.names[n] for n in rows]), doubtful=True),))
 
 
 def _judge(

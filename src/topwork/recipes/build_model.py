@@ -99,7 +99,6 @@ def build_result(
         trials=tuple(choice[0].trials) if choice else (),
         images=ImageCounts(vectors.embedded, vectors.reused, dataset.skipped, dataset.notes),
         seconds=seconds,
-        pixels=prepared.pixels,
         quantization=prepared.quantization,
         checks=_collect_checks(prepared, chosen),
         extras=Extras(

@@ -34,7 +34,7 @@ from topwork.recipes.estimator import (
     check_labels_given,
     mask_rows,
     warn_of,
-    warn_of_pixels,
+    warn_of_notes,
 )
 from topwork.recipes.progress import Screen, make_console
 from topwork.recipes.result import TrainResult
@@ -290,7 +290,7 @@ def tune(
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)
     estimator._take(trained.model, trained)
     warn_of(trained.images.skipped, "see skipped_")
-    warn_of_pixels(trained)
+    warn_of_notes(trained.images.notes)
     return estimator
 
 

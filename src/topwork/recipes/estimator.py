@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -28,7 +28,7 @@ from topwork.core.leftovers import sweep
 from topwork.core.task import Task
 from topwork.data.checks import weigh
 from topwork.data.dataset import Dataset
-from topwork.data.listing import SHOWN, Skipped
+from topwork.data.listing import SHOWN, Note, Skipped
 from topwork.heads.dense import Floats
 from topwork.heads.tuning.trials import Trial
 from topwork.metrics.history import History
@@ -108,10 +108,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             trained = pipeline.train(dataset, settings, store, screen)
         self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
-        warn_of_pixels(trained)
-        for note in trained.images.notes:
-            if note.doubtful:
-                warnings.warn(note.text, UserWarning, stacklevel=2)
+        warn_of_notes(trained.images.notes)
         if trained.quantization is not None and not trained.quantization.kept:
             warnings.warn(
                 f"int8 keeps too little of what {self.base} tells of these images; trained in "
@@ -282,10 +279,11 @@ def warn_of(skipped: Sequence[Skipped], advice: str, stacklevel: int = 3) -> Non
         )
 
 
-def warn_of_pixels(trained: TrainResult) -> None:
-    """Warns the caller of the caller of what was guessed of pixels, or is doubtful."""
-    for line in trained.pixels.said:
-        warnings.warn(line, UserWarning, stacklevel=3)
+def warn_of_notes(notes: Iterable[Note]) -> None:
+    """Warns the caller of the caller of what is doubtful about the data."""
+    for note in notes:
+        if note.doubtful:
+            warnings.warn(note.text, UserWarning, stacklevel=3)
 
 
 def _choose_keras_backend() -> None:

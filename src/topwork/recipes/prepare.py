@@ -17,7 +17,6 @@ from topwork.core.task import Task
 from topwork.data.dataset import Dataset
 from topwork.data.label_doubts import doubt_copies
 from topwork.data.listing import SHOWN, Split
-from topwork.data.pixel_kinds import PixelFindings
 from topwork.data.validation import find_lacking
 from topwork.heads.examples import Ints, LabeledVectors, RowSplit
 from topwork.images.augment import view_name
@@ -60,7 +59,6 @@ class Prepared:
         stack: the networks.
         settings: as they are after int8 was tried.
         data: what heads are trained on.
-        pixels: how the pixels of images are read.
         quantization: what int8 costs; None for another precision.
         opening: the networks, being compiled for the report's maps, if that was begun.
         checking: the check that stock Keras opens the networks, if that was begun.
@@ -69,7 +67,6 @@ class Prepared:
     stack: Stack
     settings: Settings
     data: TrainingData
-    pixels: PixelFindings
     quantization: Quantization | None
     opening: Future[list[See]] | None
     checking: Future[float] | None

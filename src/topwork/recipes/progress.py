@@ -19,7 +19,6 @@ from topwork.core.errors import counted, printable
 from topwork.data.apply_fixes import Correction
 from topwork.data.dataset import Dataset
 from topwork.data.listing import Note
-from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.history import History
@@ -127,12 +126,6 @@ class Screen(Callback):
         """Shows how many images were read."""
         note = f"{_say_bytes(self._received)} received" if self._received else ""
         self._count("images read", done, total, note)
-
-    def on_pixels(self, found: PixelFindings) -> None:
-        """Prints how pixels are read."""
-        self._stop()
-        for line in found.said:
-            self.console.print(printable(line), style="yellow")
 
     def on_run(self, progress: embed_job.Progress) -> None:
         """Shows how many vectors are made and how many were there."""

@@ -11,7 +11,6 @@ from topwork.bases import Stack
 from topwork.core.arrays import Floats32
 from topwork.core.callbacks import SILENT, Callback
 from topwork.data.listing import Note, Skipped
-from topwork.data.pixel_kinds import PixelFindings
 from topwork.heads.tuning.trials import Trial
 from topwork.images.decode import Source
 from topwork.metrics.scores import Report, describe_report
@@ -101,7 +100,6 @@ class TrainResult:
         images: how many were used, and which were not.
         seconds: wall time of `vectors`, `search` and `head`; the caller may add `save` and
             `total`.
-        pixels: how the pixels of images are read.
         quantization: what int8 costs; None for another precision.
         checks: what the saved model is checked with.
         extras: what is saved beside the model.
@@ -115,7 +113,6 @@ class TrainResult:
     trials: tuple[Trial, ...]
     images: ImageCounts
     seconds: dict[str, float]
-    pixels: PixelFindings
     quantization: Quantization | None
     checks: Checks
     extras: Extras
@@ -142,7 +139,6 @@ class TrainResult:
             "refitted": self.model.data.refitted,
             "search": chosen.model_dump(mode="json") if chosen else None,
             "calibration": self.model.calibration.to_json(),
-            "pixels": list(self.pixels.said),
             "quantization": self.quantization.to_json() if self.quantization else None,
             "images": {
                 "embedded": self.images.embedded,

@@ -207,7 +207,7 @@ def _prepare(
     stack = prepare_networks(settings, store)
     callback.on_shapes(stack, settings, dataset.outputs)
     given = dataset
-    dataset, settings, pixels = settle_pixels(dataset, settings, callback)
+    dataset, settings = settle_pixels(dataset, settings, callback)
     check_usable(given, dataset)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
@@ -218,7 +218,7 @@ def _prepare(
     data = prepare_examples(dataset, stack, settings, store, callback)
     # Those of the store are finite, and there are some to train on; these may all be unreadable.
     check_vectors(select(data.vectors.values, data.split.held_out), "validation")
-    return Prepared(stack, settings, data, pixels, fitted.quantization, opening, checking)
+    return Prepared(stack, settings, data, fitted.quantization, opening, checking)
 
 
 def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
