@@ -17,6 +17,7 @@ from topwork.recipes import train as pipeline
 from topwork.recipes.neighbors import open_index
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
+from topwork.vectors.candidates import Effort
 from topwork.vectors.duplicates import find_duplicates, find_duplicates_cached, group_duplicates
 from topwork.vectors.extractors import make_extractors, prepare_networks
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
@@ -182,7 +183,7 @@ class TestPairs:
 
         def find(most):
             return find_duplicates_cached(
-                seen.hashes, seen.values, data.sources, tmp_path, least_cosine=0.0, most=most
+                seen.hashes, seen.values, data.sources, tmp_path, effort=Effort(0.0), most=most
             )
 
         few = find(count - 1)

@@ -13,6 +13,7 @@ from topwork.core.errors import ImageError, SettingsError
 from topwork.images.decode import decode, image_hash, read_bytes
 from topwork.vectors import candidates, neighbors
 from topwork.vectors import duplicates as module
+from topwork.vectors.candidates import QUICK, USUAL, WHOLE, Effort
 from topwork.vectors.duplicates import (
     Likeness,
     Pair,
@@ -173,7 +174,26 @@ class TestChangedCopies:
 
     def test_of_too_many_images_none_is_registered(self):
         sources = [jpeg(scene(6)), jpeg(cut(scene(6), 0.1))]
-        assert find(sources, most_registered=1) == []
+        assert find(sources, effort=Effort(most_registered=1)) == []
+
+    def test_with_less_effort_only_likely_pairs_are_laid_over_each_other(self):
+        pictures = [scene(20), scene(21), cut(scene(20), 0.02), turned(scene(21), 180)]
+        vectors = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0.3], [0, 1, 1.4]], np.float32)
+        sources = [jpeg(one) for one in pictures]
+        hashes = [image_hash(source) for source in sources]
+        assert kinds(find_duplicates(hashes, vectors, sources)) == [
+            (0, 2, CHANGED), (1, 3, CHANGED),
+        ]  # fmt: skip
+        assert kinds(find_duplicates(hashes, vectors, sources, effort=QUICK)) == [(0, 2, CHANGED)]
+
+    def test_pairs_that_are_laid_over_each_other_are_the_most_alike(self):
+        vectors = np.random.default_rng(0).normal(1, 1, (300, 8)).astype(np.float32)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        every, few = (candidates.pair_nearest(vectors, effort) for effort in (WHOLE, USUAL))
+        assert 100 <= len(few) <= 150 < len(every)
+        cosines = (unit[every[:, 0]] * unit[every[:, 1]]).sum(axis=1)
+        best = every[np.argsort(-cosines)[: len(few)]]
+        assert {*map(tuple, few.tolist())} == {*map(tuple, best.tolist())}
 
     @pytest.mark.parametrize("change", [CHANGES["cut by 5 %"], CHANGES["turned by 5"]])
     def test_a_product_with_another_detail_is_another_picture(self, change):
@@ -459,7 +479,7 @@ class TestCachedResult:
         everything = [0, 1, 2, 3]
         assert not is_found_anew(everything, vectors)
         assert is_found_anew([1, 0, 2, 3], vectors[[1, 0, 2, 3]])
-        assert is_found_anew(everything, vectors, least_cosine=0.5)
+        assert is_found_anew(everything, vectors, effort=Effort(0.5))
         assert is_found_anew(everything, vectors + np.float32(1))
         assert is_found_anew([0, 1, 2], vectors[:3])
         # As a base may see two pictures alike.

@@ -21,7 +21,7 @@ from topwork.data.validation import find_lacking
 from topwork.heads.examples import Ints, LabeledVectors, RowSplit
 from topwork.images.augment import view_name
 from topwork.models.explain import See
-from topwork.vectors.candidates import LEAST_COSINE, QUICK_COSINE
+from topwork.vectors.candidates import QUICK, USUAL
 from topwork.vectors.duplicates import (
     MOST_COMPARED,
     Pair,
@@ -152,7 +152,7 @@ def _set_aside(
         vectors.values,
         dataset.sources,
         store,
-        least_cosine=QUICK_COSINE if given else LEAST_COSINE,
+        effort=QUICK if given else USUAL,
         most=MOST_COMPARED,
         ranges=settings.range or "",
         callback=callback,

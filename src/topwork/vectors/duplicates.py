@@ -26,7 +26,7 @@ from topwork.core.parallel import in_threads
 from topwork.images.decode import DECODER_VERSION, Source
 from topwork.images.thumbnails import read_header
 from topwork.images.verify import read_unchanged
-from topwork.vectors.candidates import LEAST_COSINE, choose_threshold, pair_nearest
+from topwork.vectors.candidates import WHOLE, Effort, choose_threshold, pair_nearest
 from topwork.vectors.neighbors import similar_blocks
 from topwork.vectors.on_disk import Rows, key_of, select
 from topwork.vectors.registration import Upright, register
@@ -46,9 +46,6 @@ from topwork.vectors.same_picture import (
 MOST_COMPARED = 100_000
 # Raise it when the same images would give other pairs.
 VERSION = "2"
-# More images than this are not registered, unasked: six pairs of each are, in a thousandth of a
-# second each.
-MOST_REGISTERED = 20_000
 
 # Pairs that are compared at once, by coarse and by fine pictures; fine ones kept, 48 kB each.
 _BATCH = 1024
@@ -88,10 +85,9 @@ def find_duplicates(
     vectors: Rows,
     sources: Sequence[Source],
     *,
-    least_cosine: float = LEAST_COSINE,
+    effort: Effort = WHOLE,
     fine_batch: int = _FINE_BATCH,
     most: int | None = None,
-    most_registered: int = MOST_REGISTERED,
     ranges: str = "",
     callback: Callback = SILENT,
 ) -> list[Pair]:
@@ -110,12 +106,11 @@ def find_duplicates(
         hashes: SHA-256 of each image's bytes, hex; N.
         vectors: (N, D) float32 of the same images, in memory or on disk.
         sources: where the bytes of each come from.
-        least_cosine: pairs whose vectors are less alike are not looked at.
+        effort: how many pairs are compared.
         fine_batch: pairs whose fine pictures are compared at once.
         most: of more images than this, only those with the same bytes are found; None for any
             number.
         ranges: as for `images.decode.decode`.
-        most_registered: of more images than this, none that was cut or turned is found.
         callback: told, in the caller's thread, how many small pictures were made and how many
             may be needed at most, and which images cannot be read or decoded any more or have
             changed; these are compared only by their bytes.
@@ -137,10 +132,10 @@ def find_duplicates(
     comparison = _Comparison(firsts, hashes, sources, ranges, callback)
     if len(firsts) > 1:
         chosen = vectors if len(firsts) == len(vectors) else select(vectors, firsts)
-        for block in similar_blocks(chosen, choose_threshold(chosen, least_cosine)):
+        for block in similar_blocks(chosen, choose_threshold(chosen, effort.least_cosine)):
             comparison.compare(block, fine_batch)
-        if len(firsts) <= most_registered:
-            comparison.register(pair_nearest(chosen))
+        if len(firsts) <= effort.most_registered:
+            comparison.register(pair_nearest(chosen, effort))
     callback.on_compared(len(firsts), len(firsts))
     return sorted(same + comparison.find_indices(), key=lambda pair: (pair.first, pair.second))
 
@@ -151,7 +146,7 @@ def find_duplicates_cached(
     sources: Sequence[Source],
     store: Path,
     *,
-    least_cosine: float = LEAST_COSINE,
+    effort: Effort = WHOLE,
     most: int | None = None,
     ranges: str = "",
     callback: Callback = SILENT,
@@ -163,7 +158,7 @@ def find_duplicates_cached(
         vectors: as for `find_duplicates`.
         sources: as for `find_duplicates`.
         store: the store's folder.
-        least_cosine: as for `find_duplicates`.
+        effort: as for `find_duplicates`.
         most: as for `find_duplicates`.
         ranges: as for `find_duplicates`.
         callback: as for `find_duplicates`; not called for a result that was kept.
@@ -172,7 +167,7 @@ def find_duplicates_cached(
         SettingsError: as for `find_duplicates`.
     """
     compared = most is None or len(hashes) <= most
-    facts = DECODER_VERSION, VERSION, least_cosine, compared, vectors.shape, key_of(vectors)
+    facts = DECODER_VERSION, VERSION, *effort, compared, vectors.shape, key_of(vectors)
     digest = hashlib.sha256(" ".join([*map(str, facts), *([ranges] if ranges else [])]).encode())
     digest.update("".join(hashes).encode())
     path = store / "copies" / f"{digest.hexdigest()[:32]}.json"
@@ -186,7 +181,7 @@ def find_duplicates_cached(
         hashes,
         vectors,
         sources,
-        least_cosine=least_cosine,
+        effort=effort,
         most=most,
         ranges=ranges,
         callback=recorder,
@@ -267,7 +262,8 @@ class _Comparison:
         seen: (M,) whether the coarse picture was needed so far.
         usable: (M,) whether the image could be decoded, and is not of one color.
         upright: M pictures in their own proportions, zeros until they are needed.
-        made: how many of either were made.
+        placed: (M,) whether the upright picture was needed so far.
+        made: how many coarse pictures were made.
     """
 
     def __init__(
@@ -287,6 +283,7 @@ class _Comparison:
         self.seen = np.zeros(len(indices), np.bool_)
         self.usable = np.zeros(len(indices), np.bool_)
         self.upright = Upright.allocate(len(indices))
+        self.placed = np.zeros(len(indices), np.bool_)
         self.made = 0
         self.fine = lru_cache(_KEPT)(self._make_fine)
 
@@ -313,6 +310,8 @@ class _Comparison:
         for start in range(0, len(candidates), _BATCH):
             pairs = self._unconnected(candidates[start : start + _BATCH])
             self._add_coarse(np.unique(pairs))
+            pairs = pairs[self.usable[pairs].all(axis=1)]
+            self._add_upright(np.unique(pairs))
             pairs = pairs[self.usable[pairs].all(axis=1)]
             if not len(pairs):
                 continue
@@ -344,7 +343,6 @@ class _Comparison:
     def _add_coarse(self, images: Indices) -> None:
         """Makes the coarse pictures of images that have none yet."""
         warm_up.decoding()
-        warm_up.registering()
         new = images[~self.seen[images]]
         self.seen[new] = True
         for number, grey in zip(new, in_threads(self._make_coarse, new.tolist()), strict=True):
@@ -355,6 +353,16 @@ class _Comparison:
                 self.usable[number] = grey.std() >= UNIFORM
             self.made += 1
             self.callback.on_compared(self.made, len(self.indices))
+
+    def _add_upright(self, images: Indices) -> None:
+        """Makes the upright pictures of images that have none yet."""
+        warm_up.registering()
+        new = images[~self.placed[images]]
+        self.placed[new] = True
+        for number, error in zip(new, in_threads(self._make_upright, new.tolist()), strict=True):
+            if error is not None:
+                self.callback.on_skipped(int(self.indices[number]), str(error))
+                self.usable[number] = False
 
     def _confirm(self, pairs: Indices) -> None:
         """Adds the pairs whose fine pictures are the same, and that no others connect."""
@@ -379,12 +387,18 @@ class _Comparison:
 
     def _make_coarse(self, number: int) -> Pixels | ImageError:
         try:
-            data = self._read(number)
-            square, header = open_square(data, self.ranges), read_header(data)
-            self.upright.put(number, square, header.width, header.height)
-            return make_coarse(square)
+            return make_coarse(self._read(number), self.ranges)
         except ImageError as error:
             return error
+
+    def _make_upright(self, number: int) -> ImageError | None:
+        try:
+            data = self._read(number)
+            square, header = open_square(data, self.ranges), read_header(data)
+        except ImageError as error:
+            return error
+        self.upright.put(number, square, header.width, header.height)
+        return None
 
     def _make_fine(self, number: int) -> Floats32 | ImageError:
         try:

@@ -39,18 +39,23 @@ _SQUARE_PX = 128
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
+def make_coarse(data: bytes, ranges: str = "") -> Pixels:
+    """Returns a small grey picture (32, 32) uint8 of an encoded image, fast.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    pixels = decode(data, 2 * COARSE, Interpolation.BILINEAR, ranges=ranges)
+    return np.rint(average(pixels @ _GREY, COARSE)).astype(np.uint8)
+
+
 def open_square(data: bytes, ranges: str = "") -> Floats32:
-    """Returns an encoded image stretched to a square, (128, 128, 3) float32, 0..255, fast.
+    """Returns an encoded image stretched to a square, (128, 128, 3) float32, 0..255.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     return decode(data, _SQUARE_PX, Interpolation.BILINEAR, ranges=ranges).astype(np.float32)
-
-
-def make_coarse(square: Floats32) -> Pixels:
-    """Returns a small grey picture (32, 32) uint8 of what `open_square` returns."""
-    return np.rint(average(square @ _GREY, COARSE)).astype(np.uint8)
 
 
 def make_fine(data: bytes, ranges: str = "") -> Floats32:
