@@ -56,6 +56,23 @@ def test_a_training_image_copied_into_the_test_folder_is_noticed(trained, photos
     assert (len(found), found.seen) == (13, 1)
 
 
+@pytest.mark.parametrize(
+    ("refitted", "split", "learnt"),
+    [
+        (False, "validation", 0),
+        (True, "validation", 12),
+        (False, "train", 24),
+        (True, "train", 24),
+        (True, "test", 0),
+    ],
+)
+def test_evaluate_knows_what_the_model_learnt_from(trained, photos, store, refitted, split, learnt):
+    facts = trained.model.data.model_copy(update={"refitted": refitted})
+    model = replace(trained.model, data=facts)
+    found = evaluation.evaluate(model, Dataset.from_folder(photos), split, store)
+    assert found.learnt == found.to_json()["learnt"] == learnt
+
+
 def test_evaluate_wants_classes_that_the_model_knows(trained, store, tmp_path):
     data = make_photos(tmp_path / "p", train=0, validation=0, test=2)
     shutil.rmtree(data / "test" / "green")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +59,19 @@ def test_answers_are_read_as_they_were_written(task, tmp_path):
         assert array.dtype == wanted.dtype
         np.testing.assert_array_equal(array, wanted)
     assert found.sources == (None, None, None)
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_answers_of_before_a_head_was_refitted_are_kept_beside_its_own(task, tmp_path):
+    answers = make(task)
+    before = -answers.logits
+    write_predictions(replace(answers, unseen_logits=before), tmp_path / ANSWERS_FILE)
+    found = load_predictions(tmp_path, task)
+    np.testing.assert_array_equal(found.logits, answers.logits)
+    np.testing.assert_array_equal(found.judged_logits, before)
+    np.testing.assert_array_equal(found.take(np.array([2, 0])).judged_logits, before[[2, 0]])
+    # Without such it is judged by its own.
+    np.testing.assert_array_equal(answers.judged_logits, answers.logits)
 
 
 def test_a_model_that_kept_no_answers_has_none(tmp_path):

@@ -26,6 +26,7 @@ from topwork.heads.tuning.search import (
     PENALTIES,
     RATES,
     SGD_SHIFT,
+    WEIGHTS,
     search,
     search_auto,
 )
@@ -416,7 +417,7 @@ def test_from_a_logistic_head_on_only_what_it_has_is_searched(trainer):
     recipes = [trial.settings for trial in tuner.trials]
     allowed = {"penalty", "normalize", "class_weight"}
     assert all(differing(recipe, start(head="logistic")) <= allowed for recipe in recipes)
-    assert {recipe.class_weight for recipe in recipes} == set(ClassWeight)
+    assert {recipe.class_weight for recipe in recipes} == set(WEIGHTS)
     assert chosen.settings.normalize and chosen.settings.penalty == 0.3
 
 
@@ -770,6 +771,24 @@ def test_auto_is_chosen_among_a_few(recipe, name, values):
     assert all(differing(trial.settings, recipe) <= {name} for trial in tuner.trials)
     assert chosen in tuner.trials
     assert chosen.mean > 0.8
+
+
+@pytest.mark.parametrize("head", ["dense", "logistic"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_class_weights_left_open_are_balanced_unless_that_costs_accuracy(head, seed):
+    # Most are of one class, which the others can hardly be told from.
+    random = np.random.default_rng(seed)
+    targets = random.choice(3, 300, p=[0.86, 0.07, 0.07]).astype(np.int32)
+    vectors = (targets[:, None] > 0) * 0.4 + random.normal(0, 1, (300, 4))
+    unlike = LabeledVectors(vectors.astype(np.float32), targets)
+    options = {"head": head, "class_weight": "auto"} | ({"epochs": 3} if head == "dense" else {})
+    costly = make_tuner(unlike)
+    chosen = search_auto(costly, start(**options))
+    assert {t.settings.class_weight for t in costly.trials} == {"balanced", "none"}
+    assert chosen.settings.class_weight is ClassWeight.NONE
+    # Where classes are of one size weights change nothing.
+    chosen = search_auto(make_tuner(), start(**options))
+    assert chosen.settings.class_weight is ClassWeight.BALANCED
 
 
 @pytest.mark.parametrize("folds", [3, 0])

@@ -118,6 +118,27 @@ def test_it_says_whether_a_test_is_honest(make, split, seen, words):
     assert words in read(replace(made, predictions=answers)).text
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_it_says_that_a_model_learnt_from_its_validation_images(make, kept):
+    made = make(Task.CLASSES)
+    model = replace(made.model, data=made.model.data.model_copy(update={"refitted": True}))
+    # The model has them all right; the head before it has not.
+    sure = (9 * np.eye(3, dtype=np.float32))[made.predictions.labels]
+    answers = replace(
+        made.predictions,
+        split="validation",
+        logits=sure,
+        unseen_logits=made.predictions.logits if kept else None,
+    )
+    found = read(replace(made, model=model, predictions=answers)).text
+    right = (made.predictions.logits.argmax(axis=1) == made.predictions.labels).mean()
+    if kept:
+        assert "the answers of the head before it learnt from these images too" in found
+        assert f"{right:.1%} accuracy" in found
+    else:
+        assert "figures on them say nothing about others" in found
+
+
 def test_cells_of_the_matrix_open_their_images(make):
     made = make(Task.CLASSES, 60)
     found = read(made)
