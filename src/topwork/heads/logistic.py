@@ -19,8 +19,8 @@ from topwork.heads.dense import Dense, Floats, Head
 # of the penalty, since a slope that is left displaces the weights by up to slope / penalty.
 STEPS = 2000
 TOLERANCE = 1e-4
-# A slope below this share of the vectors' values is rounding.
-ROUNDING = 1e-12
+# A slope below this, or this share of the vectors' values, may be rounding.
+ROUNDING = 1e-10
 
 
 def solve(
@@ -112,7 +112,8 @@ def _regress(
     wide = vectors.astype(np.float64)
     size = float(np.sqrt(np.square(wide).mean()))
     problem.set_params(solver="newton-cg", tol=find_tolerance(penalty, size, tolerance))
-    with contextlib.suppress(ConvergenceWarning):
+    # Where warnings are errors, what rounding keeps from its tolerance stays where it was.
+    with contextlib.suppress(UserWarning, RuntimeWarning):
         problem.fit(wide, labels, weights)
     if not hasattr(problem, "n_iter_") or problem.n_iter_.max() >= steps:
         raise TopworkError(say_unsolved(penalty, steps))
@@ -131,7 +132,7 @@ def find_tolerance(penalty: float, size: float, tolerance: float = TOLERANCE) ->
         tolerance: as a share of the penalty where that is below 1, of vectors of size 1.
     """
     size = max(size, 1e-30)
-    return max(tolerance * min(penalty / size, size, 1.0), ROUNDING * size)
+    return max(tolerance * min(penalty / size, size, 1.0), ROUNDING * max(size, 1.0))
 
 
 def say_unsolved(penalty: float, steps: int = STEPS) -> str:

@@ -26,6 +26,7 @@ from topwork.core.runtime import cores
 from topwork.core.task import Task
 from topwork.data.splits import assign_strata, count_groups, make_folds, merge_rare
 from topwork.inspection.issues import LabelIssue
+from topwork.inspection.label_noise import weigh_by_noise
 from topwork.inspection.outliers import LIMIT, check_rows, robust_scale
 from topwork.metrics.conformal import check_labels
 
@@ -144,9 +145,7 @@ def score_labels(probabilities: AnyFloats, labels: AnyInts) -> NDArray[np.float6
 
     It is the share of the other in the two: q / (p + q), with p the probability of the given
     label and q the highest of the others. On real photographs with flipped labels it ranks as
-    well as 1 - p, better than (1 - p + q) / 2, and better than both if labels are flipped to a
-    class that looks alike; images beside the diagonal of the confident joint are no better
-    ranked first.
+    well as 1 - p, and better than (1 - p + q) / 2; see `benchmarks/label_noise.py`.
 
     Args:
         probabilities: (N, C), of images that the head did not see; NaN for one not judged.
@@ -173,7 +172,7 @@ def rank_classes(
     """Finds the images whose class the held-out heads contradict, the surest first.
 
     How many is what the confident joint counts beside its diagonal; which, those of the highest
-    score, as long as the head believes another class more.
+    score, as long as another class is more likely by what wrong labels look like here.
 
     Args:
         probabilities: (N, C) from `cross_predict`.
@@ -184,19 +183,20 @@ def rank_classes(
         DatasetError: they do not fit each other, or are no probabilities.
     """
     _check_names(classes, probabilities)
-    scores = score_labels(probabilities, labels)
+    joint = count_confident(probabilities, labels)
+    likely = weigh_by_noise(probabilities, labels, joint)
+    scores = score_labels(likely, labels)
     found = []
-    for index in _choose(scores, count_confident(probabilities, labels)):
-        row, given = probabilities[index].astype(np.float64), int(labels[index])
-        row[given] = -1
-        best = int(row.argmax())
+    for index in _choose(scores, joint):
+        row, given = likely[index], int(labels[index])
+        best = int(np.where(np.arange(len(row)) == given, -1, row).argmax())
         found.append(
             LabelIssue(
                 index=int(index),
                 given=classes[given],
                 suggested=classes[best],
                 given_probability=float(probabilities[index, given]),
-                suggested_probability=float(row[best]),
+                suggested_probability=float(probabilities[index, best]),
                 score=float(scores[index]),
             )
         )
