@@ -410,7 +410,7 @@ class TestGroups:
 
 @pytest.mark.slow
 def test_real_photos(reference_photos):
-    """One photograph is there twice, under two labels; six re-encoded ones are found."""
+    """One photograph is there twice, under two labels, and one besides as a part of itself."""
     paths = sorted(reference_photos.glob("*/*/*.jpg"))
     with Image.open(paths[100]) as image:
         copies = [jpeg(scaled(image, 0.5), 60), jpeg(ImageOps.mirror(image), 40)]
@@ -424,7 +424,8 @@ def test_real_photos(reference_photos):
     names = [
         Path(*paths[p].parts[-3:-1]).as_posix() for pair in own for p in (pair.first, pair.second)
     ]
-    assert names == ["train/shorts", "train/skirt"]
+    assert [pair.likeness for pair in own] == [CHANGED, NEAR]
+    assert names == ["test/dress", "train/dress", "train/shorts", "train/skirt"]
 
 
 class Counted:
