@@ -18,8 +18,9 @@ from topwork.recipes.neighbors import open_index
 from topwork.recipes.prepare import prepare_examples
 from topwork.vectors import embed as vectors
 from topwork.vectors.candidates import Effort
-from topwork.vectors.duplicates import find_duplicates, find_duplicates_cached, group_duplicates
+from topwork.vectors.duplicates import find_duplicates, group_duplicates
 from topwork.vectors.extractors import make_extractors, prepare_networks
+from topwork.vectors.known_duplicates import find_duplicates_cached
 from topwork.vectors.neighbors import Sizes, nearest, similar_pairs
 from topwork.vectors.on_disk import VectorsOnDisk, write_rows
 

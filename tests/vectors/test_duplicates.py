@@ -14,13 +14,8 @@ from topwork.images.decode import decode, image_hash, read_bytes
 from topwork.vectors import candidates, neighbors
 from topwork.vectors import duplicates as module
 from topwork.vectors.candidates import QUICK, USUAL, WHOLE, Effort
-from topwork.vectors.duplicates import (
-    Likeness,
-    Pair,
-    find_duplicates,
-    find_duplicates_cached,
-    group_duplicates,
-)
+from topwork.vectors.duplicates import Likeness, Pair, find_duplicates, group_duplicates
+from topwork.vectors.known_duplicates import find_duplicates_cached
 
 SAME, NEAR, MIRRORED, CHANGED = Likeness
 

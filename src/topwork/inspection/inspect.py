@@ -32,9 +32,10 @@ from topwork.inspection.label_issues import cross_predict, rank_classes, rank_la
 from topwork.inspection.outliers import find_class_overlaps, find_outliers, find_shifts
 from topwork.inspection.verdict_rows import list_verdict_rows
 from topwork.reports.inspection_page import render_page
-from topwork.vectors.duplicates import Pair, find_duplicates_cached, group_duplicates
+from topwork.vectors.duplicates import Pair, group_duplicates
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import make_extractors, prepare_networks
+from topwork.vectors.known_duplicates import find_duplicates_cached
 from topwork.vectors.quantize import fit_networks
 
 FOLDS = 5

@@ -32,7 +32,7 @@ def find_concentration(joint: NDArray[np.int64]) -> float:
     agree = float((wrong * (wrong - 1)).sum()) / 2 / pairs
     # Pairs of labels that go anywhere agree independently of each other, also if they share one.
     error = (chance * (1 - chance) / pairs) ** 0.5
-    return max(0.0, (agree - chance - 3 * error) / (1 - chance))
+    return max(0.0, float((agree - chance - 3 * error) / (1 - chance)))
 
 
 def weigh_by_noise(

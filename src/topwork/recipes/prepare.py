@@ -22,14 +22,10 @@ from topwork.heads.examples import Ints, LabeledVectors, RowSplit
 from topwork.images.augment import view_name
 from topwork.models.explain import See
 from topwork.vectors.candidates import QUICK, USUAL
-from topwork.vectors.duplicates import (
-    MOST_COMPARED,
-    Pair,
-    find_duplicates_cached,
-    group_duplicates,
-)
+from topwork.vectors.duplicates import MOST_COMPARED, Pair, group_duplicates
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import make_extractors
+from topwork.vectors.known_duplicates import find_duplicates_cached
 from topwork.vectors.on_disk import HELD_BYTES, Rows, concatenate_rows, select
 from topwork.vectors.quantize import Quantization
 

@@ -6,14 +6,10 @@ beside the constants were measured on the photographs that are described there.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -21,14 +17,13 @@ from topwork.core import warm_up
 from topwork.core.arrays import Floats32, Indices, Pixels
 from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import ImageError, SettingsError
-from topwork.core.files import write_file
 from topwork.core.parallel import in_threads
-from topwork.images.decode import DECODER_VERSION, Source
+from topwork.images.decode import Source
 from topwork.images.thumbnails import read_header
 from topwork.images.verify import read_unchanged
 from topwork.vectors.candidates import WHOLE, Effort, choose_threshold, pair_nearest
 from topwork.vectors.neighbors import similar_blocks
-from topwork.vectors.on_disk import Rows, key_of, select
+from topwork.vectors.on_disk import Rows, select
 from topwork.vectors.registration import Upright, register
 from topwork.vectors.same_picture import (
     COARSE,
@@ -44,8 +39,6 @@ from topwork.vectors.same_picture import (
 # All pairs of vectors are compared, which takes minutes for so many images and four times as long
 # for twice as many: by default, more images are only compared by their bytes.
 MOST_COMPARED = 100_000
-# Raise it when the same images would give other pairs.
-VERSION = "2"
 
 # Pairs that are compared at once, by coarse and by fine pictures; fine ones kept, 48 kB each.
 _BATCH = 1024
@@ -138,77 +131,6 @@ def find_duplicates(
             comparison.register(pair_nearest(chosen, effort))
     callback.on_compared(len(firsts), len(firsts))
     return sorted(same + comparison.find_indices(), key=lambda pair: (pair.first, pair.second))
-
-
-def find_duplicates_cached(
-    hashes: Sequence[str],
-    vectors: Rows,
-    sources: Sequence[Source],
-    store: Path,
-    *,
-    effort: Effort = WHOLE,
-    most: int | None = None,
-    ranges: str = "",
-    callback: Callback = SILENT,
-) -> list[Pair]:
-    """Does what `find_duplicates` does, and keeps the result in the store for the next time.
-
-    Args:
-        hashes: as for `find_duplicates`.
-        vectors: as for `find_duplicates`.
-        sources: as for `find_duplicates`.
-        store: the store's folder.
-        effort: as for `find_duplicates`.
-        most: as for `find_duplicates`.
-        ranges: as for `find_duplicates`.
-        callback: as for `find_duplicates`; not called for a result that was kept.
-
-    Raises:
-        SettingsError: as for `find_duplicates`.
-    """
-    compared = most is None or len(hashes) <= most
-    facts = DECODER_VERSION, VERSION, *effort, compared, vectors.shape, key_of(vectors)
-    digest = hashlib.sha256(" ".join([*map(str, facts), *([ranges] if ranges else [])]).encode())
-    digest.update("".join(hashes).encode())
-    path = store / "copies" / f"{digest.hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        known = [Pair(int(i), int(j), Likeness(how), float(value)) for i, j, how, value in rows]
-        if all(0 <= pair.first < pair.second < len(hashes) for pair in known):
-            return known
-    recorder = _LossRecorder(callback)
-    pairs = find_duplicates(
-        hashes,
-        vectors,
-        sources,
-        effort=effort,
-        most=most,
-        ranges=ranges,
-        callback=recorder,
-    )
-    if not recorder.lost:
-        rows = [(pair.first, pair.second, pair.likeness, pair.similarity) for pair in pairs]
-        content = json.dumps(rows).encode()
-        # If it cannot be written, it is found again the next time.
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, lambda file: file.write(content))
-    return pairs
-
-
-class _LossRecorder(Callback):
-    """Passes on what it is told, and records whether an image could not be compared."""
-
-    def __init__(self, callback: Callback) -> None:
-        self.callback = callback
-        self.lost = False
-
-    def on_compared(self, done: int, total: int) -> None:
-        self.callback.on_compared(done, total)
-
-    def on_skipped(self, index: int, reason: str) -> None:
-        self.lost = True
-        self.callback.on_skipped(index, reason)
 
 
 def group_duplicates(pairs: Sequence[Pair], count: int) -> Indices:
