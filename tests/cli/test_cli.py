@@ -400,7 +400,7 @@ def test_train_chooses_what_is_left_open_and_says_how(run, here):
     assert (search["folds"], search["replicates"]) == (True, 3)
     assert search["heads"] == 3 * search["recipes"]
     assert f"accuracy {search['mean'] * 100:.1f} ± {search['error'] * 100:.1f} %" in line
-    assert content["calibration"]["source"] == "folds"
+    assert content["calibration"]["source"] == "validation"
     card = json.loads(Path("photos.model/model.json").read_text(encoding="utf-8"))
     assert card["search"] == search
     assert card["settings"] == content["settings"]
