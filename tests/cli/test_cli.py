@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import re
@@ -47,11 +48,12 @@ def test_train_says_what_it_found_did_and_made(run, here):
     )
     assert "  train/red/page.jpg: not an image: it starts like a web page" in lines
     start = lines.index("epoch           loss       accuracy       val_loss   val_accuracy")
-    epochs = lines[start + 1 : start + 11]
-    assert [line.split()[0] for line in epochs] == [str(n) for n in range(1, 11)]
+    epochs = list(itertools.takewhile(lambda line: line.split(), lines[start + 1 :]))
+    assert [line.split()[0] for line in epochs] == [str(n + 1) for n in range(len(epochs))]
     (kept,) = [line for line in epochs if line.endswith("kept")]
-    end = " ".join(" ".join(lines[start + 11 :]).split())
-    assert f"Kept epoch {kept.split()[0]} of 10" in end
+    end = " ".join(" ".join(lines[start + 1 + len(epochs) :]).split())
+    assert f"Kept epoch {kept.split()[0]} of {len(epochs)}" in end
+    assert f"Went on from 10 epochs to {len(epochs)}, since the last was the best" in end
     assert "overfit" in end
     assert "95 % interval" in end
     assert "macro average" in end
@@ -65,7 +67,7 @@ def test_train_says_what_it_found_did_and_made(run, here):
 
 def test_train_json_is_one_object_on_stdout(run, here):
     shutil.rmtree("photos/test")
-    code, out, err = run("train", "photos", "-o", "my.model", "--json", *SMALL)
+    code, out, err = run("train", "photos", "-o", "my.model", "--json", "--epochs", 10, *SMALL)
     assert code == 0
     assert "Next: topwork predict my.model IMAGE..." in lines_of(err)
     content = json.loads(out)
@@ -87,7 +89,9 @@ def test_train_json_is_one_object_on_stdout(run, here):
     assert content["settings"]["learning_rate"] == 0.01
     assert content["calibration"]["source"] == "validation"
 
-    again = json.loads(run("train", "photos", "-o", "my.model", "--json", *SMALL)[1])
+    again = json.loads(
+        run("train", "photos", "-o", "my.model", "--json", "--epochs", 10, *SMALL)[1]
+    )
     assert again["images"] == {"embedded": 0, "reused": 36, "skipped": 0}
     assert again["history"] == content["history"]
 

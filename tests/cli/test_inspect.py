@@ -548,7 +548,7 @@ class TestCopies:
     def test_they_stay_on_one_side(self, run, twice):
         code, out, _ = run("train", "twice", *TRAIN)
         assert code == 0
-        assert "pictures that occur twice stay on one side" in words(out)
+        assert "copies of a picture stay on one side" in words(out)
         table = pq.read_table("twice.model/images.parquet").to_pydict()
         splits = dict(zip(table["name"], table["split"], strict=True))
         assert Counter(splits.values()).keys() == {"train", "validation"}

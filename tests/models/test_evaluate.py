@@ -151,7 +151,9 @@ def test_a_bf16_model_runs_in_f32_where_the_cpu_has_no_bf16(trained, photos, tmp
     (base,) = trained.model.bases
     space = replace(base.space, precision="bf16")
     model = replace(trained.model, bases=(base.model_copy(update={"space": space}),))
-    monkeypatch.setattr("topwork.models.model.resolve_precision", lambda wanted: Precision.F32)
+    monkeypatch.setattr(
+        "topwork.models.model_facts.resolve_precision", lambda wanted: Precision.F32
+    )
     assert [engine.precision for engine in model.engines] == [Precision.F32]
     found = evaluation.evaluate(model, Dataset.from_folder(photos), "test", tmp_path)
     assert len(found) == 12

@@ -24,7 +24,7 @@ from topwork.recipes.show_training import (
     show_skipped,
     show_trials,
 )
-from topwork.recipes.verdict import verdict
+from topwork.recipes.verdict import say_calibration, verdict
 from topwork.vectors.duplicates import Likeness, Pair
 
 
@@ -330,7 +330,7 @@ def test_the_division_says_what_stays_together_and_what_leaks():
 
 def test_ranges_are_said_as_wide_as_they_are():
     found = find_residuals(np.zeros((99, 1), np.float32), np.arange(99)[:, None] * 1000.0, "folds")
-    assert show_training._say_calibration(found) == (
+    assert say_calibration(found) == (
         "Ranges: 9 of 10 numbers lie within ± 89000 of the truth, measured on folds."
     )
     few = find_residuals(np.zeros((3, 2), np.float32), np.ones((3, 2)), "validation")

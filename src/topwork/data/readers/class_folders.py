@@ -46,7 +46,13 @@ def read_tree(
         DatasetError: it holds no images, its parts contradict each other, or its folders may
             be classes as well as parts.
     """
-    layout = find_layout(tree, base, meaning)
+    try:
+        layout = find_layout(tree, base, meaning)
+    except DatasetError:
+        if labelled:
+            raise
+        # What a folder means is of no matter where no label is needed.
+        layout = find_layout(tree, base, FolderMeaning.CLASSES)
     images, skipped = list[_Image](), list[Skipped]()
     if labelled:
         skipped += [Skipped(path, reason) for _, path, reason in layout.loose]
