@@ -153,7 +153,7 @@ def make_wide(task, outputs, *, size=1.0, seed=0):
 
 
 @pytest.mark.parametrize(("task", "outputs"), LOGISTIC)
-@pytest.mark.parametrize("penalty", [1e-4, 0.01])
+@pytest.mark.parametrize("penalty", [pytest.param(1e-4, marks=pytest.mark.slow), 0.01])
 @pytest.mark.parametrize("size", [0.1, 10])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_small_penalties_are_solved_to_the_end(task, outputs, penalty, size, streamed):

@@ -548,6 +548,7 @@ def _append(path, start, barrier):
         journal.add([make_record(f"key {n}", "long " * 100_000, FIT)])
 
 
+@pytest.mark.system
 def test_two_searches_that_write_at_once_leave_whole_lines(tmp_path):
     path = tmp_path / "trials.jsonl"
     context = get_context("spawn")
