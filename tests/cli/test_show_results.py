@@ -164,7 +164,7 @@ def test_a_matrix_too_wide_for_the_terminal_gives_way_to_the_worst_mistakes(caps
                     {"name": "odd\nname", "value": -0.001, "range": [None, None]},
                 ]
             },
-            "a.png: width 2.5 (1.25 to 3.75), odd\\nname -0.001 (any)",
+            "a.png: width 2.5 (1.25 to 3.75), odd\\nname -0.001 (no range: too few images)",
         ),
         ({"error": "the file is empty (0 bytes)"}, "a.png: the file is empty (0 bytes)"),
     ],

@@ -112,6 +112,10 @@ def test_evaluate_names_the_splits_there_are(trained, flat_trained, flat, photos
         evaluation.evaluate(trained.model, Dataset.from_folder(without), "test", store)
     with pytest.raises(DatasetError, match="the model was trained with all of them"):
         evaluation.evaluate(flat_trained.model, Dataset.from_folder(flat), "test", store)
+    fill(tmp_path / "others" / "red", 3, COLOURS["red"], start=800)
+    others = Dataset.from_folder(tmp_path / "others")
+    with pytest.raises(DatasetError, match="none of them is a train image of this model"):
+        evaluation.evaluate(flat_trained.model, others, "train", store)
 
 
 @pytest.mark.parametrize("count", [1, 5, 13])

@@ -29,6 +29,7 @@ import topwork
 from topwork.core.config import Preset, Settings
 from topwork.core.errors import DatasetError, ModelError, SettingsError
 from topwork.core.task import Task
+from topwork.data.checks import weigh
 from topwork.heads.dense import Dense, Head
 from topwork.recipes import train as pipeline
 
@@ -330,6 +331,12 @@ def test_weights_of_images_count_in_training(images, new_images):
     ]:
         with pytest.raises(DatasetError, match=reason):
             make().fit(paths, wrong, sample_weight=bad)
+    dataset = topwork.Dataset.from_sources(*images)
+    without = weigh(dataset, dataset.labels != 1)
+    assert [note.text for note in without.notes] == [
+        f"Every image of {dataset.classes[1]} has weight 0: nothing of it is learnt"
+    ]
+    assert weigh(dataset, np.arange(36)).notes == ()
     dataset = replace(topwork.Dataset.from_sources(*images), weights=weights.astype(np.float32))
     with pytest.raises(DatasetError, match="weights of its own"):
         make().fit(dataset, sample_weight=weights)
@@ -356,6 +363,11 @@ def test_the_others_are_answered_where_an_image_is_bad(count, fitted, images):
     assert not classifier.predict(paths, failed=failed).mask.any()
     assert failed == {}
     assert classifier.predict([b"a", b"b"], failed=failed).mask.all()
+    failed = {}
+    found = classifier.predict([None, b"no image", paths[0], float("nan")], failed=failed)
+    assert failed == {0: "there is no image", 1: failed[1], 3: "there is no image"}
+    assert found.mask.tolist() == [True, True, False, True]
+    assert found[2] == classifier.predict(paths[:1])[0]
 
 
 def test_a_prediction_needs_no_store_that_can_be_written(fitted, images, photos, tmp_path):

@@ -15,7 +15,7 @@ from topwork.heads.tuning.trials import Trial
 from topwork.metrics.conformal import find_residuals
 from topwork.metrics.history import History
 from topwork.metrics.scores import report_classes, report_labels, report_numbers
-from topwork.recipes import progress, show_training
+from topwork.recipes import progress
 from topwork.recipes.show_training import (
     next_command,
     show_dataset,
@@ -81,7 +81,7 @@ def test_the_verdict_says_what_the_curve_means(curve, words):
     )
     assert lines[2] == (
         "The epoch was chosen on these images, so the accuracy is slightly too good; that of folds "
-        "or of a test is not."
+        "is less so, that of a test not at all."
     )
     assert lines[-1].endswith(words)
     assert len(lines) == 4
@@ -246,7 +246,10 @@ def test_the_verdict_of_numbers_speaks_of_errors():
         "and the training error is 4 below validation."
     )
     lines = verdict(number_history((3, 2, 1), (4, 3, 2.5), 3), NUMBER_REPORT)
-    assert "the error is slightly too small; that of folds or of a test is not." in lines[2]
+    assert (
+        "the error is slightly too small; that of folds is less so, that of a test not at all."
+        in lines[2]
+    )
     assert lines[3].endswith("is the best: more may help, as --most-epochs 6 allows.")
     # An error far below validation is not so many points of accuracy.
     lines = verdict(number_history((3, 2, 1), (40, 30, 30.1), 2), NUMBER_REPORT)
@@ -334,4 +337,4 @@ def test_ranges_are_said_as_wide_as_they_are():
         "Ranges: 9 of 10 numbers lie within ± 89000 of the truth, measured on folds."
     )
     few = find_residuals(np.zeros((3, 2), np.float32), np.ones((3, 2)), "validation")
-    assert show_training._say_calibration(few) == ("Ranges: 3 images are too few to promise any.")
+    assert say_calibration(few) == ("Ranges: 3 images are too few to promise any.")

@@ -20,12 +20,13 @@ from topwork.models import explain
 from topwork.models.folder import load_model
 from topwork.models.gallery import load_gallery
 from topwork.models.predictions import report_logits
-from topwork.models.trust import say_trust
+from topwork.models.trust import say_kept, say_trust
 from topwork.recipes import fit_head
 from topwork.recipes import layers as layers_of_network
 from topwork.recipes import save as saving
 from topwork.recipes import train as pipeline
 from topwork.recipes.layers import describe_layers
+from topwork.reports.report.drawings import draw_curves
 
 
 def test_the_history_has_keras_names_and_an_entry_for_every_epoch(trained):
@@ -522,7 +523,10 @@ def test_validation_that_lacks_a_class_leaves_the_choice_to_folds(photos, small,
     assert history.best_epoch == history.epochs <= small.epochs
     assert found.model.validation.figures["macro_accuracy"] is None
     said = " ".join(say_trust(found.model))
-    assert "settings, epoch and calibration come from folds" in said
+    assert "so it chose nothing: what was left open, the epoch and the calibration come" in said
+    kept_by = say_kept(found.model)
+    assert kept_by == "folds chose how many, and the last is kept"
+    assert draw_curves(found.model.history, kept_by).verdict.endswith(f"was kept: {kept_by}.")
 
 
 def test_where_there_are_no_folds_either_nothing_is_chosen(photos, small, store, tmp_path):
@@ -538,4 +542,6 @@ def test_where_there_are_no_folds_either_nothing_is_chosen(photos, small, store,
     found.save(path)
     page = (path / "report.html").read_text()
     assert "Validation has no images of: red" in page and "nothing was chosen" in page
+    assert "was kept: the last, since nothing was chosen" in page
+    assert "Probabilities are not calibrated" in page and "where the temperature" not in page
     assert load_model(path).data.counts == model.data.counts

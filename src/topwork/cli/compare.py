@@ -19,7 +19,7 @@ from topwork.cli.options import (
     print_json,
     with_settings,
 )
-from topwork.core.errors import SettingsError, printable
+from topwork.core.errors import SettingsError, counted, printable
 from topwork.core.task import Task
 
 if TYPE_CHECKING:
@@ -106,8 +106,6 @@ def name_models(paths: list[Path]) -> list[str]:
 def show_comparison(console: Console, found: Comparison) -> None:
     """Prints the models, a row each, and what is to be said of each difference."""
     from rich.text import Text
-
-    from topwork.core.errors import counted
 
     for result in found.results:
         if result.predictions.seen and found.split in ("test", "all"):
@@ -219,7 +217,10 @@ def say_difference(found: Comparison, one: Difference) -> str:
             f"{100 * one.value:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}; "
             + ("right" if task is not Task.LABELS else "more decisions right")
         )
-    said += f" on {one.better} images where the other is not, and the reverse on {one.worse}. "
+    said += (
+        f" on {counted(one.better, 'image')} where the other is not, and the reverse on "
+        f"{one.worse}. "
+    )
     share = "p < 0.001" if one.p_value < 0.001 else f"p = {one.p_value:.3f}"
     many = len(found.differences)
     corrected = f", corrected for {many} comparisons" if many > 1 else ""

@@ -79,6 +79,10 @@ def report(
     found = judge(loaded, answers).report
     where = f"{split[0].upper()}{split[1:]} images:"
     console.print(say_report(where, found, loaded.classes), style="bold")
+    if answers.unseen_logits is not None:
+        console.print(
+            "These are answers of the head before it learnt from these images too.", style="dim"
+        )
     if at_hand < len(answers):
         console.print(
             f"{len(answers) - at_hand} of {len(answers)} images are not at hand, and only named in "

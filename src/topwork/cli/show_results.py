@@ -88,9 +88,11 @@ def _show_numbers(console: Console, names: tuple[str, ...], report: NumberReport
 def _say_calibration(found: CalibrationScores, report: Any) -> list[str]:
     lines = []
     if found.error is not None:
+        # A temperature of 1 changes nothing, and there is none where nothing could be measured.
+        before = f"{found.error_before:.3f} before the temperature; "
+        before = "" if found.error == found.error_before else before
         lines.append(
-            f"Calibration error {found.error:.3f} ({found.error_before:.3f} before the "
-            f"temperature; chance: {found.error_by_chance:.3f})"
+            f"Calibration error {found.error:.3f} ({before}chance: {found.error_by_chance:.3f})"
         )
     if found.answered is not None:
         share = found.answered_accuracy
@@ -249,7 +251,7 @@ def _say_pair(names: Sequence[str], texts: Sequence[str], pair: Pair) -> tuple[s
     if texts[pair.first] != texts[pair.second]:
         first = f"{texts[pair.first] or 'no label'}: {first}"
         second = f"{texts[pair.second] or 'no label'}: {second}"
-    how = f"{pair.likeness}, " if pair.likeness in ("mirrored", "changed") else ""
+    how = {"mirrored": "mirrored, ", "changed": "cut, turned or recolored: "}.get(pair.likeness, "")
     return first, f"= {how}{second}"
 
 
@@ -295,7 +297,10 @@ def _say_number(number: dict[str, Any]) -> str:
     said = f"{number['name']} {say_number(number['value'])}"
     if "range" in number:
         low, high = number["range"]
-        said += " (any)" if low is None else f" ({say_number(low)} to {say_number(high)})"
+        known = "no range: too few images"
+        if low is not None:
+            known = f"{say_number(low)} to {say_number(high)}"
+        said += f" ({known})"
     return said
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 from topwork.data.labels import LARGEST
-from topwork.data.listing import SHOWN, Split, say_left_out
+from topwork.data.listing import SHOWN, Note, Split, say_left_out
 
 if TYPE_CHECKING:
     from topwork.data.dataset import Dataset
@@ -64,7 +64,13 @@ def weigh(dataset: Dataset, weights: ArrayLike) -> Dataset:
         raise DatasetError(
             f"weights must be finite and 0 or more, received {values[bad[0]]} for image {bad[0]}"
         )
-    return replace(dataset, weights=values.astype(np.float32))
+    lost = sorted(_classes_of(dataset, values >= 0) - _classes_of(dataset, values > 0))
+    notes = dataset.notes
+    if dataset.task is not Task.NUMBER and lost:
+        names = ", ".join(dataset.classes[n] for n in lost[:SHOWN])
+        text = f"Every image of {names} has weight 0: nothing of it is learnt"
+        notes += (Note(text, doubtful=True),)
+    return replace(dataset, weights=values.astype(np.float32), notes=notes)
 
 
 def count_unlabelled(dataset: Dataset) -> int:

@@ -51,9 +51,14 @@ def _find_column(given: Any) -> Any:
     return given
 
 
+def is_missing(image: Any) -> bool:
+    """Whether there is None or NaN in an image's place."""
+    return image is None or (isinstance(image, float) and math.isnan(image))
+
+
 def _take(number: int, image: Any) -> Source:
-    if image is None or (isinstance(image, float) and math.isnan(image)):
-        raise DatasetError(f"image {number} is {image}; leave it out, and its label")
+    if is_missing(image):
+        raise DatasetError(f"image {number} is {image}; leave it out, and its label if it has one")
     if isinstance(image, str) and _URL.match(image):
         raise DatasetError(
             f"image {number} is a URL, {image!r:.200}; download it first, or give Dataset.open a "

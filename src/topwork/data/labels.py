@@ -57,7 +57,7 @@ def read_labels(
     separator = settings.label_separator or listing.separator
     task = settings.task or (Task.LABELS if several or separator is not None else None)
     if task is Task.NUMBER:
-        names = listing.label_columns or (settings.label_column or "number",)
+        names = listing.label_columns or (settings.label_column or listing.label_name or "number",)
         names = tuple(map(name_class, names))
         return task, names, *_read_numbers(texts, names)
     if task is Task.LABELS:

@@ -235,6 +235,11 @@ class Calibration:
         scores = np.ones(1, np.float32)
         return replace(self, temperature=1.0, error_after=self.error_before, scores=scores)
 
+    @property
+    def is_withheld(self) -> bool:
+        """Whether it says nothing, since no images could: see `withheld`."""
+        return len(self.scores) == 1 and bool(self.scores[0] >= 1)
+
     def probabilities(self, logits: AnyFloats) -> NDArray[np.float32]:
         """Returns calibrated probabilities, (N, C) float32, of logits (N, C)."""
         return softmax(logits, self.temperature)

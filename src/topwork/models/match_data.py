@@ -134,9 +134,13 @@ def choose_images(dataset: Dataset, chosen: Any, split: str) -> Dataset:
     """
     if chosen.any():
         return dataset.select(chosen)
-    there = sorted({*map(str, dataset.splits)}) if dataset.divided else []
+    if dataset.divided:
+        why = f"it has {', '.join(sorted({*map(str, dataset.splits)}))}"
+    elif split in (Split.TRAIN, Split.VALIDATION):
+        why = f"none of them is a {split} image of this model"
+    else:
+        why = "the model was trained with all of them"
     raise DatasetError(
-        f"no images in the split {split!r} of {dataset.root}; "
-        + (f"it has {', '.join(there)}" if there else "the model was trained with all of them")
-        + "; choose one with --split"
+        f"no images in the split {split!r} of {dataset.root or 'these'}; {why}; choose one with "
+        "--split"
     )

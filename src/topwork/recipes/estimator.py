@@ -28,6 +28,7 @@ from topwork.core.leftovers import sweep
 from topwork.core.task import Task
 from topwork.data.checks import weigh
 from topwork.data.dataset import Dataset
+from topwork.data.given_images import is_missing
 from topwork.data.listing import SHOWN, Note, Skipped
 from topwork.heads.dense import Floats
 from topwork.heads.tuning.trials import Trial
@@ -221,12 +222,26 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, X: Any, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
         check_is_fitted(self, "model_")
+        if failed is not None and isinstance(X, list | tuple):
+            there = [n for n, image in enumerate(X) if not is_missing(image)]
+            if 0 < len(there) < len(X):
+                return self._logits_of(X, there, failed)
         dataset = X if isinstance(X, Dataset) else Dataset.from_sources(X)
         try:
             return evaluation.predict_all(self.model_, dataset, self._store, failed=failed)
         except NetworkError:
             self._refuse_lost()
             raise
+
+    def _logits_of(self, images: Sequence[Any], there: list[int], failed: dict[int, str]) -> Floats:
+        """Returns logits of images some of which are missing: rows of 0 for these."""
+        reasons: dict[int, str] = {}
+        found = self._logits([images[n] for n in there], reasons)
+        failed.update(dict.fromkeys({*range(len(images))} - {*there}, "there is no image"))
+        failed.update({there[n]: reason for n, reason in reasons.items()})
+        logits = np.zeros((len(images), found.shape[1]), found.dtype)
+        logits[there] = found
+        return logits
 
     def _refuse_lost(self) -> None:
         """Says so where the networks are gone: from a store, or with the machine they were on.

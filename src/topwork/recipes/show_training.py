@@ -24,12 +24,11 @@ from topwork.metrics.missing import list_names
 from topwork.metrics.scores import finite, say_number
 from topwork.models.folder import REPORT_FILE
 from topwork.models.save import SaveReport
-from topwork.models.trust import say_trust
+from topwork.models.trust import say_kept, say_trust
 from topwork.recipes.result import TrainResult
 from topwork.recipes.verdict import (
     say_calibration,
     say_folds,
-    say_kept,
     say_mean,
     say_refit,
     verdict,
@@ -239,7 +238,7 @@ def show_trained(
         trained.report,
         solved=solved,
         classes=model.classes,
-        kept_by=say_kept(model) if lacking else None,
+        kept_by=say_kept(model),
     )
     for line in (kept, *say_folds(model), *lines, *say_refit(model)):
         console.print(Text(printable(line)))

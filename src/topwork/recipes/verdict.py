@@ -51,7 +51,8 @@ def verdict(
             "the error is slightly too small" if number else "the accuracy is slightly too good"
         )
         lines.append(
-            f"The epoch was chosen on these images, so {figure}; that of folds or of a test is not."
+            f"The epoch was chosen on these images, so {figure}; that of folds is less so, that of "
+            "a test not at all."
         )
     found = history.overfitting()
     if found is not None:
@@ -99,18 +100,11 @@ def say_refit(model: Model) -> list[str]:
     """Says that the validation images are not unseen any more, if it is so."""
     if not model.data.refitted:
         return []
-    figure = " The figure to give is that of the folds." if say_folds(model) else ""
+    figure = " The figure to give is that of a test, or of the folds." if say_folds(model) else ""
     return [
         "Then it learnt from the validation images too: what is said of them is of the head before "
         f"that.{figure}"
     ]
-
-
-def say_kept(model: Model) -> str:
-    """Says why an epoch was kept where validation, which lacks a class, chooses nothing."""
-    if model.search is None:
-        return "the last, since nothing was chosen"
-    return "folds chose how many, and the last is kept"
 
 
 def say_calibration(found: Calibration | Residuals) -> str:

@@ -62,8 +62,13 @@ class Curves:
     verdict: str
 
 
-def draw_curves(history: History) -> Curves:
-    """Draws how metric and loss went, with the kept epoch and where the head overfits."""
+def draw_curves(history: History, kept_by: str | None = None) -> Curves:
+    """Draws how metric and loss went, with the kept epoch and where the head overfits.
+
+    Args:
+        history: the record of a training.
+        kept_by: what chose the epoch, where the validation images did not.
+    """
     charts = []
     found = history.overfitting()
     if history.epochs > 1:
@@ -87,7 +92,7 @@ def draw_curves(history: History) -> Curves:
         rows=[(step, list(history.row(step).values())) for step in steps],
         kept=history.best_epoch,
         epochs=history.epochs,
-        verdict=_say_curve(history),
+        verdict=_say_curve(history, kept_by),
     )
 
 
@@ -96,9 +101,11 @@ def _name(name: str) -> str:
     return where + ("mean absolute error" if plain == "mae" else plain)
 
 
-def _say_curve(history: History) -> str:
+def _say_curve(history: History, kept_by: str | None) -> str:
     if history.epochs == 1:
         return "There is a single step, and so no epoch to choose."
+    if kept_by is not None:
+        return f"Epoch {history.best_epoch} of {history.epochs} was kept: {kept_by}."
     why = "lowest validation loss" if history.metric == "mae" else "highest validation accuracy"
     kept = f"Epoch {history.best_epoch} of {history.epochs} was kept, for its {why}. "
     found, lost = history.overfitting(), history.diverged()
@@ -136,7 +143,7 @@ class CalibrationChart:
         temperature: what the logits were divided by.
         source: where that was measured, in words.
         fitted: calibration error there, before and after; each image's by a temperature that was
-            fitted without it.
+            fitted without it. None where no images could say it.
         here: the same on these images, with the one temperature.
         by_chance: what these images show of it by chance alone.
     """
@@ -146,7 +153,7 @@ class CalibrationChart:
     unit: str
     temperature: float
     source: str
-    fitted: tuple[float, float]
+    fitted: tuple[float, float] | None
     here: tuple[float, float]
     by_chance: float
 
@@ -172,7 +179,9 @@ def draw_calibration(found: Judged) -> CalibrationChart | None:
         unit="decisions" if found.task is Task.LABELS else "images",
         temperature=calibration.temperature,
         source=_say_source(calibration.source),
-        fitted=(calibration.error_before, calibration.error_after),
+        fitted=None
+        if calibration.is_withheld
+        else (calibration.error_before, calibration.error_after),
         here=(calibration_error(first, truth), calibration_error(shown, truth)),
         by_chance=chance_error(shown),
     )

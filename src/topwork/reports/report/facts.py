@@ -151,7 +151,10 @@ def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
         return "The model learnt from these images: figures on them say nothing about others."
     advice = " For an honest test run topwork evaluate on images that were set aside."
     if model.data.refitted and split == Split.VALIDATION:
-        return _say_refitted(predictions) + advice
+        known = predictions is None or predictions.unseen_logits is not None
+        chosen = model.settings.head is not HeadKind.LOGISTIC and known
+        also = f" {_say_unlearnt(model)}" if chosen and not _lacks_classes(model) else ""
+        return _say_refitted(predictions) + also + advice
     if split != Split.VALIDATION and predictions is not None:
         return (
             f"{predictions.seen:,} of these {counted(len(predictions), 'image')} were used in "
@@ -162,7 +165,7 @@ def say_honesty(model: Model, predictions: LabeledPredictions | None) -> str:
 
 def _say_unlearnt(model: Model) -> str:
     """Says what figures on validation images are that the head did not learn from."""
-    if find_lacking(model.data.counts, Split.VALIDATION):
+    if _lacks_classes(model):
         return "The head did not learn from these images, and nothing was chosen by them."
     if model.settings.head is HeadKind.LOGISTIC:
         return (
@@ -170,6 +173,10 @@ def _say_unlearnt(model: Model) -> str:
             "them, and the figures become slightly too good."
         )
     return "The kept epoch was chosen on these images, so the figures are slightly too good."
+
+
+def _lacks_classes(model: Model) -> bool:
+    return bool(find_lacking(model.data.counts, Split.VALIDATION))
 
 
 def _say_refitted(predictions: LabeledPredictions | None) -> str:

@@ -19,6 +19,7 @@ from topwork.metrics.scores import ClassReport, LabelReport, NumberReport
 from topwork.models.explain import Explainer
 from topwork.models.model import Model
 from topwork.models.predictions import LabeledPredictions
+from topwork.models.trust import say_kept
 from topwork.reports.pages.balance import count_classes
 from topwork.reports.pages.templates import load_template
 from topwork.reports.report.cases import Case, Cases, Group, find_groups, find_unsure, find_worst
@@ -136,7 +137,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
         "exact": model.head.linear,
         "command": model.provenance.command if model.provenance else None,
         "stages": list_stages(model),
-        "curves": draw_curves(model.history),
+        "curves": draw_curves(model.history, say_kept(model)),
         "settings": list_settings(model.settings),
         "origins": list_origins(model),
         "search": say_search(model),
