@@ -9,9 +9,8 @@ demo: .venv/topwork  ## train on 1,797 real images that need no network
 
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# JAX's programs are small in these tests: optimizing takes longer than running them.
 test: .venv/dev  ## what needs nothing but Python, in about five minutes
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST)
+	$(PYTEST)
 
 test-system: .venv/dev  ## with a browser, TensorFlow, Ray, NNCF, a bucket, and other processes
 	$(PYTEST) -m 'system and not slow'
