@@ -230,6 +230,7 @@ def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
         groups=dataset.groups is not None,
         sketches=len(dataset) >= SKETCH_FROM,
     )
+    warm_up.registering()
     if heads.saved:
         warm_up.saving()
 

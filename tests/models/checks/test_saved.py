@@ -510,7 +510,7 @@ def test_an_interrupt_while_a_model_is_written_waits_until_it_is(trained, photos
 def check_precision(result, sample, precision=Precision.BF16):
     model = result.model
     checker = checking.ModelChecker(
-        result.stack, model.head, model.task, sample, model.interpolation, precision
+        result.stack, model.head, model.task, sample, model.interpolation, model.ranges, precision
     )
     return checker.compare_precision(sample), checker.warnings
 
