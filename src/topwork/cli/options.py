@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -250,7 +249,9 @@ def _find_file(text: str) -> Path:
     Raises:
         SettingsError: with the URL.
     """
-    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", text):
+    from topwork.data.remote.urls import is_url
+
+    if is_url(text):
         raise SettingsError(
             f"IMAGE: must be a file on this machine, received {show(text)}; download it first"
         )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 
 from topwork.core.errors import DatasetError
+from topwork.data.remote.urls import is_url
 from topwork.data.sources import as_source, is_one_image
 from topwork.images.decode import Source
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def take_images(given: Any) -> tuple[Source, ...]:
@@ -59,7 +57,7 @@ def is_missing(image: Any) -> bool:
 def _take(number: int, image: Any) -> Source:
     if is_missing(image):
         raise DatasetError(f"image {number} is {image}; leave it out, and its label if it has one")
-    if isinstance(image, str) and _URL.match(image):
+    if isinstance(image, str) and is_url(image):
         raise DatasetError(
             f"image {number} is a URL, {image!r:.200}; download it first, or give Dataset.open a "
             "table of URLs"
