@@ -171,8 +171,8 @@ def rank_classes(
 ) -> list[LabelIssue]:
     """Finds the images whose class the held-out heads contradict, the surest first.
 
-    How many is what the confident joint counts beside its diagonal; which, those of the highest
-    score, as long as another class is more likely by what wrong labels look like here.
+    How many is what the confident joint counts beside its diagonal; which, those for which a class
+    that the head believes more than the given one is the likeliest by what wrong labels look like.
 
     Args:
         probabilities: (N, C) from `cross_predict`.
@@ -185,22 +185,22 @@ def rank_classes(
     _check_names(classes, probabilities)
     joint = count_confident(probabilities, labels)
     likely = weigh_by_noise(probabilities, labels, joint)
-    scores = score_labels(likely, labels)
-    found = []
-    for index in _choose(scores, joint):
-        row, given = likely[index], int(labels[index])
-        best = int(np.where(np.arange(len(row)) == given, -1, row).argmax())
-        found.append(
-            LabelIssue(
-                index=int(index),
-                given=classes[given],
-                suggested=classes[best],
-                given_probability=float(probabilities[index, given]),
-                suggested_probability=float(probabilities[index, best]),
-                score=float(scores[index]),
-            )
+    rows = np.arange(len(labels))
+    # Only a label that the head believes less than another is in doubt, whatever the noise.
+    others = np.where(probabilities > probabilities[rows, labels, None], likely, 0)
+    best, highest = others.argmax(axis=1), others.max(axis=1)
+    scores = highest / (highest + likely[rows, labels])
+    return [
+        LabelIssue(
+            index=int(index),
+            given=classes[labels[index]],
+            suggested=classes[best[index]],
+            given_probability=float(probabilities[index, labels[index]]),
+            suggested_probability=float(probabilities[index, best[index]]),
+            score=float(scores[index]),
         )
-    return found
+        for index in _choose(scores, joint)
+    ]
 
 
 def rank_labels(
