@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.bases.engines.openvino import compile_network
+from topwork.bases.engines.network_cache import compile_network
 from topwork.core.config import Precision
 from topwork.core.runtime import cores, import_openvino
 

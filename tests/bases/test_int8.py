@@ -98,6 +98,14 @@ def test_every_way_to_run_it_gives_the_same_vectors(residual, pixels):
         assert np.array_equal(np.concatenate([stock(batch)[0] for batch in batches]), wanted)
 
 
+def test_a_kept_network_gives_the_same_vectors(residual, pixels, tmp_path):
+    wanted = OpenVINOEngine(residual, SIZE, Precision.INT8).run_all(pixels)
+    for _ in range(3):
+        engine = OpenVINOEngine(residual, SIZE, Precision.INT8, cache=tmp_path)
+        assert np.array_equal(engine.run_all(pixels), wanted)
+    assert [file.stat().st_size > 0 for file in tmp_path.iterdir()] == [True]
+
+
 def test_an_openvino_that_knows_no_snippets_computes_in_int8_too(residual, pixels, monkeypatch):
     compile_model = openvino.Core.compile_model
     wanted = OpenVINOEngine(residual, SIZE, Precision.INT8).run_all(pixels)

@@ -35,7 +35,8 @@ FILLING, REPLACED = ".tmp", ".old"
 
 # The folders of a store where temporary files can be, and how deep below each.
 _DEPTHS = {
-    "vectors": 1, "bases": 0, "remote": 1, "archives": 0, "copies": 0, "inspections": 0,
+    "vectors": 1, "bases": 0, "compiled": 0, "remote": 1, "archives": 0, "copies": 0,
+    "inspections": 0,
 }  # fmt: skip
 
 _PROC = Path("/proc")

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topwork.bases.engines import open_features
+from topwork.bases.engines import COMPILED, open_features
 from topwork.core.arrays import Floats32, Pixels
-from topwork.core.config import Precision
+from topwork.core.config import Precision, default_store
 from topwork.core.errors import SettingsError
 from topwork.core.task import Task
 from topwork.data.listing import SHOWN
@@ -337,6 +337,7 @@ def open_networks(files: Sequence[NetworkFile], bases: Sequence[BaseInfo]) -> li
             Precision(base.local_space.precision),
             output=file.output,
             flip=file.flip,
+            cache=default_store() / COMPILED,
         )
         for file, base in zip(files, bases, strict=True)
     ]

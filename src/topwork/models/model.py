@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import name_inputs
-from topwork.bases.engines import OpenVINOEngine
+from topwork.bases.engines import COMPILED, OpenVINOEngine
 from topwork.core import warm_up
 from topwork.core.arrays import Floats32, Pixels
-from topwork.core.config import Interpolation, Precision, Settings
+from topwork.core.config import Interpolation, Precision, Settings, default_store
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.core.task import Task
@@ -192,6 +192,7 @@ class Model:
         return self.quick_engines if count <= QUICK else self.engines
 
     def _compile(self, **options: int) -> tuple[OpenVINOEngine, ...]:
+        cache = default_store() / COMPILED
         return tuple(
             OpenVINOEngine(
                 file.path,
@@ -199,6 +200,7 @@ class Model:
                 Precision(base.local_space.precision),
                 output=file.output,
                 flip=file.flip,
+                cache=cache,
                 **options,
             )
             for base, file in zip(self.bases, self.networks, strict=True)

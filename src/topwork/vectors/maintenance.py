@@ -53,6 +53,7 @@ LIMITS = Limits()
 # What a store holds besides vectors, by its folders.
 KINDS = {
     "bases": "built networks",
+    "compiled": "compiled networks",
     "remote": "downloads",
     "archives": "unpacked archives",
     "programs": "compiled programs",

@@ -11,16 +11,26 @@ from numpy.typing import NDArray
 
 from topwork.bases import flip_network
 from topwork.bases.engines.compiled import Compiled
-from topwork.bases.engines.openvino import compile_network, mapped_errors, prune
+from topwork.bases.engines.network_cache import compile_cached
+from topwork.bases.engines.openvino import mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+# Says of an output in which order its axes are, also after the network was kept.
+_CHANNELS_FIRST = "channels_first"
+
 
 def open_features(
-    path: Path, image_size: int, precision: Precision, *, output: str | None, flip: bool
+    path: Path,
+    image_size: int,
+    precision: Precision,
+    *,
+    output: str | None,
+    flip: bool,
+    cache: Path | None = None,
 ) -> Callable[[Pixels], Floats]:
     """Compiles a network up to the features that its vectors are the mean of.
 
@@ -30,6 +40,7 @@ def open_features(
         precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output with its vectors, or None for the first.
         flip: whether to take the mean over an image and its mirror, if the file does not do so.
+        cache: folder of compiled networks, see `network_cache`; None to compile it anew.
 
     Returns:
         A function, for any thread, from pixels (S, S, 3) uint8 to features (s, s, D) float32.
@@ -38,26 +49,30 @@ def open_features(
     Raises:
         NetworkError: the file is missing or damaged, or has no pooling.
     """
-    axes: list[int] = []
+    openvino = import_openvino()
+
+    def make(core: Any) -> Any:
+        model = prune(core.read_model(path), output)
+        if flip:
+            flip_network(model)
+        pooling = _find_pooling(model)
+        features = pooling.input_value(0)
+        axes = pooling.input_value(1).get_node().get_data()
+        model = openvino.Model([openvino.opset13.result(features)], model.get_parameters())
+        edit = openvino.preprocess.PrePostProcessor(model)
+        edit.input().tensor().set_element_type(openvino.Type.u8)
+        edit.output().tensor().set_element_type(openvino.Type.f32)
+        model = edit.build()
+        model.reshape([1, image_size, image_size, 3])
+        if sorted(int(axis) % 4 for axis in axes) == [2, 3]:
+            model.output(0).set_names({_CHANNELS_FIRST})
+        return model
 
     def compile() -> Any:
-        openvino = import_openvino()
+        core, hints = openvino.Core(), {"PERFORMANCE_HINT": "LATENCY"}
+        asked = "features", output, flip, image_size
         with mapped_errors(path):
-            core = openvino.Core()
-            model = prune(core.read_model(path), output)
-            if flip:
-                flip_network(model)
-            pooling = _find_pooling(model)
-            features = pooling.input_value(0)
-            found = pooling.input_value(1).get_node().get_data()
-            axes[:] = sorted(int(axis) % 4 for axis in found)
-            model = openvino.Model([openvino.opset13.result(features)], model.get_parameters())
-            edit = openvino.preprocess.PrePostProcessor(model)
-            edit.input().tensor().set_element_type(openvino.Type.u8)
-            edit.output().tensor().set_element_type(openvino.Type.f32)
-            model = edit.build()
-            model.reshape([1, image_size, image_size, 3])
-            return compile_network(core, model, precision, {"PERFORMANCE_HINT": "LATENCY"})
+            return compile_cached(core, path, precision, hints, asked, lambda: make(core), cache)
 
     compiled = Compiled(compile)
 
@@ -65,7 +80,7 @@ def open_features(
         request = compiled.open_request()
         request.infer({0: pixels[None]})
         found = request.get_output_tensor(0).data
-        if axes == [2, 3]:  # channels first
+        if _CHANNELS_FIRST in compiled.get().output(0).get_names():
             found = found.transpose(0, 2, 3, 1)
         if len(found) == 2:
             return np.asarray((found[0] + found[1, :, ::-1]) / 2, np.float32)

@@ -19,6 +19,7 @@ import numpy as np
 from topwork.bases import flip_network
 from topwork.bases.engines.compiled import Compiled
 from topwork.bases.engines.engine import Floats, Pixels, Tag
+from topwork.bases.engines.network_cache import compile_cached, compile_network, has_bf16
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
 from topwork.core.runtime import cores, import_openvino
@@ -34,37 +35,13 @@ def resolve_precision(wanted: Precision) -> Precision:
     """
     if wanted in (Precision.F32, Precision.INT8):
         return wanted
-    able = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = has_bf16()
     if wanted is Precision.BF16 and not able:
         raise SettingsError(
             "precision: bf16 needs a CPU with bf16 arithmetic (AVX512-BF16 or AMX), and this "
             "one has none; use auto or f32"
         )
     return Precision.BF16 if able else Precision.F32
-
-
-def compile_network(core: Any, model: Any, precision: Precision, hints: dict[str, str]) -> Any:
-    """Compiles a network for this CPU, so that it computes in a precision.
-
-    What of an int8 network is not in bytes is computed in bf16 where the CPU has it. Where its
-    shapes are known beforehand, OpenVINO would also round what it turns into bytes to bf16 first,
-    in kernels that it generates itself ("snippets"). With a free batch, as most people run a
-    file, it does not, and one level of 255 grows from layer to layer: features of Xception then
-    differ by a tenth of the largest. Without those kernels, which are no faster here, they are the
-    same bit for bit.
-
-    Raises:
-        RuntimeError: OpenVINO does not compile it.
-    """
-    if precision is not Precision.INT8:
-        hints = hints | {"INFERENCE_PRECISION_HINT": str(precision)}
-        return core.compile_model(model, "CPU", hints)
-    hints = hints | {"INFERENCE_PRECISION_HINT": str(resolve_precision(Precision.AUTO))}
-    try:
-        return core.compile_model(model, "CPU", hints | {"SNIPPETS_MODE": "DISABLE"})
-    except RuntimeError:
-        # Not among its documented properties: another version may lack it, and computes as well.
-        return core.compile_model(model, "CPU", hints)
 
 
 class OpenVINOEngine:
@@ -80,6 +57,7 @@ class OpenVINOEngine:
         batch_size: images per request; every request has this static shape.
         streams: requests that run at the same time; one per core if not given.
         threads: cores to use, and not to be pinned to, beside other processes; all if not given.
+        cache: folder of compiled networks, see `network_cache`; None to compile it anew.
 
     Raises:
         NetworkError: the file is missing, damaged or not such a network.
@@ -96,6 +74,7 @@ class OpenVINOEngine:
         batch_size: int = BATCH_SIZE,
         streams: int | None = None,
         threads: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         self.image_size = image_size
         self.precision = precision
@@ -112,20 +91,27 @@ class OpenVINOEngine:
             # Pinned, the threads of every process would start on the same cores.
             hints |= {"INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
 
+        openvino = import_openvino()
+        shape = [batch_size, image_size, image_size, 3]
+
+        def make(core: Any) -> Any:
+            model = prune(core.read_model(path), output)
+            _check_size(model, image_size)
+            # Pixels are bytes: converting them inside the network moves a quarter of the data.
+            edit = openvino.preprocess.PrePostProcessor(model)
+            edit.input().tensor().set_element_type(openvino.Type.u8)
+            model = edit.build()
+            if flip:
+                flip_network(model)
+            model.reshape(shape)
+            return model
+
         def compile() -> Any:
-            openvino = import_openvino()
+            core, asked = openvino.Core(), ("vectors", output, flip, *shape)
             with mapped_errors(path):
-                core = openvino.Core()
-                model = prune(core.read_model(path), output)
-                _check_size(model, image_size)
-                # Pixels are bytes: converting them inside the network moves a quarter of the data.
-                edit = openvino.preprocess.PrePostProcessor(model)
-                edit.input().tensor().set_element_type(openvino.Type.u8)
-                model = edit.build()
-                if flip:
-                    flip_network(model)
-                model.reshape([batch_size, image_size, image_size, 3])
-                return compile_network(core, model, precision, hints)
+                return compile_cached(
+                    core, path, precision, hints, asked, lambda: make(core), cache
+                )
 
         self._compiled = Compiled(compile)
 
