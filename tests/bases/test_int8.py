@@ -6,7 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from topwork.bases import int8
-from topwork.bases.engines import OpenVINOEngine, open_features, run_file
+from topwork.bases.engines import NetworkCache, OpenVINOEngine, open_features, run_file
 from topwork.core.child_process import ask_nncf
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
@@ -101,7 +101,7 @@ def test_every_way_to_run_it_gives_the_same_vectors(residual, pixels):
 def test_a_kept_network_gives_the_same_vectors(residual, pixels, tmp_path):
     wanted = OpenVINOEngine(residual, SIZE, Precision.INT8).run_all(pixels)
     for _ in range(3):
-        engine = OpenVINOEngine(residual, SIZE, Precision.INT8, cache=tmp_path)
+        engine = OpenVINOEngine(residual, SIZE, Precision.INT8, cache=NetworkCache(tmp_path))
         assert np.array_equal(engine.run_all(pixels), wanted)
     assert [file.stat().st_size > 0 for file in tmp_path.iterdir()] == [True]
 

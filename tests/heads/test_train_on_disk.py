@@ -76,7 +76,7 @@ BALANCED = {"class_weight": "balanced", "label_smoothing": 0.1}
     ("task", "options"),
     [
         (Task.CLASSES, PLAIN),
-        (Task.CLASSES, NORMALIZED),
+        pytest.param(Task.CLASSES, NORMALIZED, marks=pytest.mark.system),
         (Task.BINARY, INNER),
         (Task.LABELS, BALANCED),
         (Task.NUMBER, NORMALIZED),
@@ -92,7 +92,7 @@ def test_with_one_block_the_history_is_that_of_vectors_in_memory(task, options, 
         assert_close(fit, other, 2e-5)
 
 
-@pytest.mark.parametrize("rows", [16, 64])
+@pytest.mark.parametrize("rows", [pytest.param(16, marks=pytest.mark.system), 64])
 def test_with_many_blocks_the_accuracy_is_as_good_though_images_lie_class_by_class(tmp_path, rows):
     differences = []
     for seed in range(6):

@@ -88,7 +88,14 @@ def test_a_replaced_model_is_taken_and_no_request_is_lost(open_site, own, other,
     assert len([line for line in lines if line.startswith("topwork_model_info{")]) == 1
 
 
-@pytest.mark.parametrize("way", ["cut", "changed", "json", "schema"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "cut",
+        "json",
+        *(pytest.param(way, marks=pytest.mark.system) for way in ("changed", "schema")),
+    ],
+)
 def test_a_damaged_one_is_refused_and_the_old_one_goes_on(
     open_site, own, other, tmp_path, caplog, way
 ):

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topwork.bases.engines import COMPILED, open_features
+from topwork.bases.engines import NetworkCache, open_features
 from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Precision, default_store
 from topwork.core.errors import SettingsError
@@ -337,7 +337,7 @@ def open_networks(files: Sequence[NetworkFile], bases: Sequence[BaseInfo]) -> li
             Precision(base.local_space.precision),
             output=file.output,
             flip=file.flip,
-            cache=default_store() / COMPILED,
+            cache=NetworkCache.of_store(default_store(), file.content),
         )
         for file, base in zip(files, bases, strict=True)
     ]

@@ -171,7 +171,7 @@ def load_model(path: Path | str) -> Model:
         calibration=calibration,
         search=card.search,
         images=images,
-        networks=_find_networks(folder, len(card.members)),
+        networks=_find_networks(folder, card),
         versions=card.versions,
         provenance=card.making,
         class_labels=card.class_labels,
@@ -226,9 +226,16 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{path} is damaged: {error}; {RETRAIN}") from error
 
 
-def _find_networks(folder: Path, count: int) -> tuple[NetworkFile, ...]:
+def _find_networks(folder: Path, card: Card) -> tuple[NetworkFile, ...]:
+    """Returns the networks of a model whose files are those that were saved."""
+    count = len(card.members)
     names = [f"vectors_{n}" for n in range(1, count + 1)] if count > 1 else ["vectors"]
-    return tuple(NetworkFile(folder / OPENVINO_FILE, name, flip=False) for name in names)
+    # What was written for one space by one version of Topwork computes the same in every model.
+    makers = [card.versions.get(name) for name in ("topwork", "keras", "openvino")]
+    return tuple(
+        NetworkFile(folder / OPENVINO_FILE, name, flip=False, content=repr((makers, base.space)))
+        for name, base in zip(names, card.members, strict=True)
+    )
 
 
 def _read_head(path: Path, card: Card) -> Head:

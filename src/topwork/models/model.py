@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import name_inputs
-from topwork.bases.engines import COMPILED, OpenVINOEngine
+from topwork.bases.engines import NetworkCache, OpenVINOEngine
 from topwork.core import warm_up
 from topwork.core.arrays import Floats32, Pixels
 from topwork.core.config import Interpolation, Precision, Settings, default_store
@@ -192,7 +192,6 @@ class Model:
         return self.quick_engines if count <= QUICK else self.engines
 
     def _compile(self, **options: int) -> tuple[OpenVINOEngine, ...]:
-        cache = default_store() / COMPILED
         return tuple(
             OpenVINOEngine(
                 file.path,
@@ -200,7 +199,7 @@ class Model:
                 Precision(base.local_space.precision),
                 output=file.output,
                 flip=file.flip,
-                cache=cache,
+                cache=NetworkCache.of_store(default_store(), file.content),
                 **options,
             )
             for base, file in zip(self.bases, self.networks, strict=True)

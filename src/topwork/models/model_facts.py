@@ -67,11 +67,14 @@ class NetworkFile:
         path: an OpenVINO file.
         output: the name of its output, None if it is the only one.
         flip: whether the mean over image and mirror has still to be taken.
+        content: says what it computes, equal for files that compute the same; "" if that is not
+            known.
     """
 
     path: Path
     output: str | None
     flip: bool
+    content: str = ""
 
 
 def find_networks(stack: Stack) -> tuple[NetworkFile, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from topwork.bases import Network, Stack, find_all_weights, parse_bases, prepare_stack
 from topwork.bases.engines import (
-    COMPILED,
     Engine,
     KerasEngine,
+    NetworkCache,
     OpenVINOEngine,
     has_accelerator,
     resolve_precision,
@@ -85,8 +85,13 @@ def make_extractors(
             precision, flip = Precision(space.precision), space.view == FLIP
             if kind is EngineKind.KERAS:
                 return KerasEngine(network.folder, network.image_size, precision, flip=flip)
-            size, cache = network.image_size, store / COMPILED
-            return OpenVINOEngine(network.vectors_path, size, precision, flip=flip, cache=cache)
+            return OpenVINOEngine(
+                network.vectors_path,
+                network.image_size,
+                precision,
+                flip=flip,
+                cache=NetworkCache.of_store(store),
+            )
 
         run_remotely = None
         if kind is EngineKind.RAY:

@@ -8,7 +8,7 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from topwork.bases.engines import OpenVINOEngine, open_features
+from topwork.bases.engines import NetworkCache, OpenVINOEngine, open_features
 from topwork.bases.engines.network_cache import compile_cached
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError
@@ -48,6 +48,7 @@ def network(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path):
+    (tmp_path / "store").mkdir()
     return tmp_path / "store" / "compiled"
 
 
@@ -69,8 +70,9 @@ def make_pixels(count=5):
     return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
 
 
-def run(path, cache, precision=Precision.F32, **options):
+def run(path, folder, precision=Precision.F32, **options):
     options = {"output": "vectors"} | options
+    cache = folder and NetworkCache(folder)
     return OpenVINOEngine(path, SIDE, precision, cache=cache, **options).run_all(make_pixels())
 
 
@@ -152,12 +154,16 @@ def test_a_damaged_one_is_compiled_again_and_replaced(network, cache, compiled, 
     assert len(file.read_bytes()) == pytest.approx(len(content), rel=0.01)
 
 
-def test_where_none_can_be_kept_it_is_compiled(network, tmp_path, compiled):
-    (tmp_path / "store").write_text("a file, no folder")
+@pytest.mark.parametrize("store", ["none", "a file"])
+def test_where_none_can_be_kept_it_is_compiled(network, tmp_path, compiled, store):
+    if store == "a file":
+        (tmp_path / store).write_text("no folder")
+    before = sorted(tmp_path.iterdir())
     wanted = run(network, None)
     for _ in range(3):
-        assert np.array_equal(run(network, tmp_path / "store" / "compiled"), wanted)
+        assert np.array_equal(run(network, tmp_path / store / "compiled"), wanted)
     assert len(compiled) == 4
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_missing_or_damaged_network_is_still_an_error(network, cache):
@@ -170,15 +176,32 @@ def test_a_missing_or_damaged_network_is_still_an_error(network, cache):
         run(network, cache)
 
 
+def test_of_the_same_content_one_is_kept_wherever_its_file_lies(network, cache, compiled, tmp_path):
+    wanted = run(network, None)
+    compiled.clear()
+    for name, times in (("a", 1), ("b", 2), ("c", 2)):
+        path = tmp_path / name / "network.xml"
+        path.parent.mkdir()
+        for suffix in (".xml", ".bin"):
+            shutil.copyfile(network.with_suffix(suffix), path.with_suffix(suffix))
+        kept = NetworkCache.of_store(cache.parent, "the network")
+        engine = OpenVINOEngine(path, SIDE, Precision.F32, output="vectors", cache=kept)
+        assert np.array_equal(engine.run_all(make_pixels()), wanted)
+        assert len(compiled) == times
+    assert len([*cache.iterdir()]) == 1
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(NetworkError, match=r"cannot load the network .*network\.xml"):
+        OpenVINOEngine(path, SIDE, Precision.F32, output="vectors", cache=kept)
+
+
 def test_those_that_were_not_used_the_longest_are_removed(network, cache):
     core = openvino.Core()
 
     def compile(name, most_bytes):
         options = {"NUM_STREAMS": "1"}
         make = lambda: core.read_model(network)  # noqa: E731
-        compile_cached(
-            core, network, Precision.F32, options, (name,), make, cache, most_bytes=most_bytes
-        )
+        kept = NetworkCache(cache, most_bytes=most_bytes)
+        compile_cached(core, network, Precision.F32, options, (name,), make, kept)
 
     for name in ("first", "second", "first", "second"):
         compile(name, 1 << 30)
@@ -203,6 +226,6 @@ def test_features_that_were_kept_are_the_same(tmp_path, cache, compiled, channel
     assert wanted.shape == (SIDE, SIDE, 8)
     compiled.clear()
     for times in (1, 2, 2):
-        see = open_features(path, SIDE, Precision.F32, cache=cache, **options)
+        see = open_features(path, SIDE, Precision.F32, cache=NetworkCache(cache), **options)
         assert np.array_equal(see(pixels), wanted)
         assert len(compiled) == times

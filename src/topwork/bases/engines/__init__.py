@@ -8,13 +8,13 @@ keeps what OpenVINO compiled.
 from topwork.bases.engines.engine import Engine
 from topwork.bases.engines.features import open_features
 from topwork.bases.engines.keras import KerasEngine, has_accelerator
-from topwork.bases.engines.network_cache import COMPILED
+from topwork.bases.engines.network_cache import NetworkCache
 from topwork.bases.engines.openvino import OpenVINOEngine, resolve_precision, run_file, run_outputs
 
 __all__ = [
-    "COMPILED",
     "Engine",
     "KerasEngine",
+    "NetworkCache",
     "OpenVINOEngine",
     "has_accelerator",
     "open_features",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.bases import flip_network
 from topwork.bases.engines.compiled import Compiled
-from topwork.bases.engines.network_cache import compile_cached
+from topwork.bases.engines.network_cache import NetworkCache, compile_cached
 from topwork.bases.engines.openvino import mapped_errors, prune
 from topwork.core.config import Precision
 from topwork.core.runtime import import_openvino
@@ -30,7 +30,7 @@ def open_features(
     *,
     output: str | None,
     flip: bool,
-    cache: Path | None = None,
+    cache: NetworkCache | None = None,
 ) -> Callable[[Pixels], Floats]:
     """Compiles a network up to the features that its vectors are the mean of.
 
@@ -40,7 +40,7 @@ def open_features(
         precision: `bf16`, `f32`, or `int8` for a file in int8.
         output: name of the output with its vectors, or None for the first.
         flip: whether to take the mean over an image and its mirror, if the file does not do so.
-        cache: folder of compiled networks, see `network_cache`; None to compile it anew.
+        cache: keeps it for the next process; None to compile it anew.
 
     Returns:
         A function, for any thread, from pixels (S, S, 3) uint8 to features (s, s, D) float32.

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,56 @@ MOST_BYTES = 1 << 30
 CompileNetwork = Callable[[dict[str, str]], Any]
 
 
+@dataclass(frozen=True)
+class NetworkCache:
+    """Where compiled networks are kept, and what tells one from another.
+
+    Attributes:
+        folder: of the files; made if its parent is there: who only predicts gets no store.
+        content: says what the network computes, whichever file it is in; "" if only its file does,
+            which is told by its path, size, inode and times.
+        most_bytes: the size that the folder may have.
+    """
+
+    folder: Path
+    content: str = ""
+    most_bytes: int = MOST_BYTES
+
+    @classmethod
+    def of_store(cls, store: Path, content: str = "") -> NetworkCache:
+        """Returns that of a store; see the attributes."""
+        return cls(store / COMPILED, content)
+
+    def find_file(self, path: Path, *facts: object) -> Path:
+        """Returns where a network is kept.
+
+        Args:
+            path: the network's file, OpenVINO IR.
+            facts: what it is compiled with.
+        """
+        found: list[object] = [VERSION, *facts, self.content]
+        for file in () if self.content else (path, path.with_suffix(".bin")):
+            found.append(str(file.absolute()))
+            with contextlib.suppress(OSError):  # OpenVINO says what is missing
+                status = file.stat()
+                found += [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        digest = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
+        return self.folder / f"{digest[:32]}.blob"
+
+    def prune(self) -> None:
+        """Removes what was not used the longest, until the folder is as small as it has to be.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        left = self.most_bytes
+        stats = {file: file.stat() for file in self.folder.glob("*.blob")}
+        for file in sorted(stats, key=lambda file: stats[file].st_mtime_ns, reverse=True):
+            left -= stats[file].st_size
+            if left < 0:
+                file.unlink(missing_ok=True)
+
+
 def compile_cached(
     core: Any,
     path: Path,
@@ -36,9 +87,7 @@ def compile_cached(
     hints: dict[str, str],
     asked: tuple[object, ...],
     make: Callable[[], Any],
-    folder: Path | None,
-    *,
-    most_bytes: int = MOST_BYTES,
+    cache: NetworkCache | None,
 ) -> Any:
     """Compiles a network for this CPU, or reads it as it was compiled before.
 
@@ -49,16 +98,18 @@ def compile_cached(
         hints: properties of OpenVINO.
         asked: what else `make` depends on, besides the file.
         make: reads and edits the network; called only if it has to be compiled.
-        folder: where compiled networks are kept; None to keep none. That they cannot be is no
+        cache: where compiled networks are kept; None to keep none. That they cannot be is no
             error.
-        most_bytes: the size that the folder may have.
 
     Raises:
         RuntimeError: OpenVINO does not read or compile the file.
     """
-    if folder is None:
+    if cache is None or not (path.exists() and path.with_suffix(".bin").exists()):
         return compile_network(core, make(), precision, hints)
-    kept = folder / f"{_identify(core, path, precision, hints, asked)}.blob"
+    device = [core.get_property("CPU", "FULL_DEVICE_NAME")]
+    device += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    versions = import_openvino().__version__, device
+    kept = cache.find_file(path, versions, str(precision), sorted(hints.items()), asked)
     content = b""
     with contextlib.suppress(OSError):
         content = kept.read_bytes()
@@ -72,10 +123,10 @@ def compile_cached(
     seen = kept.exists()
     network = compile_network(core, make(), precision, hints)
     with contextlib.suppress(OSError, RuntimeError):
-        folder.mkdir(parents=True, exist_ok=True)
+        cache.folder.mkdir(exist_ok=True)
         content = network.export_model().getvalue() if seen else b""
         write_file(kept, lambda file: file.write(content))
-        _prune(folder, most_bytes)
+        cache.prune()
     return network
 
 
@@ -109,28 +160,3 @@ def _with_properties(precision: Precision, hints: dict[str, str], make: CompileN
 def has_bf16() -> bool:
     """Whether this CPU has bf16 arithmetic."""
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _identify(
-    core: Any, path: Path, precision: Precision, hints: dict[str, str], asked: tuple[object, ...]
-) -> str:
-    """Returns a hash of all that decides how a network is compiled."""
-    facts: list[object] = [VERSION, import_openvino().__version__, str(precision), *asked]
-    facts += [core.get_property("CPU", "FULL_DEVICE_NAME")]
-    facts += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    facts += [str(path.absolute()), *sorted(hints.items())]
-    for file in (path, path.with_suffix(".bin")):
-        with contextlib.suppress(OSError):  # OpenVINO says what is missing
-            status = file.stat()
-            facts += [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _prune(folder: Path, most_bytes: int) -> None:
-    """Removes what was not used the longest, until the folder is as small as it has to be."""
-    left = most_bytes
-    stats = {file: file.stat() for file in folder.glob("*.blob")}
-    for file in sorted(stats, key=lambda file: stats[file].st_mtime_ns, reverse=True):
-        left -= stats[file].st_size
-        if left < 0:
-            file.unlink(missing_ok=True)

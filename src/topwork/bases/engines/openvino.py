@@ -19,7 +19,12 @@ import numpy as np
 from topwork.bases import flip_network
 from topwork.bases.engines.compiled import Compiled
 from topwork.bases.engines.engine import Floats, Pixels, Tag
-from topwork.bases.engines.network_cache import compile_cached, compile_network, has_bf16
+from topwork.bases.engines.network_cache import (
+    NetworkCache,
+    compile_cached,
+    compile_network,
+    has_bf16,
+)
 from topwork.core.config import Precision
 from topwork.core.errors import NetworkError, SettingsError
 from topwork.core.runtime import cores, import_openvino
@@ -57,7 +62,7 @@ class OpenVINOEngine:
         batch_size: images per request; every request has this static shape.
         streams: requests that run at the same time; one per core if not given.
         threads: cores to use, and not to be pinned to, beside other processes; all if not given.
-        cache: folder of compiled networks, see `network_cache`; None to compile it anew.
+        cache: keeps it for the next process; None to compile it anew.
 
     Raises:
         NetworkError: the file is missing, damaged or not such a network.
@@ -74,7 +79,7 @@ class OpenVINOEngine:
         batch_size: int = BATCH_SIZE,
         streams: int | None = None,
         threads: int | None = None,
-        cache: Path | None = None,
+        cache: NetworkCache | None = None,
     ) -> None:
         self.image_size = image_size
         self.precision = precision
