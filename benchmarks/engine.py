@@ -32,7 +32,8 @@ from topwork.images.decode import decode, image_hash, read_bytes
 from topwork.vectors.embed import embed_images
 from topwork.vectors.extractors import FeatureExtractor, make_space, prepare_networks
 from topwork.vectors.quantize import fit_networks
-from topwork.vectors.store import Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import VectorStore
 
 ROUNDS = 5
 READY = 128  # decoded images that the base alone runs over, again and again

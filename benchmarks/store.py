@@ -25,7 +25,8 @@ import json, re, sys, time
 from hashlib import sha256
 from pathlib import Path
 import numpy as np
-from topwork.vectors.store import Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import VectorStore
 from topwork.vectors.embed_job import plan
 
 root, count, new, length = Path(sys.argv[1]), *map(int, sys.argv[2:5])
@@ -85,7 +86,8 @@ def main() -> None:
 def _fill(root: Path, count: int, length: int) -> None:
     import numpy as np
 
-    from topwork.vectors.store import Space, VectorStore
+    from topwork.vectors.space import Space
+    from topwork.vectors.store import VectorStore
 
     store = VectorStore(root, Space("bench", "", 1, "1", "1", "sampled", "f32"), length)
     values = np.random.default_rng(0).normal(size=(_PART, length)).astype(np.float32)

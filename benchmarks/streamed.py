@@ -27,7 +27,8 @@ from topwork.heads.examples import LabeledVectors, RowSplit
 from topwork.heads.train import train_heads
 from topwork.vectors.embed_job import PART_VECTORS
 from topwork.vectors.on_disk import Rows, copy_to_disk
-from topwork.vectors.store import Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import VectorStore
 
 SPACE = Space("synthetic", "0" * 64, 224, "1", "1", "bilinear", "f32")
 HELD_OUT = 10

@@ -30,11 +30,14 @@ def pytest_configure(config):
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.fixture(autouse=True)
-def _quiet_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("TOPWORK_STORE", str(shared_folder(tmp_path_factory) / "store"))
-    monkeypatch.setenv("KERAS_HOME", str(shared_folder(tmp_path_factory) / "keras"))
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_home(tmp_path_factory):
+    """For the whole session: fixtures that are made once predict too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPWORK_STORE", str(shared_folder(tmp_path_factory) / "store"))
+        patch.setenv("KERAS_HOME", str(shared_folder(tmp_path_factory) / "keras"))
+        patch.delenv("KERAS_BACKEND", raising=False)
+        yield
 
 
 def shared_folder(tmp_path_factory):

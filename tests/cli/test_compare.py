@@ -14,7 +14,7 @@ from topwork.models import compare as comparison
 from topwork.models.compare import Comparison, Difference, Disagreement, ModelResult
 from topwork.models.model_facts import Provenance
 from topwork.recipes import train as pipeline
-from topwork.recipes.progress import make_console
+from topwork.recipes.console import make_console
 
 
 @pytest.fixture(scope="module")

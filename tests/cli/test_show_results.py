@@ -7,7 +7,7 @@ import pytest
 from topwork.cli.show_results import show_confusion, show_evaluation, show_prediction
 from topwork.metrics.scores import report_classes, report_labels, report_numbers
 from topwork.models.evaluate import CalibrationScores, Evaluation
-from topwork.recipes.progress import make_console
+from topwork.recipes.console import make_console
 
 REPORT = report_classes(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2)
 

@@ -17,6 +17,7 @@ from topwork.heads.dense import Head
 from topwork.images.decode import image_hash
 from topwork.metrics.calibration import calibration_error
 from topwork.metrics.conformal import find_residuals
+from topwork.models import answers
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import load_model
 from topwork.models.model import QUICK
@@ -124,7 +125,7 @@ def test_predictions_come_in_chunks_and_in_order(trained, count):
     images = [encode(picture(colours[n % 3], seed=n)) for n in range(count)]
     if count > 4:
         images[3] = b"broken"
-    chunks = list(evaluation.predict(trained.model, images, chunk=4))
+    chunks = list(answers.predict(trained.model, images, chunk=4))
     assert [start for start, _ in chunks] == list(range(0, count, 4))
     logits = np.full((count, 3), np.nan, np.float32)
     failed = {}
@@ -399,5 +400,5 @@ def test_unreadable_images_have_no_answer_whatever_the_task(trained, tmp_path):
     for task in Task:
         model = as_task(trained.model, task, 1 if task is Task.BINARY else 3)
         found = model.predict([tmp_path / "bad.png"])
-        assert [*evaluation.answer(model, found, 3)] == []
+        assert [*answers.answer(model, found, 3)] == []
         assert found.failed == {0: "the file is empty (0 bytes)"}

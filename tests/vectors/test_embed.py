@@ -28,7 +28,8 @@ from topwork.vectors import embed_job, extractors, image_tasks
 from topwork.vectors.embed import embed_images
 from topwork.vectors.embed_job import Pace
 from topwork.vectors.extractors import FeatureExtractor
-from topwork.vectors.store import FLIP, VectorStore
+from topwork.vectors.space import FLIP
+from topwork.vectors.store import VectorStore
 
 SIZE, LENGTH = 8, 3
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, LENGTH))

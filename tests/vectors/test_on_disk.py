@@ -18,7 +18,8 @@ from topwork.vectors.on_disk import (
     map_rows,
     select,
 )
-from topwork.vectors.store import DamagedPartError, Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import DamagedPartError, VectorStore
 
 SPACE = Space("fake", "0" * 64, 8, "1", "1", "bilinear", "f32")
 

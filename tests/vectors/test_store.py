@@ -18,7 +18,8 @@ import pytest
 from topwork.core.errors import StoreError
 from topwork.vectors import parquet as parts_module
 from topwork.vectors.index import parse_digests
-from topwork.vectors.store import DamagedPartError, Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import DamagedPartError, VectorStore
 
 # As it was before ranges were part of it: vectors of ordinary images are found again.
 NAMED = "efficientnet-lite0-224-be20e6605119e732"
@@ -169,7 +170,8 @@ LIGHT = """
 import sys
 sys.path.insert(0, "tests")
 from pathlib import Path
-from topwork.vectors.store import Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import VectorStore
 import numpy as np
 store = VectorStore(Path(sys.argv[1]), Space("b", "", 1, "1", "1", "s", "f32"), 3)
 store.write(["a" * 64], np.zeros((1, 3), np.float32))

@@ -23,8 +23,8 @@ def describe(
     from dataclasses import asdict
 
     from topwork.cli.show_results import show_layers
+    from topwork.recipes.console import make_console
     from topwork.recipes.layers import describe_layers
-    from topwork.recipes.progress import make_console
 
     layers = describe_layers(Settings.create(**values), classes, open_store(store))
     show_layers(make_console(stderr=as_json), layers)
@@ -37,7 +37,7 @@ def bases(as_json: Json = False) -> None:
     """List the pretrained networks: vector length, own size, licence, where the weights are."""
     from topwork.bases import has_weights, list_bases
     from topwork.cli.show_results import show_bases
-    from topwork.recipes.progress import make_console
+    from topwork.recipes.console import make_console
 
     rows = [(spec, has_weights(spec)) for spec in list_bases()]
     if not as_json:

@@ -62,8 +62,9 @@ def compare(
     check_split(split)
     from topwork.models import compare as comparison
     from topwork.models.folder import load_model
+    from topwork.recipes.console import make_console
     from topwork.recipes.open_data import open_model_data
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
     from topwork.recipes.show_training import show_skipped
 
     class Quiet(Screen):

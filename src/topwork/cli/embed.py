@@ -50,9 +50,10 @@ def neighbours(
     """Find the images that are most like a given one."""
     from topwork.cli.show_results import show_neighbors
     from topwork.models.folder import load_model
+    from topwork.recipes.console import make_console
     from topwork.recipes.neighbors import open_index, open_model_index
     from topwork.recipes.open_data import open_data
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
 
     settings = Settings.create(**values)
     if known == "-" and "-" in images:
@@ -97,8 +98,9 @@ def embed(
 ) -> None:
     """Write the vectors of images, with names, labels, splits and hashes, as a table."""
     from topwork.recipes import embed as embedding
+    from topwork.recipes.console import make_console
     from topwork.recipes.open_data import open_data
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
 
     embedding.check_table(output)
     settings = Settings.create(**values, strict=strict)

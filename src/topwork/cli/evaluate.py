@@ -44,8 +44,9 @@ def evaluate(
     from topwork.models import evaluate as evaluation
     from topwork.models.folder import load_model
     from topwork.models.match_data import apply_verdicts
+    from topwork.recipes.console import make_console
     from topwork.recipes.open_data import open_model_data
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
 
     verdicts = None if overrides is None else read_verdicts(overrides)
     loaded = load_model(model)

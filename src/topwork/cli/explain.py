@@ -59,10 +59,10 @@ def explain(
 ) -> None:
     """Show which places of an image speak for a class and which against it."""
     from topwork.cli.show_results import show_prediction
-    from topwork.models import evaluate as evaluation
     from topwork.models import explain as explaining
+    from topwork.models.answers import answer
     from topwork.models.folder import load_model
-    from topwork.recipes.progress import make_console
+    from topwork.recipes.console import make_console
 
     paths = find_images(images)
     loaded = load_model(model)
@@ -94,7 +94,7 @@ def explain(
             about = explaining.describe(found, loaded.classes, predictions)
             print_json({"path": str(path), "picture": str(picture)} | about)
         else:
-            said = dict(evaluation.answer(loaded, found.predictions, top))
+            said = dict(answer(loaded, found.predictions, top))
             show_prediction(console, path, said[0])
             console.print(f"  maps: {printable(picture)}", style="bold", soft_wrap=True)
     if not good:

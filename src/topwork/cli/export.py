@@ -79,7 +79,8 @@ def export(
 ) -> None:
     """Export a model to another program's format, checked there on real images."""
     from topwork.models.export import export_model, make_request, name_export
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.console import make_console
+    from topwork.recipes.progress import Screen
 
     console = make_console(stderr=as_json)
     path = output or Path(

@@ -64,9 +64,10 @@ def inspect(
     from topwork.cli.show_results import show_inspection
     from topwork.data.fix_list import check_fix_list, read_verdicts
     from topwork.inspection.inspect import inspect as run_inspection
+    from topwork.recipes.console import make_console
     from topwork.recipes.open_data import open_data
     from topwork.recipes.pages import write_inspection
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
 
     started = time.perf_counter()
     settings = Settings.create(**values, strict=strict)

@@ -45,16 +45,15 @@ def predict(
         # Networks are compiled without Python, which goes on to import what has no libraries.
         compiling = pool.submit(loaded.engines_for, len(paths))
         from topwork.cli.show_results import show_prediction
-        from topwork.data.pixel_kinds import say_unscaled
-        from topwork.models import evaluate as evaluation
-        from topwork.recipes.progress import make_console
+        from topwork.models import answers
+        from topwork.recipes.console import make_console
     compiling.result()
-    evaluation.check_abstain(loaded, abstain_below)
-    threshold = evaluation.find_threshold(loaded, coverage)
+    answers.check_abstain(loaded, abstain_below)
+    threshold = answers.find_threshold(loaded, coverage)
     console, errors = make_console(stderr=False), make_console(stderr=True)
     good, unscaled = 0, list[Path]()
-    for start, found in evaluation.predict(loaded, paths):
-        predictions = dict(evaluation.answer(loaded, found, top, abstain_below, threshold))
+    for start, found in answers.predict(loaded, paths):
+        predictions = dict(answers.answer(loaded, found, top, abstain_below, threshold))
         good += len(predictions)
         unscaled += [paths[start + row] for row in found.unscaled]
         for row, path in enumerate(paths[start : start + len(predictions) + len(found.failed)]):
@@ -67,6 +66,8 @@ def predict(
             else:
                 show_prediction(errors if reason else console, path, answer)
     if unscaled:
+        from topwork.data.pixel_kinds import say_unscaled
+
         errors.print(printable(say_unscaled(list(map(str, unscaled)))), style="yellow")
     if not good:
         raise DatasetError(f"none of the {len(paths)} images could be read")

@@ -62,8 +62,9 @@ def report(
     from topwork.data.fix_list import read_verdicts
     from topwork.metrics.scores import describe_report, say_report
     from topwork.models.folder import load_model
+    from topwork.recipes.console import make_console
     from topwork.recipes.pages import find_answers, render_page, write_report
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
     from topwork.reports.report import judge
 
     verdicts = None if overrides is None else read_verdicts(overrides)

@@ -90,7 +90,7 @@ def serve(
 ) -> None:
     """Serve models over HTTP, with a page for the browser."""
     from topwork.core.callbacks import Callback
-    from topwork.recipes.progress import make_console
+    from topwork.recipes.console import make_console
     from topwork.serve import Limits, Options, serve
     from topwork.serve.server import log_to_stderr
 

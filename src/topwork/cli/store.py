@@ -62,7 +62,7 @@ def show_store(
     as_json: Json = False,
 ) -> None:
     """Show what the store holds; check it, tidy it, or remove some of it."""
-    from topwork.recipes.progress import make_console
+    from topwork.recipes.console import make_console
     from topwork.vectors import maintenance
 
     _check(compact, verify, prune, base, older_than, yes)

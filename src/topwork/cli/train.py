@@ -179,8 +179,9 @@ def _make_model(
     from topwork.data.listing import Split
     from topwork.models.folder import check_target
     from topwork.models.model_facts import Provenance
+    from topwork.recipes.console import make_console
     from topwork.recipes.open_data import open_data
-    from topwork.recipes.progress import Screen, make_console
+    from topwork.recipes.progress import Screen
     from topwork.recipes.show_training import show_trained
 
     path = request.path
@@ -223,7 +224,7 @@ def demo(
 ) -> None:
     """Train on 1,797 scans of handwritten digits; needs no network."""
     from topwork.data.demo import write_digits
-    from topwork.recipes.progress import make_console
+    from topwork.recipes.console import make_console
 
     console = make_console(stderr=as_json)
     folder = printable(output / "digits")

@@ -25,7 +25,8 @@ from topwork.images.thumbnails import read_header
 from topwork.images.verify import read_unchanged
 from topwork.vectors.embed import ATTEMPTS
 from topwork.vectors.embed_job import PART_VECTORS
-from topwork.vectors.store import DamagedPartError, Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import DamagedPartError, VectorStore
 
 Ints64 = NDArray[np.int64]
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,9 @@ from topwork.models.model_facts import (
     SearchFacts,
     ValidationScore,
 )
-from topwork.vectors.extractors import FeatureExtractor
-from topwork.vectors.store import VectorStore
+
+if TYPE_CHECKING:
+    from topwork.vectors.extractors import FeatureExtractor
 
 # So many images are answered one by one sooner than the networks are compiled for more.
 QUICK = 4
@@ -207,6 +208,10 @@ class Model:
 
     def extractors(self, store: Path) -> list[FeatureExtractor]:
         """Returns where the bases' vectors are kept in a store, and how they are made."""
+        # A prediction needs no store, and what reads one takes long to import.
+        from topwork.vectors.extractors import FeatureExtractor
+        from topwork.vectors.store import VectorStore
+
         return [
             FeatureExtractor(
                 VectorStore(store, base.local_space, base.vector_length),

@@ -12,7 +12,7 @@ from topwork.bases import Stack
 from topwork.bases.engines import resolve_precision
 from topwork.core.config import Precision
 from topwork.core.ranges import parse_ranges
-from topwork.vectors.store import Space
+from topwork.vectors.space import Space
 
 # What a model's numbers may be: far more than any is, and nothing that breaks what reads it.
 MOST_PX = 4096

@@ -29,6 +29,7 @@ from topwork.models.folder import load_model
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import document_settings
+from topwork.recipes.console import make_console
 from topwork.recipes.estimator import (
     Estimator,
     check_labels_given,
@@ -36,7 +37,7 @@ from topwork.recipes.estimator import (
     warn_of,
     warn_of_notes,
 )
-from topwork.recipes.progress import Screen, make_console
+from topwork.recipes.progress import Screen
 from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 

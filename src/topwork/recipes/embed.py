@@ -20,7 +20,7 @@ from topwork.data.pixel_kinds import settle_pixels
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import FeatureExtractor, make_extractors, prepare_networks
 from topwork.vectors.quantize import fit_networks
-from topwork.vectors.store import Space
+from topwork.vectors.space import Space
 
 SUFFIX = ".parquet"
 # Rows that a reader has to take at once.

@@ -38,7 +38,8 @@ from topwork.models.folder import KERAS_FILE, copy_model, find_keras_file
 from topwork.models.model import Model
 from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import FIELDS, make_signature
-from topwork.recipes.progress import Screen, make_console
+from topwork.recipes.console import make_console
+from topwork.recipes.progress import Screen
 from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
 

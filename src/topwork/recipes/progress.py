@@ -22,6 +22,7 @@ from topwork.data.listing import Note
 from topwork.heads.tuning.trials import Trial
 from topwork.heads.tuning.tuner import Tuner
 from topwork.metrics.history import History
+from topwork.recipes.console import WIDTH
 from topwork.recipes.show_training import (
     show_dataset,
     show_division,
@@ -35,16 +36,8 @@ from topwork.vectors.duplicates import Pair
 from topwork.vectors.embed import Embedding
 from topwork.vectors.quantize import Quantization
 
-WIDTH = 80
 PLAIN_EVERY_S = 10.0
 BAR_EVERY_S = 0.1
-
-
-def make_console(stderr: bool) -> Console:
-    """Returns a console of at most 80 columns; plain text when it is not a terminal."""
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
-    return console
 
 
 class Screen(Callback):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.core.task import Task
 from topwork.heads.dense import probabilities
-from topwork.models import evaluate as evaluation
+from topwork.models import answers
 from topwork.models.explain import Explanation
 from topwork.models.model import Model, Predictions
 from topwork.serve.decoding import DecodedImage
@@ -46,7 +46,7 @@ def format_predictions(
         logits, probabilities(model.task, logits), np.arange(len(vectors), dtype=np.int64), {}
     )
     said = []
-    for index, answer in evaluation.answer(model, found, top, abstain_below):
+    for index, answer in answers.answer(model, found, top, abstain_below):
         entry = {"width": images[index].width, "height": images[index].height, **answer}
         if neighbours and served.gallery is not None:
             entry["neighbours"] = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from topwork.core import warm_up
 from topwork.core.errors import SettingsError
 from topwork.core.runtime import cores
-from topwork.models.evaluate import check_abstain
+from topwork.models.answers import check_abstain
 from topwork.models.model import Model
 from topwork.serve.admission import Admission
 from topwork.serve.decoding import DecodedImage, decode_upload

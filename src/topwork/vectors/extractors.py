@@ -22,7 +22,8 @@ from topwork.images.augment import ORIGINAL
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.cluster import join_cluster
 from topwork.vectors.image_tasks import ImageTask, Outcome
-from topwork.vectors.store import FLIP, Space, VectorStore
+from topwork.vectors.space import FLIP, Space
+from topwork.vectors.store import VectorStore
 
 # Lets other machines run images and write their vectors to the store; says how each went.
 RunRemotely = Callable[[Sequence[ImageTask]], Generator[Outcome]]

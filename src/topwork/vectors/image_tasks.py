@@ -12,7 +12,7 @@ from topwork.core.errors import ImageError
 from topwork.images.augment import ORIGINAL
 from topwork.images.decode import Source, decode
 from topwork.images.verify import read_unchanged
-from topwork.vectors.store import FLIP, Space
+from topwork.vectors.space import FLIP, Space
 
 NOT_FINITE = "the base answers it with NaN or infinity"
 

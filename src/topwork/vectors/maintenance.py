@@ -22,7 +22,8 @@ from topwork.core.locks import Locks
 from topwork.vectors.backends import Folder, open_folder
 from topwork.vectors.index import find_firsts, parse_digests
 from topwork.vectors.parquet import DAMAGED, BrokenError, count_vectors, is_part
-from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, Space, VectorStore
+from topwork.vectors.space import Space
+from topwork.vectors.store import RECORD, VECTORS, DamagedPartError, VectorStore
 
 # The most that compaction puts into one part. Larger parts are not read faster, and to be killed
 # while one is written would cost more.

@@ -3,7 +3,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import openvino
 import pytest
+from openvino import opset13 as ops
 
 from topwork.bases.engines import compiled
 from topwork.bases.engines.compiled import Compiled
@@ -37,6 +40,46 @@ def test_what_was_used_when_a_process_forked_is_never_dropped():
     assert len(compiled._used) == 1
     del other
     assert not compiled._used
+
+
+SIGNALLED = """
+import gc, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from topwork.bases.engines import OpenVINOEngine
+from topwork.core.config import Precision
+
+kept = [OpenVINOEngine(Path(sys.argv[1]), 4, Precision.F32)]
+kept[0].run_all(np.zeros((4, 4, 4, 3), np.uint8))
+
+def drop():
+    kept.clear()
+    gc.collect()
+
+thread = threading.Thread(target=drop)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_signal_is_handled_after_another_thread_dropped_the_networks(tmp_path):
+    image = ops.parameter([-1, 4, 4, 3], np.float32)
+    model = openvino.Model([ops.reduce_mean(image, np.array([1, 2]))], [image])
+    openvino.save_model(model, tmp_path / "net.xml")
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "net.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "handled\n", "")
+
+
+def test_a_process_has_one_core(monkeypatch):
+    first = compiled.open_core()
+    assert compiled.open_core() is first
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: -process)
+    assert compiled.open_core() is compiled.open_core() is not first
+    del compiled._cores[-process]
 
 
 FORKS = """

@@ -141,7 +141,7 @@ import json, sys
 from pathlib import Path
 from topwork.vectors.cluster import Cluster
 from topwork.vectors.image_tasks import ImageTask
-from topwork.vectors.store import Space
+from topwork.vectors.space import Space
 said = json.load(sys.stdin)
 tasks = [ImageTask(place, sha, Path(path)) for place, sha, path in said["tasks"]]
 print("started", flush=True)

@@ -11,7 +11,7 @@ from pictures import COLOURS, encode, picture
 
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.image_tasks import ImageTask
-from topwork.vectors.store import Space
+from topwork.vectors.space import Space
 
 SIZE = 8
 LENGTH = 16

@@ -3,6 +3,11 @@
 A process that was forked (a `Pool`, a web server with several workers) has its parent's networks
 and not the threads that run them: an image would be waited for without end, and so would be the
 network's own end. There a network is compiled anew, and that of the parent is never dropped.
+
+OpenVINO gives the thread that first uses its plugin for CPUs a stack of its own for signals, and
+unmaps it with the plugin, which lives as long as the core that loaded it and what that compiled.
+Were the last of these dropped in another thread, the next Ctrl-C would be handled on a stack that
+is gone, and kill the process. So a process has one core, which it keeps.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from topwork.core.runtime import import_openvino
+
 # Networks and requests of this process that are still in use.
 _used: set[weakref.ref[Any]] = set()
 
@@ -20,6 +27,19 @@ _used: set[weakref.ref[Any]] = set()
 def _use(item: Any) -> Any:
     _used.add(weakref.ref(item, _used.discard))
     return item
+
+
+# The core of this process, by the process's number: a forked one needs another.
+_cores: dict[int, Any] = {}
+
+
+def open_core() -> Any:
+    """Returns OpenVINO's core of this process."""
+    process = os.getpid()
+    if process not in _cores:
+        # Of two threads the first puts its own here; the other's has loaded no plugin yet.
+        _cores.setdefault(process, _use(import_openvino().Core()))
+    return _cores[process]
 
 
 class Compiled:

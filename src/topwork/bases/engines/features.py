@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.bases import flip_network
-from topwork.bases.engines.compiled import Compiled
+from topwork.bases.engines.compiled import Compiled, open_core
 from topwork.bases.engines.network_cache import NetworkCache, compile_cached
 from topwork.bases.engines.openvino import mapped_errors, prune
 from topwork.core.config import Precision
@@ -69,7 +69,7 @@ def open_features(
         return model
 
     def compile() -> Any:
-        core, hints = openvino.Core(), {"PERFORMANCE_HINT": "LATENCY"}
+        core, hints = open_core(), {"PERFORMANCE_HINT": "LATENCY"}
         asked = "features", output, flip, image_size
         with mapped_errors(path):
             return compile_cached(core, path, precision, hints, asked, lambda: make(core), cache)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork.bases.engines.compiled import open_core
 from topwork.core.config import Precision
 from topwork.core.files import write_file
 from topwork.core.runtime import import_openvino
@@ -159,4 +160,4 @@ def _with_properties(precision: Precision, hints: dict[str, str], make: CompileN
 
 def has_bf16() -> bool:
     """Whether this CPU has bf16 arithmetic."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from topwork.bases import flip_network
-from topwork.bases.engines.compiled import Compiled
+from topwork.bases.engines.compiled import Compiled, open_core
 from topwork.bases.engines.engine import Floats, Pixels, Tag
 from topwork.bases.engines.network_cache import (
     NetworkCache,
@@ -112,7 +112,7 @@ class OpenVINOEngine:
             return model
 
         def compile() -> Any:
-            core, asked = openvino.Core(), ("vectors", output, flip, *shape)
+            core, asked = open_core(), ("vectors", output, flip, *shape)
             with mapped_errors(path):
                 return compile_cached(
                     core, path, precision, hints, asked, lambda: make(core), cache
@@ -229,7 +229,7 @@ def run_outputs(
         outputs: their names or numbers.
         stop: asked before each image whether to leave it; the answer is None then.
     """
-    core = import_openvino().Core()
+    core = open_core()
     with mapped_errors(path):
         model = core.read_model(path)
         names = [node.get_friendly_name() for node in model.get_parameters()]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.bases.engines.compiled import open_core
 from topwork.bases.engines.openvino import mapped_errors
 from topwork.bases.quantizing import fuse
 from topwork.core.config import Precision
@@ -110,7 +111,7 @@ def open_runner(path: Path, precision: Precision, outputs: Sequence[str] = ()) -
         outputs: as for `run_openvino`.
     """
     hints = {"INFERENCE_PRECISION_HINT": str(precision), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = import_openvino().Core().compile_model(path, "CPU", hints)
+    compiled = open_core().compile_model(path, "CPU", hints)
     names = [port.get_node().get_friendly_name() for port in compiled.inputs]
     ports = [compiled.output(name) for name in outputs] or [compiled.output(0)]
 

@@ -26,7 +26,7 @@ from topwork.core.runtime import cores
 from topwork.vectors.backends import find_elsewhere
 from topwork.vectors.cluster.worker import IR_FILES, Coordinator, RunConfig, WorkerResources
 from topwork.vectors.image_tasks import ImageTask, Outcome
-from topwork.vectors.store import Space
+from topwork.vectors.space import Space
 
 # A batch becomes a part of the store. Batches are smaller where there are few images, so that every
 # worker gets `ROUNDS` of them and none is idle for long at the end.

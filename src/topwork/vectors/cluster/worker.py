@@ -25,7 +25,8 @@ from topwork.core.parallel import in_threads
 from topwork.images.decode import DECODER_VERSION
 from topwork.vectors.backends import open_elsewhere
 from topwork.vectors.image_tasks import NOT_FINITE, ChangedError, ImageTask, Outcome, load
-from topwork.vectors.store import FLIP, Space, VectorStore
+from topwork.vectors.space import FLIP, Space
+from topwork.vectors.store import VectorStore
 
 # The file names of a network's OpenVINO IR on the machine that it was sent to.
 IR_FILES = ("network.xml", "network.bin")
