@@ -207,6 +207,18 @@ def test_only_what_a_training_needs_is_imported(watched):
     check(["-c", code], watched)
 
 
+def test_a_training_on_folds_imports_no_scikit_learn(watched):
+    """It imports pandas, where that is installed, and all of SciPy: a second or so."""
+    code = "import sys; import numpy as np; from topwork.core import warm_up\n"
+    code += "from topwork.core.task import Task; from topwork.core.config import HeadKind\n"
+    code += "import topwork.recipes.train; from topwork.data.splits import make_folds\n"
+    code += "warm_up.training(HeadKind.DENSE, task=Task.CLASSES, folds=True, groups=False, "
+    code += "sketches=False)\nwarm_up.saving()\n"
+    code += "assert len(make_folds(np.arange(20) % 3, None, 4, 0)) == 4\n"
+    code += "assert not {'sklearn', 'pandas', 'scipy.stats'} & {*sys.modules}"
+    check(["-c", code], watched)
+
+
 def test_blas_is_looked_for_once():
     warm_up.training(HeadKind.LOGISTIC, task=Task.NUMBER, folds=True, groups=True, sketches=True)
     assert warm_up.blas() is warm_up.blas()

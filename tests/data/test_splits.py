@@ -38,10 +38,14 @@ def test_without_groups_the_chosen_are_those_of_train_test_split():
     assert hold_out(stratum, None, 0.2, 7).tolist() == sorted(expected)
 
 
-def test_without_groups_the_folds_are_those_of_stratified_k_fold():
-    stratum = np.random.default_rng(0).permutation(np.repeat([0, 1, 4], [50, 31, 17]))
-    expected = StratifiedKFold(4, shuffle=True, random_state=7).split(stratum, stratum)
-    for found, (_, out) in zip(make_folds(stratum, None, 4, 7), expected, strict=True):
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(2, 5), st.integers(0, 99))
+def test_without_groups_the_folds_are_those_of_stratified_k_fold(own, folds, seed):
+    counts = np.bincount(own)
+    stratum = np.array(
+        own + [kind for kind, n in enumerate(counts) for _ in range(max(0, folds - n))]
+    )
+    expected = StratifiedKFold(folds, shuffle=True, random_state=seed).split(stratum, stratum)
+    for found, (_, out) in zip(make_folds(stratum, None, folds, seed), expected, strict=True):
         assert found.tolist() == out.tolist()
 
 

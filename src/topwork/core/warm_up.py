@@ -29,7 +29,7 @@ _IMAGE_FORMATS = ("PIL.WebPImagePlugin", "PIL.AvifImagePlugin", "pillow_heif")
 # With what JAX imports when it first compiles something.
 _DENSE = ("jax", "jax.numpy", "optax", "jaxlib.mlir.dialects.mhlo")
 _LOGISTIC = ("sklearn.linear_model", "scipy.linalg", "scipy.optimize")
-_FOLDS = ("sklearn.model_selection",)
+_FOLDS = ("scipy.special",)
 _DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 _SAVING = ("h5py", "safetensors.numpy", "pyarrow.parquet", "jinja2")
 _SERVING = ("httptools", "uvloop", "pyarrow.parquet")
@@ -101,7 +101,7 @@ def saving() -> None:
 def quantizing() -> None:
     """For a thread that waits for NNCF, and the heads that show what int8 costs."""
     running_networks()
-    _load(*_FOLDS, *_LOGISTIC)
+    _load("sklearn.model_selection", *_FOLDS, *_LOGISTIC)
 
 
 def inspecting() -> None:

@@ -136,8 +136,6 @@ def make_folds(
     Raises:
         DatasetError: a stratum has fewer groups than there are folds.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     units, own = _units(stratum, groups)
     counts = np.bincount(own)
     least = int(counts[counts > 0].min())
@@ -147,11 +145,29 @@ def make_folds(
             f"{least}; choose fewer folds"
         )
     if len(own) == len(units):
-        cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(own, own)
-        indices = np.argsort(units)
-        return [np.sort(indices[out]) for _, out in cut]
+        parts, indices = _deal(own, folds, seed), np.argsort(units)
+        return [np.sort(indices[parts == part]) for part in range(folds)]
     parts = _allot(stratum, units, own, (1 / folds,) * folds, seed)
     return [np.flatnonzero(parts == part) for part in range(folds)]
+
+
+def _deal(own: Ints, folds: int, seed: int) -> NDArray[np.int64]:
+    """Returns the fold of each of (N,) images, so that all have nearly as many of each stratum.
+
+    They are those of scikit-learn's StratifiedKFold, shuffled, whose import takes a third as long
+    as all others of a training.
+    """
+    random = np.random.RandomState(seed)
+    kinds, firsts, counts = np.unique(own, return_index=True, return_counts=True)
+    parts = np.empty(len(own), np.int64)
+    dealt = 0
+    for kind in np.argsort(firsts):  # in the order in which they occur
+        # One to each fold in turn, going on where the stratum before ended.
+        turns = np.sort((dealt + np.arange(counts[kind])) % folds)
+        random.shuffle(turns)
+        parts[own == kinds[kind]] = turns
+        dealt += counts[kind]
+    return parts
 
 
 def count_groups(stratum: Ints, groups: Ints | None, strata: int = 0) -> NDArray[np.int64]:
