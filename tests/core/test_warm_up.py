@@ -219,6 +219,15 @@ def test_a_training_on_folds_imports_no_scikit_learn(watched):
     check(["-c", code], watched)
 
 
+def test_openvino_is_given_an_array_before_threads_can_do_so_at_the_same_time(watched):
+    code = "import threading, openvino; from topwork.core import warm_up; given = []\n"
+    code += "make = openvino.Tensor\n"
+    code += "openvino.Tensor = lambda a: given.append(threading.current_thread()) or make(a)\n"
+    code += "warm_up.running_networks(); warm_up.running_networks()\n"
+    code += "assert given == [threading.main_thread()]"
+    check(["-c", code], watched)
+
+
 def test_blas_is_looked_for_once():
     warm_up.training(HeadKind.LOGISTIC, task=Task.NUMBER, folds=True, groups=True, sketches=True)
     assert warm_up.blas() is warm_up.blas()

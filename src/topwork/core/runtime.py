@@ -23,6 +23,9 @@ def import_openvino() -> Any:
     the user's home. Users of Topwork have not agreed to that, and a fork beside JAX's threads may
     hang. Without its telemetry package it does neither, so that package is hidden during the
     import.
+
+    The first array that OpenVINO is given makes it look for NumPy's functions, and two threads
+    that give it one at the same time wait for each other for ever. So it is given one here.
     """
     package = "openvino_telemetry"
     if "openvino" not in sys.modules and package not in sys.modules:
@@ -33,7 +36,15 @@ def import_openvino() -> Any:
             del sys.modules[package]
     import openvino
 
+    _open_numpy(openvino)
     return openvino
+
+
+@cache
+def _open_numpy(openvino: Any) -> None:
+    import numpy as np
+
+    openvino.Tensor(np.zeros(1, np.float32)).data.copy()
 
 
 @cache
