@@ -9,7 +9,7 @@ demo: .venv/topwork  ## train on 1,797 real images that need no network
 
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test: .venv/dev  ## what needs nothing but Python, in about five minutes
+test: .venv/dev  ## what needs nothing but Python, in about four minutes
 	$(PYTEST)
 
 test-system: .venv/dev  ## with a browser, TensorFlow, Ray, NNCF, a bucket, and other processes

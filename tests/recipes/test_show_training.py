@@ -15,7 +15,7 @@ from topwork.heads.tuning.trials import Trial
 from topwork.metrics.conformal import find_residuals
 from topwork.metrics.history import History
 from topwork.metrics.scores import report_classes, report_labels, report_numbers
-from topwork.recipes import progress
+from topwork.recipes.console import make_console
 from topwork.recipes.show_training import (
     next_command,
     show_dataset,
@@ -150,9 +150,7 @@ def test_the_verdict_of_a_solved_head_speaks_of_no_epochs():
 
 
 def test_skipped_files_are_named_up_to_ten(capsys):
-    show_skipped(
-        progress.make_console(stderr=False), [Skipped(f"{n}.jpg", "bad") for n in range(13)]
-    )
+    show_skipped(make_console(stderr=False), [Skipped(f"{n}.jpg", "bad") for n in range(13)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Left out 13 files:"
     assert lines[1] == "  0.jpg: bad"
