@@ -200,7 +200,7 @@ def test_garbage_is_collected_again_only_where_it_was_before():
 def test_only_what_a_training_needs_is_imported(watched):
     code = "import sys; from topwork.core import warm_up; from topwork.core.task import Task\n"
     code += "from topwork.core.config import HeadKind\n"
-    code += "warm_up.training(HeadKind.LOGISTIC, task=Task.CLASSES, folds=False, groups=False, "
+    code += "warm_up.training(HeadKind.LOGISTIC, task=Task.CLASSES, folds=False, "
     code += "sketches=False)\nassert 'jax' not in sys.modules\nassert 'h5py' not in sys.modules\n"
     code += "warm_up.saving()\nassert 'h5py' in sys.modules\n"
     code += "assert 'matplotlib.pyplot' not in sys.modules"
@@ -212,10 +212,10 @@ def test_a_training_on_folds_imports_no_scikit_learn(watched):
     code = "import sys; import numpy as np; from topwork.core import warm_up\n"
     code += "from topwork.core.task import Task; from topwork.core.config import HeadKind\n"
     code += "import topwork.recipes.train; from topwork.data.splits import make_folds\n"
-    code += "warm_up.training(HeadKind.DENSE, task=Task.CLASSES, folds=True, groups=False, "
+    code += "warm_up.training(HeadKind.DENSE, task=Task.CLASSES, folds=True, "
     code += "sketches=False)\nwarm_up.saving()\n"
     code += "assert len(make_folds(np.arange(20) % 3, None, 4, 0)) == 4\n"
-    code += "assert not {'sklearn', 'pandas', 'scipy.stats'} & {*sys.modules}"
+    code += "assert not {'sklearn', 'pandas', 'scipy.stats', 'scipy.sparse'} & {*sys.modules}"
     check(["-c", code], watched)
 
 
@@ -230,5 +230,5 @@ def test_openvino_is_given_an_array_before_threads_can_do_so_at_the_same_time(wa
 
 
 def test_blas_is_looked_for_once():
-    warm_up.training(HeadKind.LOGISTIC, task=Task.NUMBER, folds=True, groups=True, sketches=True)
+    warm_up.training(HeadKind.LOGISTIC, task=Task.NUMBER, folds=True, sketches=True)
     assert warm_up.blas() is warm_up.blas()

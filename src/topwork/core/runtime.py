@@ -16,6 +16,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
+
+
 def import_openvino() -> Any:
     """Imports OpenVINO and returns the module.
 
@@ -24,20 +27,34 @@ def import_openvino() -> Any:
     hang. Without its telemetry package it does neither, so that package is hidden during the
     import.
 
+    Its converter of other frameworks' networks, which Topwork does not use, takes as long to import
+    as the rest: `openvino.convert_model` imports it when it is asked for.
+
     The first array that OpenVINO is given makes it look for NumPy's functions, and two threads
     that give it one at the same time wait for each other for ever. So it is given one here.
     """
-    package = "openvino_telemetry"
-    if "openvino" not in sys.modules and package not in sys.modules:
-        sys.modules[package] = None  # type: ignore[assignment]
+    if "openvino" not in sys.modules:
+        hidden = {_TELEMETRY, _CONVERTER} - sys.modules.keys()
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
         try:
             import openvino
         finally:
-            del sys.modules[package]
+            for package in hidden:
+                del sys.modules[package]
+        if _CONVERTER in hidden:
+            openvino.__getattr__ = _find_converter
     import openvino
 
     _open_numpy(openvino)
     return openvino
+
+
+def _find_converter(name: str) -> Any:
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    from openvino.tools.ovc import convert_model
+
+    return convert_model
 
 
 @cache

@@ -67,14 +67,13 @@ def explaining() -> None:
     _load(*_DRAWING)
 
 
-def training(*kinds: HeadKind, task: Task, folds: bool, groups: bool, sketches: bool) -> None:
+def training(*kinds: HeadKind, task: Task, folds: bool, sketches: bool) -> None:
     """For the threads that train heads, and those that run beside them.
 
     Args:
         kinds: of the heads.
         task: of the data; decides the metrics.
         folds: whether heads are compared on folds.
-        groups: whether images have groups.
         sketches: whether duplicates are searched by sketches, as among many images.
     """
     running_networks()
@@ -82,8 +81,6 @@ def training(*kinds: HeadKind, task: Task, folds: bool, groups: bool, sketches: 
     if HeadKind.DENSE in kinds:
         _load(*_DENSE)
     _load(*_METRICS.get(task, ()))
-    if groups:
-        _load("scipy.sparse.csgraph")
     if sketches:
         _load("sklearn.utils.extmath")
     if folds:

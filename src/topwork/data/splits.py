@@ -5,12 +5,14 @@ N: images, G: groups. A group is never divided; an image without one is a group 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.core.connected import connect
 from topwork.core.errors import DatasetError
 from topwork.core.task import Task
 
@@ -218,19 +220,12 @@ def join_groups(first: NDArray[np.int64] | None, second: NDArray[np.int64]) -> N
     """Returns groups (N,) in which images are together that either of two groupings joins."""
     if first is None:
         return second
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
-    _, left = np.unique(first, return_inverse=True)
-    _, right = np.unique(second, return_inverse=True)
-    count = len(left)
-    # Nodes of the graph: images, groups of the first kind, groups of the second kind.
-    rows = np.tile(np.arange(count), 2)
-    columns = np.concatenate([count + left, count + left.max() + 1 + right])
-    size = int(columns.max()) + 1
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    _, groups = connected_components(graph, directed=False)
-    return np.asarray(groups[:count], np.int64)
+    def pair_with_first(groups: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        _, firsts, own = np.unique(groups, return_index=True, return_inverse=True)
+        return zip(firsts[own].tolist(), range(len(own)), strict=True)
+
+    return connect(chain(pair_with_first(first), pair_with_first(second)), len(first))
 
 
 def _units(stratum: Ints, groups: Ints | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

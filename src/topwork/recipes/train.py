@@ -227,7 +227,6 @@ def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
         *heads.kinds,
         task=dataset.task,
         folds=heads.compared,
-        groups=dataset.groups is not None,
         sketches=len(dataset) >= SKETCH_FROM,
     )
     warm_up.registering()

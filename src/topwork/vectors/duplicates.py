@@ -16,6 +16,7 @@ import numpy as np
 from topwork.core import warm_up
 from topwork.core.arrays import Floats32, Indices, Pixels
 from topwork.core.callbacks import SILENT, Callback
+from topwork.core.connected import connect
 from topwork.core.errors import ImageError, SettingsError
 from topwork.core.parallel import in_threads
 from topwork.images.decode import Source
@@ -143,20 +144,7 @@ def group_duplicates(pairs: Sequence[Pair], count: int) -> Indices:
     Returns:
         (N,) int64, 0..G-1 in the order of each group's first image.
     """
-    roots = list(range(count))
-
-    def find_root(image: int) -> int:
-        while roots[image] != image:
-            roots[image] = image = roots[roots[image]]
-        return image
-
-    for pair in pairs:
-        one, other = find_root(pair.first), find_root(pair.second)
-        # The root of a group is its first image.
-        roots[max(one, other)] = min(one, other)
-    firsts = np.array([find_root(image) for image in range(count)], np.int64)
-    _, groups = np.unique(firsts, return_inverse=True)
-    return np.asarray(groups, np.int64)
+    return connect(((pair.first, pair.second) for pair in pairs), count)
 
 
 def _pair_same(hashes: Sequence[str]) -> tuple[list[Pair], Indices]:
