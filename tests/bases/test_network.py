@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import openvino
@@ -83,6 +84,29 @@ def test_a_damaged_base_is_built_again(tmp_path, builds, name, damage):
     prepare(SPEC, 32, WEIGHTS, tmp_path)
     assert len(builds) == 2
     assert [path.name for path in (tmp_path / "bases").iterdir()] == [path.parent.name]
+
+
+def test_two_processes_may_build_the_same_at_the_same_time(tmp_path, builds, monkeypatch):
+    """The other one is just putting its folder in the place of ours."""
+    fill, threads = network.fill_folder, []
+
+    def fill_and_replace(folder, *args):
+        fill(folder, *args)
+        folder.rename(tmp_path / "moved")
+        threads.append(threading.Timer(0.2, lambda: (tmp_path / "moved").rename(folder)))
+        threads[0].start()
+
+    monkeypatch.setattr(network, "fill_folder", fill_and_replace)
+    assert prepare(SPEC, 32, WEIGHTS, tmp_path).vector_length == 576
+    assert len(builds) == 1
+    threads[0].join()
+
+
+def test_a_folder_that_stays_damaged_is_an_error(tmp_path, builds, monkeypatch):
+    monkeypatch.setattr(network, "fill_folder", lambda *_: None)
+    monkeypatch.setattr(network, "WAIT_S", 0)
+    with pytest.raises(NetworkError, match="damaged as soon as it is built"):
+        prepare(SPEC, 32, WEIGHTS, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"bytes": {}}', "null", '"x"'])

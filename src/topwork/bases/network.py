@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ KERAS_FILES = ("metadata.json", "config.json", "model.weights.h5")
 NETWORK_FILE = "network.xml"
 FILES = (NETWORK_FILE, "network.bin", *KERAS_FILES)
 RECORD = "network.json"
+
+# While another process puts a folder in the place of ours there is none, for a moment.
+ATTEMPTS, WAIT_S = 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,13 @@ def _read(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Ne
 
 def _build(spec: BaseSpec, image_size: int, weights: Weights, folder: Path) -> Network:
     build_folder(folder, "build", make_request(spec, image_size, weights), FILES, RECORD)
-    network = _read(spec, image_size, weights, folder)
-    if network is None:
-        raise NetworkError(f"the base in {folder} is damaged as soon as it is built")
-    return network
+    for _ in range(ATTEMPTS):
+        network = _read(spec, image_size, weights, folder)
+        if network is not None:
+            return network
+        # Another process that built the same is just putting its folder in the place of ours.
+        time.sleep(WAIT_S)
+    raise NetworkError(f"the base in {folder} is damaged as soon as it is built")
 
 
 def make_request(spec: BaseSpec, image_size: int, weights: Weights) -> dict[str, Any]:
