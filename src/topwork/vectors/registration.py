@@ -347,8 +347,7 @@ def _take(stack: Floats32, moves: Floats32, step: int | None = None, off: float 
     inside = np.flatnonzero((left >= 0) & (top >= 0) & (left < side - 1) & (top < side - 1))
     left, top = left.ravel()[inside], top.ravel()[inside]
     part_x, part_y = at_x.ravel()[inside] - left, at_y.ravel()[inside] - top
-    first = inside - inside % (side * side)
-    place = first + (top * side + left).astype(np.int64)
+    place = inside - inside % (side * side) + (top * side + left).astype(np.int64)
     flat = stack.reshape(count * side * side, -1)
 
     # In place: these arrays are many times a processor's cache, and most of the time is theirs.
