@@ -156,8 +156,8 @@ def make_folds(
 def _deal(own: Ints, folds: int, seed: int) -> NDArray[np.int64]:
     """Returns the fold of each of (N,) images, so that all have nearly as many of each stratum.
 
-    They are those of scikit-learn's StratifiedKFold, shuffled, whose import takes a third as long
-    as all others of a training.
+    They are those of scikit-learn's StratifiedKFold, shuffled, whose import took a third of the
+    time of all imports of a training.
     """
     random = np.random.RandomState(seed)
     kinds, firsts, counts = np.unique(own, return_index=True, return_counts=True)

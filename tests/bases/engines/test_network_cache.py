@@ -217,6 +217,22 @@ def test_those_that_were_not_used_the_longest_are_removed(network, cache):
     assert len([*cache.iterdir()]) == 2
 
 
+def test_one_that_is_too_large_is_never_written(network, cache):
+    core = openvino.Core()
+    for most_bytes, kept in ((10, 0), (1 << 20, 1)):
+        for _ in range(3):
+            compile_cached(
+                core,
+                network,
+                Precision.F32,
+                {},
+                (),
+                lambda: core.read_model(network),
+                NetworkCache(cache, most_bytes=most_bytes),
+            )
+        assert len([*cache.glob("*")]) == kept
+
+
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_features_that_were_kept_are_the_same(tmp_path, cache, compiled, channels_first):
     path = write_network(tmp_path / "net.xml", channels_first=channels_first)

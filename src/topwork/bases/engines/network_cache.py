@@ -67,6 +67,11 @@ class NetworkCache:
         digest = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / f"{digest[:32]}.blob"
 
+    def has_room_for(self, path: Path) -> bool:
+        """Whether a network of a file can be kept: both parts are there, and not too large."""
+        weights = path.with_suffix(".bin")
+        return path.exists() and weights.exists() and weights.stat().st_size <= self.most_bytes
+
     def prune(self) -> None:
         """Removes what was not used the longest, until the folder is as small as it has to be.
 
@@ -105,7 +110,7 @@ def compile_cached(
     Raises:
         RuntimeError: OpenVINO does not read or compile the file.
     """
-    if cache is None or not (path.exists() and path.with_suffix(".bin").exists()):
+    if cache is None or not cache.has_room_for(path):
         return compile_network(core, make(), precision, hints)
     device = [core.get_property("CPU", "FULL_DEVICE_NAME")]
     device += sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
