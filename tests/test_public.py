@@ -155,11 +155,11 @@ def test_keras_is_imported_where_its_backend_is_known():
 
 @pytest.mark.system
 @pytest.mark.parametrize("kind", ["Classifier", "Regressor"])
-def test_an_estimator_is_created_without_keras_and_jax(kind):
+def test_an_estimator_is_created_without_scikit_learn_keras_and_jax(kind):
     code = f"import json, sys, topwork; topwork.{kind}(); print(json.dumps([*sys.modules]))"
     modules, *_ = run_python(code)
-    assert "sklearn" in modules
-    assert not {"keras", "jax", "openvino"} & {*modules}
+    assert "topwork.recipes.estimator" in modules
+    assert not {"sklearn", "keras", "jax", "openvino"} & {*modules}
 
 
 @pytest.mark.parametrize("kind", [topwork.Classifier, topwork.Regressor])

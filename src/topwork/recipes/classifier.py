@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
 
-from topwork.core.callbacks import SILENT
 from topwork.core.config import Search, Settings, Tracker
 from topwork.core.errors import DatasetError, SettingsError
 from topwork.core.leftovers import sweep
@@ -21,29 +16,28 @@ from topwork.data.dataset import Dataset
 from topwork.data.labels import name_class, number_labels
 from topwork.data.listing import SHOWN, Skipped
 from topwork.heads.dense import Floats, decide, probabilities
-from topwork.heads.tuning.trackers import tracked
-from topwork.heads.tuning.trials import Journal, Trial
 from topwork.metrics.history import History
 from topwork.metrics.scores import NumberReport
 from topwork.models.folder import load_model
 from topwork.models.model import Model
-from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import document_settings
-from topwork.recipes.console import make_console
 from topwork.recipes.estimator import (
     Estimator,
     check_labels_given,
     mask_rows,
+    open_screen,
     warn_of,
     warn_of_notes,
 )
-from topwork.recipes.progress import Screen
-from topwork.recipes.result import TrainResult
 from topwork.vectors.backends import find_store
+
+if TYPE_CHECKING:
+    from topwork.heads.tuning.trials import Trial
+    from topwork.recipes.result import TrainResult
 
 
 @document_settings
-class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+class Classifier(Estimator):
     """Classifies images with a new head on a pretrained, frozen base.
 
     Every image is run through the base once, in any process that shares the store; fitting
@@ -77,6 +71,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     history_: History
     skipped_: tuple[Skipped, ...]
     trials_: tuple[Trial, ...]
+    _estimator_type: ClassVar = "classifier"
     _tasks: ClassVar = (Task.CLASSES, Task.BINARY, Task.LABELS)
     _other: ClassVar = "Regressor"
 
@@ -139,11 +134,13 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Warns:
             UserWarning: images of a `Dataset` were left out, unless `strict`.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         check_labels_given(X, y, sample_weight)
         if isinstance(X, Dataset):
             figures = self._evaluate(X).report.figures
             return figures["exact" if self.model_.task is Task.LABELS else "accuracy"]
+        from sklearn.metrics import accuracy_score
+
         if self.model_.task is Task.LABELS:
             truth, found = self._flags(y), self.predict(X)
         else:
@@ -185,7 +182,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return found
 
 
-class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
+class Regressor(Estimator):
     """Estimates numbers of images with a new head on a pretrained, frozen base.
 
         regressor = topwork.Regressor().fit(paths, prices)
@@ -201,6 +198,7 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         trials_: what was compared to choose the head; none if nothing was left open.
     """
 
+    _estimator_type: ClassVar = "regressor"
     _tasks: ClassVar = (Task.NUMBER,)
     _other: ClassVar = "Classifier"
 
@@ -228,10 +226,12 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         Raises:
             DatasetError: numbers are missing or too many, or an image cannot be read.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         check_labels_given(X, y, sample_weight)
         if not isinstance(X, Dataset):
-            return float(super().score(X, y, sample_weight))
+            from sklearn.metrics import r2_score
+
+            return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
         report = self._evaluate(X).report
         assert isinstance(report, NumberReport)
         return report.r2
@@ -277,6 +277,10 @@ def tune(
     Raises:
         TopworkError: any of its kinds; see `topwork.core.errors`.
     """
+    from topwork.heads.tuning.trackers import tracked
+    from topwork.heads.tuning.trials import Journal
+    from topwork.recipes import train as pipeline
+
     wanted = Settings.create(**settings)
     dataset = data if isinstance(data, Dataset) else Dataset.open(data, strict=wanted.strict)
     plan = Search.create(folds=folds, seeds=seeds, budget=None if budget is None else str(budget))
@@ -284,8 +288,7 @@ def tune(
     sweep(folder)
     journal = Journal(None if trials is None else Path(trials))
     program = _choose_tracker(track, track_to)
-    screen_of = Screen(make_console(stderr=True)) if verbose else nullcontext(SILENT)
-    with tracked(journal, program, str(track_to), "topwork"), screen_of as screen:
+    with tracked(journal, program, str(track_to), "topwork"), open_screen(verbose) as screen:
         tuning = pipeline.Tuning(plan, frozenset(settings), journal)
         trained = pipeline.tune(dataset, wanted, folder, tuning, callback=screen)
     estimator = _make_estimator(trained.model, store=store, verbose=verbose)

@@ -8,19 +8,17 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from topwork.bases import write_keras_file
 from topwork.bases.network import KERAS_FILES
 from topwork.core import warm_up
-from topwork.core.callbacks import SILENT
+from topwork.core.callbacks import SILENT, Callback
 from topwork.core.config import Settings
 from topwork.core.errors import DatasetError, ModelError, NetworkError
 from topwork.core.files import open_scratch
@@ -31,25 +29,24 @@ from topwork.data.dataset import Dataset
 from topwork.data.given_images import is_missing
 from topwork.data.listing import SHOWN, Note, Skipped
 from topwork.heads.dense import Floats
-from topwork.heads.tuning.trials import Trial
 from topwork.metrics.history import History
 from topwork.models import evaluate as evaluation
 from topwork.models.folder import KERAS_FILE, copy_model, find_keras_file
 from topwork.models.model import Model
-from topwork.recipes import train as pipeline
 from topwork.recipes.arguments import FIELDS, make_signature
-from topwork.recipes.console import make_console
-from topwork.recipes.progress import Screen
-from topwork.recipes.result import TrainResult
+from topwork.recipes.sklearn_protocol import SklearnProtocol
 from topwork.vectors.backends import find_store
 
 if TYPE_CHECKING:
     import keras
 
+    from topwork.heads.tuning.trials import Trial
+    from topwork.recipes.result import TrainResult
+
 _SIGNATURE = make_signature(store=("str | Path | None", None), verbose=("bool", False))
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]
+class Estimator(SklearnProtocol):
     """A new head on a pretrained, frozen base, with scikit-learn's manners."""
 
     base: str
@@ -100,14 +97,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             UserWarning: images were left out; `skipped_` says which and why. Or something about
                 the data is doubtful. Or int8 was asked for, and another precision took its place.
         """
+        from topwork.recipes.train import train
+
         settings = Settings.create(**self._settings())
         store = self._store
         sweep(store)
         dataset = self._read(X, y)
         if sample_weight is not None:
             dataset = weigh(dataset, sample_weight)
-        with Screen(make_console(stderr=True)) if self.verbose else nullcontext(SILENT) as screen:
-            trained = pipeline.train(dataset, settings, store, screen)
+        with open_screen(self.verbose) as screen:
+            trained = train(dataset, settings, store, screen)
         self._take(trained.model, trained)
         warn_of(trained.images.skipped, "see skipped_")
         warn_of_notes(trained.images.notes)
@@ -145,6 +144,20 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         self.trials_ = () if trained is None else trained.trials
         self._trained = trained
 
+    def _check_fitted(self) -> None:
+        """Refuses to answer before there is a model.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: fit was not called.
+        """
+        if not hasattr(self, "model_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments before using this estimator."
+            )
+
     def _evaluate(self, dataset: Dataset) -> evaluation.Evaluation:
         """Tests on the test split of a dataset."""
         try:
@@ -169,7 +182,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         Warns:
             UserWarning: something of what was saved is doubtful.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         if self._trained is None:
             copy_model(self._folder, Path(path))
         else:
@@ -190,7 +203,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         Raises:
             ModelError: the networks are gone.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         self._refuse_lost()
         _choose_keras_backend()
         import keras
@@ -222,7 +235,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         }
 
     def _logits(self, X: Any, failed: dict[int, str] | None = None) -> Floats:  # noqa: N803
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         if failed is not None and isinstance(X, list | tuple):
             there = [n for n, image in enumerate(X) if not is_missing(image)]
             if 0 < len(there) < len(X):
@@ -260,6 +273,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 "fit it again. To take it elsewhere use save(path) and topwork.load(path): a "
                 "pickle holds the head alone"
             )
+
+
+def open_screen(verbose: bool) -> AbstractContextManager[Callback]:
+    """Returns what shows on stderr how far a training is, or nothing."""
+    if not verbose:
+        return nullcontext(SILENT)
+    from topwork.recipes.console import make_console
+    from topwork.recipes.progress import Screen
+
+    return Screen(make_console(stderr=True))
 
 
 def mask_rows(answers: NDArray[Any], failed: dict[int, str] | None) -> NDArray[Any]:
