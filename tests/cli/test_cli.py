@@ -62,7 +62,7 @@ def test_train_says_what_it_found_did_and_made(run, here):
         "Curves and mistakes: photos.model/report.html",
         "Next: topwork evaluate photos.model photos",
     ]
-    assert (here / "photos.model" / "history.png").is_file()
+    assert (here / "photos.model" / "history.svg").is_file()
 
 
 def test_train_json_is_one_object_on_stdout(run, here):
@@ -409,7 +409,7 @@ def test_train_chooses_what_is_left_open_and_says_how(run, here):
     assert card["search"] == search
     assert card["settings"] == content["settings"]
     assert card["calibration"] == content["calibration"]
-    assert Path("photos.model/tuning.png").is_file()
+    assert Path("photos.model/tuning.svg").is_file()
     assert "Curves and mistakes: photos.model/report.html" in err
 
 
@@ -426,7 +426,7 @@ def test_tune_shows_what_it_compared_and_a_second_run_trains_nothing(run, here):
     assert heads == 2 * recipes > 40
     assert sum(line.endswith("chosen") for line in lines) == 1
     assert "Curves and mistakes: photos.model/report.html" in lines
-    assert Path("photos.model/tuning.png").is_file()
+    assert Path("photos.model/tuning.svg").is_file()
     assert lines[-1] == "Next: topwork evaluate photos.model photos"
     assert {path.name for path in here.iterdir()} == {
         "photos", "photos.model", "photos.model.trials.jsonl"
@@ -453,8 +453,8 @@ def test_a_search_with_a_budget_goes_on_from_its_trials(run, here):
     options = ("--trials", "deep/all.jsonl", "-o", "m")
     code, out, err = run("tune", "photos", *PLAN, *options, "--budget", 2)
     assert (code, err) == (0, "")
-    assert "tuning.png" not in out  # there was no choice
-    assert not Path("m/tuning.png").exists()
+    assert "tuning.svg" not in out  # there was no choice
+    assert not Path("m/tuning.svg").exists()
     before = Path("deep/all.jsonl").read_bytes()
     code, out, _ = run("tune", "photos", *PLAN, *options, "--budget", "0.001s", "--json")
     assert code == 0
@@ -462,7 +462,7 @@ def test_a_search_with_a_budget_goes_on_from_its_trials(run, here):
     assert after.startswith(before)
     # The first recipes are compared whatever they cost.
     assert json.loads(out)["search"]["recipes"] == after.count(b"\n") / 2 > 2
-    assert Path("m/tuning.png").is_file()
+    assert Path("m/tuning.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_a_header_of_frames_and_of_nothing():
 @pytest.mark.parametrize("kind", ["WEBP", "PNG", "JPEG"])
 def test_an_address_says_what_it_holds(kind):
     assert data_uri(encode(picture(), kind)).startswith(f"data:image/{kind.lower()};base64,")
+    assert data_uri(b"<svg/>").startswith("data:image/svg+xml;base64,")
 
 
 def test_each_picture_is_made_once_up_to_the_limit():

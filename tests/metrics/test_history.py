@@ -3,7 +3,6 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
-from PIL import Image
 
 from topwork.metrics.history import History
 
@@ -92,13 +91,6 @@ def test_plot_draws_where_it_is_told_to():
     assert make([0.9, 0.8]).plot(mine, values="loss") is mine
     assert mine.get_ylabel() == "loss"
     plt.close(mine.figure)
-
-
-def test_the_saved_plot_is_a_picture_and_opens_no_window(tmp_path):
-    make([0.9, 0.5]).save_plot(tmp_path / "h.png", "two epochs")
-    with Image.open(tmp_path / "h.png") as image:
-        assert image.width > 900
-    assert not plt.get_fignums()
 
 
 def test_a_single_epoch_is_drawn_as_two_bars():

@@ -55,7 +55,7 @@ def test_a_saved_model_is_the_folder_that_is_documented(saved):
     assert sorted(path.name for path in saved.iterdir()) == sorted(
         [
             "model.json", "head.safetensors", "model.keras", "model.xml", "model.bin",
-            "history.json", "history.png", "images.parquet", "answers.parquet", "report.html",
+            "history.json", "history.svg", "images.parquet", "answers.parquet", "report.html",
         ]
     )  # fmt: skip
     card = json.loads((saved / "model.json").read_text(encoding="utf-8"))

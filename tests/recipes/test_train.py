@@ -393,11 +393,11 @@ def test_a_search_is_drawn_if_there_was_a_choice(tuned, tmp_path):
     _, found, _ = tuned
     for trials in ((), found.trials[:1]):
         replace(found, trials=trials).save(tmp_path / "m")
-        assert not (tmp_path / "m" / "tuning.png").exists()
-        assert "data:image/png" not in (tmp_path / "m" / "report.html").read_text("utf-8")
+        assert not (tmp_path / "m" / "tuning.svg").exists()
+        assert "data:image/svg" not in (tmp_path / "m" / "report.html").read_text("utf-8")
     found.save(tmp_path / "m")
-    plot = (tmp_path / "m" / "tuning.png").read_bytes()
-    assert plot.startswith(b"\x89PNG")
+    plot = (tmp_path / "m" / "tuning.svg").read_bytes()
+    assert plot.startswith(b"<svg ")
     assert base64.b64encode(plot).decode() in (tmp_path / "m" / "report.html").read_text("utf-8")
 
 
@@ -457,7 +457,7 @@ def fail(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("step", "name"),
     [
-        ("draw_history", "history.png"),
+        ("draw_history", "history.svg"),
         ("render_report", "report.html"),
         ("write_gallery", "gallery.parquet"),
         ("open_networks", "report.html"),
@@ -473,7 +473,7 @@ def test_what_cannot_be_drawn_costs_nothing_but_itself(
     assert f"{name} could not be made: MemoryError" in saved.warnings
     assert not (tmp_path / "m" / name).exists()
     assert load_model(tmp_path / "m").classes == found.model.classes
-    others = {"history.png", "report.html", "gallery.parquet"} - {name}
+    others = {"history.svg", "report.html", "gallery.parquet"} - {name}
     assert {path.name for path in (tmp_path / "m").iterdir()} > others
 
 
@@ -484,7 +484,7 @@ def test_what_cannot_be_added_to_a_model_costs_nothing(trained, tmp_path, monkey
     monkeypatch.setattr(saving, "add_file", fill)
     saved = trained.save(tmp_path / "m")
     assert saved.warnings == (
-        "history.png could not be written: No space left on device",
+        "history.svg could not be written: No space left on device",
         "report.html could not be written: No space left on device",
     )
     assert load_model(tmp_path / "m").classes == trained.model.classes

@@ -1,10 +1,9 @@
 """Imports compiled libraries in the main thread and in one order, before threads are started.
 
 While a thread loads a compiled library, it holds the lock of the dynamic loader, and some libraries
-run Python code meanwhile: matplotlib's font library does, and so does the hook that JAX has in
-Python's garbage collection. That code may have to wait for the GIL, which another thread may hold
-that waits for the loader's lock, to load a library itself or to use one for the first time: a
-deadlock.
+run Python code meanwhile: font libraries do, and so does the hook that JAX has in Python's garbage
+collection. That code may have to wait for the GIL, which another thread may hold that waits for the
+loader's lock, to load a library itself or to use one for the first time: a deadlock.
 
 So code that starts threads first calls the function here that is named after what they do. After
 the first call it costs next to nothing. A package that is not installed is skipped: the code that
@@ -30,7 +29,6 @@ _IMAGE_FORMATS = ("PIL.WebPImagePlugin", "PIL.AvifImagePlugin", "pillow_heif")
 _DENSE = ("jax", "jax.numpy", "optax", "jaxlib.mlir.dialects.mhlo")
 _LOGISTIC = ("sklearn.linear_model", "scipy.linalg", "scipy.optimize")
 _FOLDS = ("scipy.special",)
-_DRAWING = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 _SAVING = ("h5py", "safetensors.numpy", "pyarrow.parquet", "jinja2")
 _SERVING = ("httptools", "uvloop", "pyarrow.parquet")
 _METRICS = {Task.LABELS: ("sklearn.metrics",), Task.NUMBER: ("scipy.special",)}
@@ -61,12 +59,6 @@ def predicting() -> None:
     _load("markupsafe", "unicodedata")
 
 
-def explaining() -> None:
-    """For threads that make heatmaps and draw them."""
-    running_networks()
-    _load(*_DRAWING)
-
-
 def training(*kinds: HeadKind, task: Task, folds: bool, sketches: bool) -> None:
     """For the threads that train heads, and those that run beside them.
 
@@ -91,7 +83,7 @@ def training(*kinds: HeadKind, task: Task, folds: bool, sketches: bool) -> None:
 
 def saving() -> None:
     """For the threads that save a model, its learning curve and its report."""
-    explaining()
+    running_networks()
     _load(*_SAVING)
 
 

@@ -115,8 +115,8 @@ def encode_webp(image: Image.Image) -> bytes:
 
 
 def data_uri(data: bytes) -> str:
-    """Returns a JPEG, PNG or WebP as an address that holds the whole picture."""
-    kind = {b"RIFF": "webp", b"\x89PNG": "png"}.get(data[:4], "jpeg")
+    """Returns a JPEG, PNG, WebP or SVG as an address that holds the whole picture."""
+    kind = {b"RIFF": "webp", b"\x89PNG": "png", b"<svg": "svg+xml"}.get(data[:4], "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

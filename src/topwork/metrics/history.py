@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
 
 # Up to this share above its lowest point, the validation loss is called flat.
 FLAT = 0.05
-# Characters of a plot's title that fit on one line.
-TITLE_WIDTH = 90
 
 
 @dataclass(frozen=True)
@@ -127,19 +124,6 @@ class History:
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
         return ax
-
-    def save_plot(self, path: Path, title: str) -> None:
-        """Writes a PNG with the metric and the loss side by side; needs no display."""
-        from textwrap import fill
-
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        self.plot(left, values=self.metric)
-        self.plot(right, values="loss")
-        figure.suptitle(fill(title, TITLE_WIDTH))
-        figure.savefig(path, dpi=120)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `from_json` takes; a figure that is not finite becomes None."""

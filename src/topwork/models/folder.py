@@ -43,7 +43,7 @@ OPENVINO_FILE = "model.xml"
 KERAS_FILE = "model.keras"
 HEAD_FILE = "head.safetensors"
 HISTORY_FILE = "history.json"
-PLOT_FILE = "history.png"
+PLOT_FILE = "history.svg"
 IMAGES_FILE = "images.parquet"
 REPORT_FILE = "report.html"
 # What a prediction needs, checked at loading; the Keras file is checked when it is asked for.

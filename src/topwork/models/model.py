@@ -7,10 +7,10 @@ Saved, a model is a folder that needs nothing else:
     model.keras        the whole network; opens in stock Keras on any backend
     model.xml, .bin    the whole network for OpenVINO, with outputs `logits` and `vectors`
                        (`vectors_1`, `vectors_2`, ... of several bases)
-    history.json, .png the curve of all epochs
+    history.json, .svg the curve of all epochs
     report.html        what a person should see of it
     answers.parquet    its logits for the validation images
-    tuning.png         the heads it was chosen among, if it was
+    tuning.svg         the heads it was chosen among, if it was
     images.parquet     name, label, split and SHA-256 of every image it was trained with
 
 A prediction runs `model.xml` and the head; it needs neither Keras nor JAX.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,8 @@ from topwork.core.config import Precision
 from topwork.core.errors import ModelError
 from topwork.core.files import hash_file, open_beside, write_file
 from topwork.core.runtime import cores
-from topwork.core.task import Task
 from topwork.data.listing import Skipped, make_writable
 from topwork.heads.dense import Head
-from topwork.metrics.scores import say_explained, say_number
 from topwork.models.checks.agreement import Agreement
 from topwork.models.checks.images import CheckImages
 from topwork.models.checks.keras_file import without_int8
@@ -284,23 +281,6 @@ def _describe(saved: SavedModel, folder: Path) -> Card:
         files=dict(zip(CHECKED_FILES, hashes, strict=True)),
         class_labels=model.class_labels,
     )
-
-
-def draw_history(model: Model, path: Path) -> None:
-    """Draws the curve of a model's training into a PNG."""
-    bases = " + ".join(f"{m.space.base}, {m.space.image_size} px" for m in model.bases)
-    model.history.save_plot(path, f"{bases}: {_say_validation(model)}")
-
-
-def _say_validation(model: Model) -> str:
-    found = model.validation
-    if model.task is Task.NUMBER and len(model.classes) > 1:
-        # Several numbers have no unit in common.
-        share = found.figures["r2"]
-        return f"validation {say_explained(math.nan if share is None else share)}"
-    say = say_number if model.task is Task.NUMBER else "{:.3f}".format
-    low, high = (say(math.nan if end is None else end) for end in found.interval)
-    return f"validation {found.metric} {say(found.value)} (95 % interval {low} to {high})"
 
 
 def _write_head(head: Head, path: Path) -> None:

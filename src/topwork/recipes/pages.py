@@ -104,7 +104,7 @@ def render_page(path: Path, model: Model, predictions: LabeledPredictions, store
         title=f"Report of {path.resolve().name}",
         explainer=Explainer(model) if at_hand else None,
         inspection=recall(store, model.images.hashes),
-        trials_png=trials.read_bytes() if trials.is_file() else None,
+        trials_svg=trials.read_bytes() if trials.is_file() else None,
     )
 
 

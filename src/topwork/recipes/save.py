@@ -26,16 +26,16 @@ from topwork.models.save import (
     SaveReport,
     add_file,
     complete,
-    draw_history,
     save_model,
 )
+from topwork.reports.history_plot import draw_history
 from topwork.reports.report import render_report
 from topwork.reports.trial_plot import draw_trials
 
 if TYPE_CHECKING:
     from topwork.recipes.result import TrainResult
 
-TRIALS_PLOT = "tuning.png"
+TRIALS_PLOT = "tuning.svg"
 
 
 def save_result(
@@ -195,7 +195,7 @@ class _Drawing:
             title=self._title,
             explainer=explainer.result(),
             inspection=self._result.extras.inspection,
-            trials_png=plot.read_bytes() if plot.exists() else None,
+            trials_svg=plot.read_bytes() if plot.exists() else None,
         )
         path.write_text(html, encoding="utf-8")
 

@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.ticker import MaxNLocator
 
+from topwork.reports.pages.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Frame
 from topwork.reports.pages.charts import (
     BARS,
-    BOTTOM,
-    HEIGHT,
-    LEFT,
+    MOST_MARKS,
     MOST_POINTS,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Axis,
-    Frame,
     Line,
     choose_steps,
+    draw_bars,
     draw_lines,
     draw_points,
     make_histogram,
@@ -39,38 +33,6 @@ def places(path):
 
 def find(svg, name):
     return [part for part in svg.iter() if part.get("class") == name]
-
-
-@given(st.lists(wide, min_size=1, max_size=20))
-def test_an_axis_holds_all_values_between_its_ticks(values):
-    axis = Axis.around("x", values)
-    room = 1e-9 * max(abs(axis.low), abs(axis.high))
-    assert axis.low - room <= min(values) <= max(values) <= axis.high + room
-    assert axis.low < axis.high
-    assert 2 <= len(axis.ticks) <= 8
-    assert all(0 - 1e-6 <= axis.share(value) <= 1 + 1e-6 for value in values)
-    said = [axis.say(tick) for tick in axis.ticks]
-    assert len(set(said)) == len(said) or max(abs(axis.low), abs(axis.high)) >= 1e7
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.97), (-3, 80), (1200, 98_000)])
-def test_ticks_are_those_of_another_library(low, high):
-    steps = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    np.testing.assert_allclose(Axis.around("x", [low, high]).ticks, steps, atol=1e-12)
-
-
-def test_axes_of_nothing_and_of_one_value():
-    assert (Axis.around("x", []).low, Axis.around("x", [math.nan]).high) == (0, 1)
-    axis = Axis.around("x", [3.0, 3.0])
-    assert axis.low < 3 < axis.high
-    whole = Axis.around("epoch", [1, 3], whole=True)
-    assert (whole.low, whole.high, whole.ticks) == (1, 3, (1, 2, 3))
-
-
-def test_a_frame_has_its_corners_where_the_axes_end():
-    frame = Frame(Axis("x", 2, 4, (2.0, 4.0)), Axis("y", 0, 10, (0.0, 10.0)))
-    assert (frame.right(2), frame.right(4)) == (LEFT, WIDTH - RIGHT)
-    assert (frame.down(10), frame.down(0)) == (TOP, HEIGHT - BOTTOM)
 
 
 def test_lines_go_through_their_values():
@@ -124,6 +86,28 @@ def test_steps_are_few_and_have_both_ends_and_the_kept_one(count, most, data):
 def test_a_long_training_is_drawn_in_few_points():
     chart = draw_lines([Line("loss", list(range(100_000)))], "epoch", "loss", "")
     assert len(str(chart)) < 20_000
+
+
+@pytest.mark.parametrize("count", [MOST_MARKS, MOST_MARKS + 1])
+def test_only_a_short_training_has_a_mark_for_each_epoch(count):
+    lines = [Line("a", list(range(count))), Line("b", [0.1 * n for n in range(count)])]
+    svg = read(draw_lines(lines, "epoch", "loss", ""))
+    marks = [part.get("d").count("M") for name in ("m0", "m1") for part in find(svg, name)]
+    assert marks == ([count, count] if count == MOST_MARKS else [])
+
+
+def test_bars_are_as_long_as_their_figures():
+    svg = read(draw_bars([("a: 0.5", 0.5), ("b: lost", math.nan), ("c: 4", 4.0)], "loss", "words"))
+    frame = Frame(Axis.around("loss", [0, 0.5, 4]), Axis("", 0, 1, ()))
+    for name, value in (("m0", 0.5), ("m2", 4.0)):
+        (bar,) = find(svg, name)
+        assert float(bar.get("x")) == LEFT
+        assert LEFT + float(bar.get("width")) == pytest.approx(frame.right(value), abs=0.06)
+        assert TOP < float(bar.get("y")) < HEIGHT - BOTTOM - float(bar.get("height")) + 0.1
+    assert not find(svg, "m1")
+    words = {text.text: float(text.get("y")) for text in svg.iter("text")}
+    assert words["a: 0.5"] < words["b: lost"] < words["c: 4"]
+    assert words["c: 4"] < float(find(svg, "m2")[0].get("y"))
 
 
 def test_points_lie_where_they_belong_and_are_bounded():

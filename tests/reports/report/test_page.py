@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markup import Reader
-from pictures import encode, picture
 from recorder import Recorder
 
 from topwork.core.task import Task
@@ -57,7 +56,7 @@ def test_every_task_has_its_parts(make, task):
 @pytest.mark.parametrize("task", list(Task))
 def test_a_page_needs_nothing_else_and_its_links_lead_somewhere(make, task):
     html = render_report(
-        make(task).model, make(task).predictions, title="Report", trials_png=b"\x89PNG"
+        make(task).model, make(task).predictions, title="Report", trials_svg=b"<svg/>"
     )
     found = Reader(html)
     names = found.values("id")
@@ -203,14 +202,18 @@ def test_what_is_known_of_the_making_is_said(make):
         search=SearchFacts(heads=24, recipes=8, replicates=3, folds=True, mean=0.8643, error=0.004),
         data=made.model.data.model_copy(update={"skipped": 2}),
     )
-    found = read(replace(made, model=model), inspection=FINDINGS, trials_png=encode(picture()))
+    found = read(replace(made, model=model), inspection=FINDINGS, trials_svg=b"<svg/>")
     assert "topwork train 'my photos'" in found.text
     assert "2 files were left out" in found.text
     assert "24 heads of 8 recipes were compared on 3 folds of the training images" in found.text
     assert "86.4% ± 0.4%" in found.text
     assert "the same picture in two splits 2 a.png and b.png" in found.text
     assert "labels in doubt 0" in found.text
-    assert any(a.get("src", "").startswith("data:image/png") for t, a in found.tags if t == "img")
+    assert any(
+        a.get("src", "").startswith("data:image/svg+xml;base64,")
+        for t, a in found.tags
+        if t == "img"
+    )
     assert made.model.data.fingerprint in found.text
     assert "image_size 32 none" in found.text
     bare = read(made)

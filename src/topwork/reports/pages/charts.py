@@ -1,14 +1,13 @@
-"""Small charts as SVG inside a page: drawn without a script, coloured by the page's own variables.
+"""Small charts as SVG inside a page or a file: drawn without a script, coloured by classes.
 
-A `Frame` turns data into places in a box and draws axes; `draw_lines` and `draw_points` put
-something in it. A histogram is only bars, which the template draws. The colour of a series is its
-number: `--s0` to `--s3` of the page.
+`draw_lines`, `draw_bars` and `draw_points` put something into a `Frame`. A histogram is only bars,
+which the template draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,121 +16,17 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from topwork.core.errors import printable
+from topwork.reports.pages.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Frame, write
 from topwork.reports.pages.templates import say_figure
 
 Values = NDArray[np.floating[Any]]
 
-# The box in the units of the SVG, and what is around it for ticks and names.
-WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 74, 26, 10, 42
-TICKS = 6
 # Points of a line, and of a cloud, that a chart draws.
 MOST_STEPS = 400
 MOST_POINTS = 2000
 BARS = 24
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One direction of a chart.
-
-    Attributes:
-        name: what is measured, with its unit.
-        low: the least value that is shown.
-        high: the greatest, above `low`.
-        ticks: values that are written beside it, ascending.
-    """
-
-    name: str
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-
-    @classmethod
-    def around(cls, name: str, *values: Any, whole: bool = False) -> Axis:
-        """Makes an axis that holds values and ends at ticks.
-
-        Args:
-            name: what is measured.
-            values: arrays; what is not finite does not count.
-            whole: whether ticks are whole numbers, and the axis ends where the values do.
-        """
-        joined = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in values])
-        joined = joined[np.isfinite(joined)]
-        low, high = (float(joined.min()), float(joined.max())) if len(joined) else (0.0, 1.0)
-        if high - low <= 1e-9 * max(abs(low), abs(high)):
-            room = 0.5 if whole else abs(low) / 2 or 0.5
-            low, high = low - room, high + room
-        step = _step(low, high)
-        step = max(1.0, math.ceil(step)) if whole else step
-        first, last = math.floor(low / step), math.ceil(high / step)
-        ticks = tuple(n * step for n in range(first, last + 1))
-        if whole:
-            return cls(name, low, high, tuple(tick for tick in ticks if low <= tick <= high))
-        return cls(name, ticks[0], ticks[-1], ticks)
-
-    def share(self, value: float) -> float:
-        """Returns how far along a value is, 0 at the low end and 1 at the high one."""
-        return (value - self.low) / (self.high - self.low)
-
-    def say(self, value: float) -> str:
-        """Says a tick, with digits enough to tell it from the next."""
-        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
-        if max(abs(self.low), abs(self.high)) >= 1e7 or step < 1e-5:
-            return f"{value:.3g}"
-        digits = next(n for n in range(8) if math.isclose(round(step, n), step, rel_tol=1e-6))
-        return f"{value:,.{digits}f}"
-
-
-class Frame:
-    """The box of a chart.
-
-    Args:
-        x: to the right.
-        y: upwards.
-    """
-
-    def __init__(self, x: Axis, y: Axis) -> None:
-        self.x, self.y = x, y
-
-    def right(self, value: float) -> float:
-        """Returns where a value of x lies, in units of the SVG."""
-        return LEFT + self.x.share(value) * (WIDTH - LEFT - RIGHT)
-
-    def down(self, value: float) -> float:
-        """Returns where a value of y lies, in units of the SVG."""
-        return HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM)
-
-    def draw(self, parts: Iterable[str], label: str) -> Markup:
-        """Draws the axes and what is in the box.
-
-        Args:
-            parts: elements of SVG.
-            label: what the chart shows, in words, for whoever does not see it.
-        """
-        left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-        lines = []
-        for tick in self.y.ticks:
-            at = self.down(tick)
-            lines.append(f'<path class="grid" d="M{left} {at:.1f}H{right}"/>')
-            lines.append(_write(left - 6, at + 4, self.y.say(tick), "end"))
-        for tick in self.x.ticks:
-            at = self.right(tick)
-            lines.append(f'<path class="grid" d="M{at:.1f} {top}V{bottom}"/>')
-            lines.append(_write(at, bottom + 16, self.x.say(tick), "middle"))
-        lines.append(_write((left + right) / 2, HEIGHT - 6, self.x.name, "middle"))
-        turned = f"rotate(-90 12 {(top + bottom) / 2:.0f})"
-        lines.append(_write(12, (top + bottom) / 2, self.y.name, "middle", turned))
-        lines.append(f'<path class="axis" d="M{left} {top}V{bottom}H{right}"/>')
-        start = Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">')
-        return Markup("").join(
-            (
-                start.format(WIDTH, HEIGHT, printable(label)),
-                Markup("".join((*lines, *parts))),
-                Markup("</svg>"),
-            )
-        )
+# Values of a series that each have a mark.
+MOST_MARKS = 60
 
 
 @dataclass(frozen=True)
@@ -181,7 +76,10 @@ def draw_lines(
         parts.append(f'<path class="kept" d="M{frame.right(kept):.1f} {top}V{bottom}"/>')
     shown = choose_steps(count, MOST_STEPS, kept)
     for number, line in enumerate(lines):
-        parts.append(_draw_line(frame, line, shown, number, dots=count <= 60))
+        points = [(step, line.values[step - 1]) for step in shown]
+        parts.append(f'<path class="l{number}" d="{frame.trace(points)}"/>')
+        if count <= MOST_MARKS:
+            parts.append(f'<path class="m{number}" d="{frame.mark(points, number)}"/>')
         value = line.values[kept - 1] if kept is not None else math.nan
         if kept is not None and math.isfinite(value):
             x, y = frame.right(kept), frame.down(value)
@@ -195,22 +93,26 @@ def choose_steps(count: int, most: int, kept: int | None = None) -> list[int]:
     return sorted(chosen | ({kept} if kept is not None else set()))
 
 
-def _draw_line(frame: Frame, line: Line, shown: list[int], number: int, *, dots: bool) -> str:
-    path, marks, pen = "", "", "M"
-    for step in shown:
-        value = line.values[step - 1]
-        if not math.isfinite(value):
-            pen = "M"
-            continue
-        x, y = frame.right(step), frame.down(value)
-        path += f"{pen}{x:.1f} {y:.1f}"
-        pen = "L"
-        if number % 2:
-            marks += f"M{x - 2.5:.1f} {y - 2.5:.1f}h5v5h-5z"
-        else:
-            marks += f"M{x - 3:.1f} {y:.1f}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
-    drawn = f'<path class="l{number}" d="{path}"/>'
-    return drawn + (f'<path class="m{number}" d="{marks}"/>' if dots else "")
+def draw_bars(values: Sequence[tuple[str, float]], name: str, label: str) -> Markup:
+    """Draws a few bars from 0 on, each below its words.
+
+    Args:
+        values: words and figures, not negative; one that is not finite has no bar.
+        name: what is measured.
+        label: the chart in words.
+    """
+    frame = Frame(Axis.around(name, [0, 1], [value for _, value in values]), Axis("", 0, 1, ()))
+    height = (HEIGHT - TOP - BOTTOM) / len(values)
+    parts = []
+    for number, (words, value) in enumerate(values):
+        top = TOP + number * height
+        parts.append(write(LEFT + 8, top + 0.3 * height, words, "start"))
+        if math.isfinite(value):
+            parts.append(
+                f'<rect class="m{number}" x="{LEFT}" y="{top + 0.4 * height:.1f}" '
+                f'width="{frame.right(value) - LEFT:.1f}" height="{0.4 * height:.1f}"/>'
+            )
+    return frame.draw(parts, label)
 
 
 def draw_points(x: Values, y: Values, x_name: str, y_name: str, label: str) -> Markup:
@@ -298,19 +200,3 @@ def make_histogram(
     ticks = [(0.0, say(edges[0])), (50.0, say(middle)), (100.0, say(edges[-1]))]
     five, half, ninety = (say(value) for value in np.quantile(values, (0.05, 0.5, 0.95)))
     return Histogram(name, bars, ticks, f"Median {half}; 9 of 10 from {five} to {ninety}.")
-
-
-def _step(low: float, high: float) -> float:
-    """Returns the least of 1, 2 and 5 times a power of ten that needs at most so many ticks."""
-    wanted = (high - low) / (TICKS - 1)
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return next(n * power for n in (1, 2, 5, 10) if n * power >= wanted * (1 - 1e-9))
-
-
-def _write(x: float, y: float, words: str, anchor: str, turned: str = "") -> str:
-    turn = f' transform="{turned}"' if turned else ""
-    return str(
-        Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(
-            x, y, anchor, Markup(turn), printable(words)
-        )
-    )

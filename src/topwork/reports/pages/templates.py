@@ -8,6 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from topwork.core.errors import printable
+from topwork.reports.pages.palettes import DARK, LIGHT, PAPER
 
 if TYPE_CHECKING:
     import jinja2
@@ -18,7 +19,7 @@ def load_template(name: str) -> jinja2.Template:
     """Returns a template.
 
     Its filters are `text` for what a user or a file says, `figure`, `percent`, `share` and
-    `number`. A figure that is None or not finite is an empty text.
+    `number`. A figure that is None or not finite is an empty text. All know the `palettes`.
 
     Args:
         name: its path within `topwork/reports`, such as `report/page.html.j2`.
@@ -40,6 +41,7 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         text=_text, percent=_percent, share=_share, figure=say_figure, number=_number
     )
+    environment.globals["palettes"] = {"light": LIGHT, "dark": DARK, "paper": PAPER}
     return environment
 
 

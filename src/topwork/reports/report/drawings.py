@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,12 +23,12 @@ from topwork.metrics.conformal import Residuals
 from topwork.metrics.history import History
 from topwork.metrics.intervals import wilson_interval
 from topwork.metrics.scores import say_number
+from topwork.reports.pages.axes import Axis, Frame
 from topwork.reports.pages.charts import (
-    Axis,
-    Frame,
     Histogram,
     Line,
     choose_steps,
+    draw_bars,
     draw_diagonal,
     draw_lines,
     draw_points,
@@ -69,26 +70,11 @@ def draw_curves(history: History, kept_by: str | None = None) -> Curves:
         history: the record of a training.
         kept_by: what chose the epoch, where the validation images did not.
     """
-    charts = []
-    found = history.overfitting()
-    if history.epochs > 1:
-        span = None if found is None else (float(found.from_epoch), float(history.epochs))
-        for name in (history.metric, "loss"):
-            said = _name(name)
-            train, validation = history.history[name], history.history[f"val_{name}"]
-            lines = [Line("validation", validation), Line("training", train)]
-            label = (
-                f"{said} over {history.epochs} epochs: training from {_say(train[0])} to "
-                f"{_say(train[-1])}, validation from {_say(validation[0])} to "
-                f"{_say(validation[-1])}, at the kept epoch {history.best_epoch} "
-                f"{_say(validation[history.best_epoch - 1])}"
-            )
-            drawn = draw_lines(lines, "epoch", said, label, kept=history.best_epoch, span=span)
-            charts.append((said, drawn))
+    names = (history.metric, "loss") if history.epochs > 1 else ()
     steps = choose_steps(history.epochs, EPOCHS, history.best_epoch)
     return Curves(
-        charts=charts,
-        names=[_name(name) for name in history.history],
+        charts=[(say_name(name), draw_epochs(history, name)) for name in names],
+        names=[say_name(name) for name in history.history],
         rows=[(step, list(history.row(step).values())) for step in steps],
         kept=history.best_epoch,
         epochs=history.epochs,
@@ -96,7 +82,40 @@ def draw_curves(history: History, kept_by: str | None = None) -> Curves:
     )
 
 
-def _name(name: str) -> str:
+def draw_epochs(history: History, name: str) -> Markup:
+    """Draws training and validation over the epochs; two bars where there is one epoch alone.
+
+    Args:
+        history: the record of a training.
+        name: `loss`, or the metric's.
+    """
+    said = say_name(name)
+    train, validation = history.history[name], history.history[f"val_{name}"]
+    if history.epochs == 1:
+        bars = [
+            (f"{where}: {say_value(values[0])}", values[0])
+            for where, values in (("validation", validation), ("training", train))
+        ]
+        return draw_bars(bars, said, f"{said}, {', '.join(words for words, _ in bars)}")
+    found = history.overfitting()
+    label = (
+        f"{said} over {history.epochs} epochs: training from {say_value(train[0])} to "
+        f"{say_value(train[-1])}, validation from {say_value(validation[0])} to "
+        f"{say_value(validation[-1])}, at the kept epoch {history.best_epoch} "
+        f"{say_value(validation[history.best_epoch - 1])}"
+    )
+    return draw_lines(
+        [Line("validation", validation), Line("training", train)],
+        "epoch",
+        said,
+        label,
+        kept=history.best_epoch,
+        span=None if found is None else (float(found.from_epoch), float(history.epochs)),
+    )
+
+
+def say_name(name: str) -> str:
+    """Says the name of a figure of a history."""
     where, plain = ("validation ", name[4:]) if name.startswith("val_") else ("", name)
     return where + ("mean absolute error" if plain == "mae" else plain)
 
@@ -115,8 +134,8 @@ def _say_curve(history: History, kept_by: str | None) -> str:
         return f"{kept}It does not overfit: the validation loss has not turned."
     return (
         f"{kept}It overfits from epoch {found.from_epoch}, which is shaded: the validation loss "
-        f"rises from {_say(found.lowest_loss)} to {_say(found.last_loss)} while that of training "
-        "falls."
+        f"rises from {say_value(found.lowest_loss)} to {say_value(found.last_loss)} while that of "
+        "training falls."
     )
 
 
@@ -280,5 +299,8 @@ def _say_source(source: str) -> str:
     return "folds of the training images" if source == "folds" else "the validation images"
 
 
-def _say(figure: float) -> str:
+def say_value(figure: float) -> str:
+    """Says a figure of a history."""
+    if not math.isfinite(figure):
+        return "not finite"
     return f"{figure:.3f}" if abs(figure) < MANY else say_number(figure)

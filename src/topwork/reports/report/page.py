@@ -76,7 +76,7 @@ def render_report(
     limits: PageLimits = LIMITS,
     explainer: Explainer | None = None,
     inspection: Mapping[str, Any] | None = None,
-    trials_png: bytes | None = None,
+    trials_svg: bytes | None = None,
     callback: Callback = SILENT,
 ) -> str:
     """Renders what a person should see of a model.
@@ -89,7 +89,7 @@ def render_report(
         limits: how much it shows at most.
         explainer: of the model, for the maps; None for none.
         inspection: what an inspection of its images found, as `Inspection.summary` has it.
-        trials_png: the plot of what was compared to choose the head.
+        trials_svg: the plot of what was compared to choose the head.
         callback: hears, in the caller's thread, how many small pictures are made, and of how
             many.
 
@@ -120,7 +120,7 @@ def render_report(
         honesty=say_honesty(model, predictions),
         doubts=list_doubts(model, found),
         findings=list_findings(inspection),
-        trials=data_uri(trials_png) if trials_png else None,
+        trials=data_uri(trials_svg) if trials_svg else None,
         worst=worst,
         unsure=unsure,
         groups=groups,
