@@ -1,9 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from recorder import Recorder
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import r2_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from topwork.core.config import Precision
 from topwork.core.errors import SettingsError
@@ -142,3 +147,20 @@ def test_cost_counts_what_heads_get_right(dataset):
     assert cost.accuracy < 0.8
     same = measure_cost(telling, telling, sample)
     assert (same.accuracy, same.error) == (1, 0)
+
+
+@pytest.mark.parametrize(("classes", "length", "count"), [(2, 64, 40), (3, 700, 200), (8, 30, 200)])
+def test_heads_that_are_compared_are_ridge_regressions_on_standardized_vectors(
+    dataset, classes, length, count
+):
+    numbers = np.random.default_rng(classes)
+    labels = numbers.integers(0, classes, count)
+    vectors = numbers.normal(size=(count, length)) + 0.2 * np.outer(labels, range(length)) / length
+    vectors[:, 0] = 1  # says nothing, and has no variance
+    head = make_pipeline(StandardScaler(), RidgeClassifier(quantization.PENALTY * length))
+    folds = StratifiedKFold(quantization.FOLDS, shuffle=True, random_state=0)
+    wanted = (cross_val_predict(head, vectors, labels, cv=folds) == labels).mean()
+    sample = replace(dataset, sources=(b"",) * count, labels=labels)
+    cost = measure_cost(vectors.astype(np.float32), vectors.astype(np.float32), sample)
+    assert cost.accuracy == cost.usual == pytest.approx(wanted)
+    assert 1 / classes < cost.accuracy < 1

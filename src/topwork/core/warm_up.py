@@ -87,12 +87,6 @@ def saving() -> None:
     _load(*_SAVING)
 
 
-def quantizing() -> None:
-    """For a thread that waits for NNCF, and the heads that show what int8 costs."""
-    running_networks()
-    _load("sklearn.model_selection", *_FOLDS, *_LOGISTIC)
-
-
 def inspecting() -> None:
     """For the threads that check images and labels and compare splits."""
     running_networks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,16 +12,26 @@ from topwork.core.callbacks import SILENT, Callback
 from topwork.core.errors import DatasetError, ImageError
 from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
+from topwork.data.known_files import Fact, KnownFiles
 from topwork.data.listing import Skipped, check_strict
 from topwork.images.decode import Source, image_hash, read_bytes
-from topwork.images.traits import Trait, find_traits
+from topwork.images.traits import find_traits
 
 # How many images a thread hashes at a time.
 TOGETHER = 8
 
 
-def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> Dataset:
+def hash_images(
+    dataset: Dataset, strict: bool, callback: Callback = SILENT, store: Path | None = None
+) -> Dataset:
     """Returns the dataset with each image's hash and traits, without those that are unreadable.
+
+    Args:
+        dataset: the images.
+        strict: raise at the first image that cannot be read, and read them all.
+        callback: hears how many were read.
+        store: where is kept what files held when they were read before; those that have not
+            changed since are not read again. None to read all.
 
     Raises:
         DatasetError: no image could be read, or `strict` and one could not.
@@ -28,7 +39,7 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
     if dataset.hashes is not None:
         return dataset
 
-    def look(source: Source) -> tuple[str, Trait] | ImageError:
+    def look(source: Source) -> Fact | ImageError:
         try:
             data = read_bytes(source)
             return image_hash(data), find_traits(data)
@@ -36,15 +47,31 @@ def hash_images(dataset: Dataset, strict: bool, callback: Callback = SILENT) -> 
             return error
 
     warm_up.decoding()
+    known = None if store is None else KnownFiles(store, dataset.sources)
     bad: dict[int, str] = {}
     hashes, traits = [""] * len(dataset), np.zeros(len(dataset), np.uint8)
-    for index, result in enumerate(in_threads(look, dataset.sources, together=TOGETHER)):
+    unread = []
+    for index in range(len(dataset)):
+        fact = None if known is None or strict else known.find(index)
+        if fact is None:
+            unread.append(index)
+        else:
+            hashes[index], traits[index] = fact
+    if len(unread) < len(dataset):
+        callback.on_read(len(dataset) - len(unread), len(dataset))
+    sources = [dataset.sources[index] for index in unread]
+    results = in_threads(look, sources, together=TOGETHER)
+    for read, (index, result) in enumerate(zip(unread, results, strict=True), 1):
         if isinstance(result, ImageError):
             bad[index] = str(result)
             check_strict([Skipped(dataset.names[index], str(result))], strict)
         else:
             hashes[index], traits[index] = result
-        callback.on_read(index + 1, len(dataset))
+            if known is not None:
+                known.add(index, result)
+        callback.on_read(len(dataset) - len(unread) + read, len(dataset))
+    if known is not None:
+        known.save()
     dataset, hashes = leave_out(replace(dataset, traits=traits), hashes, bad)
     return replace(dataset, hashes=tuple(hashes))
 

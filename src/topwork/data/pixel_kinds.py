@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class PixelFindings(NamedTuple):
 
 
 def settle_pixels(
-    dataset: Dataset, settings: Settings, callback: Callback = SILENT
+    dataset: Dataset, settings: Settings, callback: Callback = SILENT, store: Path | None = None
 ) -> tuple[Dataset, Settings]:
     """Decides how the pixels of a dataset are read.
 
@@ -53,6 +54,7 @@ def settle_pixels(
         dataset: the images. Those for tests are looked at only if there are no others.
         settings: their `range` is kept; what it does not say is guessed.
         callback: hears how many images are read, and what was found if there is something to say.
+        store: as for `hashing.hash_images`.
 
     Returns:
         The dataset without the images that cannot be read, with notes of what was found, and the
@@ -61,7 +63,7 @@ def settle_pixels(
     Raises:
         DatasetError: no image could be read, or `strict` and one could not.
     """
-    dataset = hash_images(dataset, settings.strict, callback)
+    dataset = hash_images(dataset, settings.strict, callback, store)
     found = look_at_pixels(dataset, settings.range or "")
     if found.notes:
         callback.on_notes(found.notes)

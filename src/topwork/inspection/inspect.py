@@ -222,7 +222,7 @@ def inspect(
     callback.on_found(dataset)
     callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
-    dataset, settings = settle_pixels(dataset, settings, callback)
+    dataset, settings = settle_pixels(dataset, settings, callback, store)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset, vectors = embed_images(
         fitted.dataset,

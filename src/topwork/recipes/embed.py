@@ -63,7 +63,7 @@ def embed(
     """
     callback.on_wait(f"preparing {settings.base}")
     stack = prepare_networks(settings, store)
-    dataset, settings = settle_pixels(dataset, settings, callback)
+    dataset, settings = settle_pixels(dataset, settings, callback, store)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     dataset, extractors = fitted.dataset, make_extractors(fitted.stack, fitted.settings, store)
     dataset, vectors = embed_images(

@@ -207,7 +207,7 @@ def _prepare(
     stack = prepare_networks(settings, store)
     callback.on_shapes(stack, settings, dataset.outputs)
     given = dataset
-    dataset, settings = settle_pixels(dataset, settings, callback)
+    dataset, settings = settle_pixels(dataset, settings, callback, store)
     check_usable(given, dataset)
     fitted = fit_networks(stack, dataset, settings, store, callback)
     stack, dataset, settings = fitted.stack, fitted.dataset, fitted.settings
@@ -229,7 +229,6 @@ def _warm_up(dataset: Dataset, heads: _HeadPlan) -> None:
         folds=heads.compared,
         sketches=len(dataset) >= SKETCH_FROM,
     )
-    warm_up.registering()
     if heads.saved:
         warm_up.saving()
 

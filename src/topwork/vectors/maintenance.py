@@ -58,6 +58,7 @@ KINDS = {
     "remote": "downloads",
     "archives": "unpacked archives",
     "programs": "compiled programs",
+    "files": "hashes of image files",
     "copies": "pictures found twice",
     "inspections": "inspections",
 }

@@ -26,12 +26,15 @@ from topwork.core.parallel import in_threads
 from topwork.data.dataset import Dataset
 from topwork.data.hashing import hash_images
 from topwork.data.listing import Split
+from topwork.data.splits import make_folds
 from topwork.images.decode import read_pixels
 from topwork.vectors.embed import Embedding, embed_images
 from topwork.vectors.extractors import choose_precision, make_extractors
 
-# The numbers of images that the ranges are fitted to and that vectors are compared on.
-FITTED = 128
+# The numbers of images that the ranges are fitted to and that vectors are compared on. Fitted to
+# 32, 64, 128 and 400 images, Xception's vectors at 150 px agree with those in f32 to 0.979, 0.980,
+# 0.981 and 0.981 (means of two draws), efficientnet-lite0's at 224 px to 0.968 each time.
+FITTED = 64
 COMPARED = 300
 # An earlier calibration is used again if this share of its images is among those of today.
 LEAST_SHARE = 0.5
@@ -135,7 +138,7 @@ def fit_networks(
         return Fitted(stack, dataset, settings)
     check_int8()
     dataset = hash_images(dataset, settings.strict, callback)
-    warm_up.quantizing()
+    warm_up.running_networks()
     sample = _draw_sample(dataset, settings.seed)
     usual = settings.model_copy(update={"precision": Precision.AUTO})
     # NNCF has a process of its own, and leaves most of one core to the usual vectors.
@@ -213,14 +216,19 @@ def measure_cost(values: Floats32, others: Floats32, sample: Dataset) -> Cost | 
 
 def _answer_folds(vectors: Floats32, labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Returns which images a head gets right that was solved on the other folds."""
-    from sklearn.linear_model import RidgeClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    head = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY * vectors.shape[1]))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    return np.asarray(cross_val_predict(head, vectors, labels, cv=folds) == labels)
+    names, numbers = np.unique(labels, return_inverse=True)
+    found = np.empty(len(labels), np.int64)
+    for held_out in make_folds(numbers, None, FOLDS, seed=0):
+        kept = np.setdiff1d(np.arange(len(labels)), held_out)
+        scale = vectors[kept].std(axis=0)
+        scaled = (vectors - vectors[kept].mean(axis=0)) / np.where(scale > 0, scale, 1)
+        train, test = scaled[kept].astype(np.float64), scaled[held_out].astype(np.float64)
+        wanted = np.where(numbers[kept, None] == np.arange(len(names)), 1.0, -1.0)
+        # There are fewer images than values, so it is solved for a weight of each image.
+        kernel = train @ train.T + PENALTY * vectors.shape[1] * np.eye(len(kept))
+        weights = np.linalg.solve(kernel, wanted - wanted.mean(axis=0))
+        found[held_out] = (test @ (train.T @ weights) + wanted.mean(axis=0)).argmax(axis=1)
+    return np.equal(found, numbers)
 
 
 def _draw_sample(dataset: Dataset, seed: int) -> Dataset:
