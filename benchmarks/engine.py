@@ -6,8 +6,10 @@
 For each precision, in turns, medians of several rounds: the base alone on ready-made batches; the
 whole way from files to stored vectors; reading and hashing, decoding, bringing to size and storing
 alone, in milliseconds of one core an image; and what share of the operations that large
-convolutions reach on this machine the base alone has. With --shapes also every size of batch and
-number of streams. These machines are noisy: read the ratios.
+convolutions reach on this machine the base alone has. The bound is the number of cores over the
+seconds of a core that an image takes to be decoded and to be run, each measured on all cores at
+once. With --shapes also every size of batch and number of streams. These machines are noisy: read
+the ratios.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -37,6 +40,9 @@ from topwork.vectors.store import VectorStore
 
 ROUNDS = 5
 READY = 128  # decoded images that the base alone runs over, again and again
+FIRST = 8  # images that a base runs before it is measured
+DECODED = 600
+ARITHMETIC = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,13 @@ def main() -> None:
         cases[name] = Case(network.vectors_path, space, network.vector_length)
     operations = count_operations(network.openvino_path, network.image_size)
     print(f"{network.spec.name}, {network.image_size} px, {cores()} cores, {len(dataset)} images")
-    print(f"{operations:.2f} · 10^9 operations an image\n")
+    print(f"{operations:.2f} · 10^9 operations an image; the processor has {_list_flags()}\n")
 
     data = [read_bytes(source) for source in dataset.sources[:READY]]
     filter_ = Interpolation(args.interpolation)
     pixels = np.stack([decode(content, network.image_size, filter_) for content in data])
     _show_steps(dataset, data, network.image_size, filter_, network.vector_length)
-    _show_rates(cases, dataset, pixels, operations)
+    _show_rates(cases, dataset, pixels, operations, filter_)
     if args.shapes:
         _show_shapes(cases, pixels)
 
@@ -135,29 +141,61 @@ def _show_steps(
 
 
 def _show_rates(
-    cases: dict[str, Case], dataset: Dataset, pixels: np.ndarray, operations: float
+    cases: dict[str, Case],
+    dataset: Dataset,
+    pixels: np.ndarray,
+    operations: float,
+    filter_: Interpolation,
 ) -> None:
     engines = {name: case.open() for name, case in cases.items()}
     alone: dict[str, list[float]] = {name: [] for name in cases}
+    bounds: dict[str, list[float]] = {name: [] for name in cases}
     whole: dict[str, list[float]] = {name: [] for name in cases}
     peaks: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(ROUNDS):
         for name, engine in engines.items():
+            decoding = _decode(dataset, engine.image_size, filter_)
+            started = time.process_time()
             alone[name].append(_run(engine, pixels, len(dataset)))
+            running = (time.process_time() - started) / (len(dataset) + FIRST)
+            bounds[name].append(cores() / (decoding + running))
             whole[name].append(_embed(cases[name], engine, dataset))
             peaks[name].append(measure_peak(Precision(name)))
-    head = ("", "alone", "end to end", "ratio", "x first", "of peak")
-    print(f"{head[0]:6}{head[1]:>9}{head[2]:>12}{head[3]:>8}{head[4]:>9}{head[5]:>9}  images/s")
+    head = ("", "alone", "bound", "end to end", "of bound", "x first", "of peak")
+    print(
+        f"{head[0]:6}{head[1]:>8}{head[2]:>8}{head[3]:>12}{head[4]:>10}{head[5]:>9}{head[6]:>9}"
+        "  images/s"
+    )
     first = next(iter(cases))
     for name in cases:
-        ratios = [w / a for w, a in zip(whole[name], alone[name], strict=True)]
+        ratios = [w / b for w, b in zip(whole[name], bounds[name], strict=True)]
         gains = [w / f for w, f in zip(whole[name], whole[first], strict=True)]
         shares = [operations * a / p for a, p in zip(alone[name], peaks[name], strict=True)]
         print(
-            f"{name:6}{median(alone[name]):9.1f}{median(whole[name]):12.1f}"
-            f"{median(ratios):8.3f}{median(gains):9.2f}{median(shares):9.1%}"
-            f"  ratio {min(ratios):.3f} to {max(ratios):.3f}"
+            f"{name:6}{median(alone[name]):8.1f}{median(bounds[name]):8.1f}"
+            f"{median(whole[name]):12.1f}{median(ratios):10.3f}{median(gains):9.2f}"
+            f"{median(shares):9.1%}  of bound {min(ratios):.3f} to {max(ratios):.3f}"
         )
+
+
+def _decode(dataset: Dataset, size: int, filter_: Interpolation) -> float:
+    """Returns the seconds of one core that an image takes, decoded on all cores at once."""
+    sources = dataset.sources[:DECODED]
+    started = time.process_time()
+    with ThreadPoolExecutor(cores()) as pool:
+        for _ in pool.map(lambda source: decode(read_bytes(source), size, filter_), sources):
+            pass
+    return (time.process_time() - started) / len(sources)
+
+
+def _list_flags() -> str:
+    """Returns what this processor computes with, where that can be known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "flags that are not known"
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return ", ".join(flag for flag in flags if flag.startswith(ARITHMETIC)) or "no wide arithmetic"
 
 
 def _show_shapes(cases: dict[str, Case], pixels: np.ndarray) -> None:
@@ -175,7 +213,7 @@ def _show_shapes(cases: dict[str, Case], pixels: np.ndarray) -> None:
 
 
 def _run(engine: OpenVINOEngine, pixels: np.ndarray, count: int) -> float:
-    list(engine.run((n, pixels[n]) for n in range(8)))
+    list(engine.run((n, pixels[n]) for n in range(FIRST)))
     started = time.perf_counter()
     for _ in engine.run((n, pixels[n % len(pixels)]) for n in range(count)):
         pass

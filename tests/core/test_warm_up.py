@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
+import weakref
 from pathlib import Path
 
 import pytest
@@ -236,3 +238,25 @@ def test_openvino_is_given_an_array_before_threads_can_do_so_at_the_same_time(wa
 def test_blas_is_looked_for_once():
     warm_up.training(HeadKind.LOGISTIC, task=Task.NUMBER, folds=True, sketches=True)
     assert warm_up.blas() is warm_up.blas()
+
+
+def test_libraries_that_come_late_wait_for_threads_that_run_beside(monkeypatch):
+    done = []
+    monkeypatch.setattr(warm_up, "_load", lambda *names: done.append(names))
+    release = threading.Event()
+    begun = warm_up.begin_beside(lambda: (release.wait(60), done.append("beside")))
+    threading.Timer(0.1, release.set).start()
+    warm_up.registering()
+    assert done == ["beside", ("scipy.fft", "scipy.ndimage")]
+    assert begun.done()
+
+
+def test_what_threads_found_is_not_kept():
+    class Large:
+        pass
+
+    begun = warm_up.begin_beside(Large)
+    kept = weakref.ref(begun.result())
+    del begun
+    gc.collect()
+    assert kept() is None

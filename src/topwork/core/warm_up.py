@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from topwork.core.config import HeadKind
 from topwork.core.runtime import import_jpeg_packages, import_openvino
 from topwork.core.task import Task
+
+Result = TypeVar("Result")
 
 # Formats for which Pillow imports another library when it first reads one, and HEIC.
 _IMAGE_FORMATS = ("PIL.WebPImagePlugin", "PIL.AvifImagePlugin", "pillow_heif")
@@ -31,6 +35,8 @@ _LOGISTIC = ("sklearn.linear_model", "scipy.linalg", "scipy.optimize")
 _FOLDS = ("scipy.special",)
 _SAVING = ("h5py", "safetensors.numpy", "pyarrow.parquet", "jinja2")
 _SERVING = ("httptools", "uvloop", "pyarrow.parquet")
+# Forgotten when nobody waits for them any more.
+_beside: WeakSet[Future[Any]] = WeakSet()
 _METRICS = {Task.LABELS: ("sklearn.metrics",), Task.NUMBER: ("scipy.special",)}
 
 
@@ -42,8 +48,22 @@ def decoding() -> None:
 
 
 def registering() -> None:
-    """For threads that lay small pictures over each other."""
+    """For threads that lay small pictures over each other.
+
+    That is rarely needed, so it is not done before others: threads that `begin_beside` knows of
+    are waited for first.
+    """
+    wait(list(_beside))
     _load("scipy.fft", "scipy.ndimage")
+
+
+def begin_beside(work: Callable[[], Result]) -> Future[Result]:
+    """Begins work in a thread of its own, beside the main thread."""
+    pool = ThreadPoolExecutor(1)
+    begun = pool.submit(work)
+    pool.shutdown(wait=False)
+    _beside.add(begun)
+    return begun
 
 
 def running_networks() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -286,10 +286,8 @@ def make_tuner(
 
 
 def _open_early(stack: Stack, settings: Settings) -> Future[list[See]]:
-    pool = ThreadPoolExecutor(1)
-    opening = pool.submit(open_networks, find_networks(stack), describe_bases(stack, settings))
-    pool.shutdown(wait=False)
-    return opening
+    networks, bases = find_networks(stack), describe_bases(stack, settings)
+    return warm_up.begin_beside(lambda: open_networks(networks, bases))
 
 
 def _check_early(stack: Stack, dataset: Dataset, settings: Settings) -> Future[float] | None:

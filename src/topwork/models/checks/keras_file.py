@@ -14,6 +14,7 @@ from topwork.core.arrays import Pixels
 from topwork.core.config import Interpolation, Precision
 from topwork.core.errors import ImageError
 from topwork.core.files import open_scratch
+from topwork.core.warm_up import begin_beside
 from topwork.heads.dense import Head
 from topwork.images.decode import Source, read_bytes
 from topwork.models.checks.images import decode_sizes, stack_images
@@ -79,10 +80,8 @@ def begin_keras_check(
         ]
     except ImageError:
         return None  # whoever makes the vectors names it; there is time to check later
-    pool = ThreadPoolExecutor(1)
-    checking = pool.submit(check_keras, stack, head, stack_images(images))
-    pool.shutdown(wait=False)
-    return checking
+    pixels = stack_images(images)
+    return begin_beside(lambda: check_keras(stack, head, pixels))
 
 
 def without_int8(stack: Stack) -> Stack:
